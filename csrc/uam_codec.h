@@ -78,6 +78,23 @@ uam_reader uam_read_list(uam_reader *r, uint32_t *count);     /* list0/8/32: a r
 uint64_t uam_read_descriptor(uam_reader *r);                  /* 0x00 + ulong (or the symbol of the spec): the code;
                                                                  0 when it is a descriptor we do not know */
 
+/* The parts of any value: what tape.c and trace.c walk with. Kinds are those of the tape. */
+enum uam_kind {
+  UAM_K_NULL = 0, UAM_K_BOOL, UAM_K_UBYTE, UAM_K_USHORT, UAM_K_UINT, UAM_K_BYTE, UAM_K_SHORT, UAM_K_INT, UAM_K_CHAR,
+  UAM_K_FLOAT, UAM_K_ULONG, UAM_K_LONG, UAM_K_TIMESTAMP, UAM_K_DOUBLE, UAM_K_UUID, UAM_K_DECIMAL32, UAM_K_DECIMAL64,
+  UAM_K_DECIMAL128, UAM_K_BINARY, UAM_K_STRING, UAM_K_SYMBOL, UAM_K_LIST, UAM_K_MAP, UAM_K_ARRAY, UAM_K_DESCRIBED,
+  UAM_K_ILLEGAL
+};
+typedef struct uam_item {
+  uint8_t kind, code;   /* code: the constructor's format code */
+  uint32_t count;       /* list, map, array: items */
+  uam_span data;        /* the value's bytes: fixed-width data, content, items; of an array: constructor and elements */
+} uam_item;
+/* The data that belongs to format code `code`. A described value (code 0) has no data: descriptor and value follow. */
+uam_item uam_read_item(uam_reader *r, uint8_t code);
+uint8_t uam_read_code(uam_reader *r);                         /* one byte */
+uint64_t uam_item_bits(const uam_item *item);                 /* booleans and fixed widths: value, signed ones extended */
+
 /* ---- writer: codec.c ------------------------------------------------------------------------------------------- */
 /* Counts on past the end of the room, so a buffer too small tells how large it must be. Smallest encodings always. */
 typedef struct uam_writer {
@@ -171,5 +188,7 @@ int uam_perf_decode(uint32_t code, uam_span list, void *out, uam_fault *fault);
 void uam_perf_encode(uam_writer *w, uint32_t code, const void *in);
 /* 0 when the code is not in the table. */
 uint32_t uam_perf_field_count(uint32_t code);
+/* The kind of the i-th field; UAM_K_ILLEGAL for RAW ones and past the end. */
+uint8_t uam_field_kind(uint32_t code, uint32_t i);
 
 #endif

@@ -1,0 +1,1 @@
+"""What is under the compatible names: the binding of the engine, plans, filters and drivers. Private."""

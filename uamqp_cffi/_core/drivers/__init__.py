@@ -1,0 +1,1 @@
+"""How to wait: the only code with sockets."""

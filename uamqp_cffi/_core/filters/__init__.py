@@ -1,0 +1,1 @@
+"""Byte pipes between socket and engine, without I/O."""

@@ -1,0 +1,87 @@
+"""Plans: what has to happen, written once; drivers know how to wait.
+
+A plan is a generator that yields `Wait` (until something came for an inbox) or `Call` (run this function; a user's
+token getter may be a coroutine, which only the asyncio runner awaits) and returns its result. It does no I/O and never
+sleeps. Errors of the connection are thrown into it at its `yield`, so its `try`/`finally` works.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Generator
+from typing import Any, NamedTuple, TypeVar
+
+from .records import Record
+
+T = TypeVar("T")
+
+
+class Inbox:
+    """Where the records of one client arrive, and the thing its waiting thread waits for."""
+
+    __slots__ = ("__weakref__", "_notify", "poked", "records")
+
+    def __init__(self) -> None:
+        self.records: deque[Record] = deque()
+        self.poked = False
+        self._notify: Callable[[], object] | None = None
+
+    def poke(self) -> None:
+        """End the wait on this inbox, now or when it begins; any thread may call it."""
+        self.poked = True
+        notify = self._notify
+        if notify is not None:
+            notify()
+
+    def wait_with(self, notify: Callable[[], object] | None) -> None:
+        """For drivers: what `poke` is to call while somebody waits here."""
+        self._notify = notify
+
+    def ready(self) -> bool:
+        """Whether a wait has ended. Takes the poke back; records stay."""
+        if self.poked:
+            self.poked = False
+            return True
+        return bool(self.records)
+
+
+class Wait(NamedTuple):
+    """Wait until `inbox` holds records or was poked. The `yield` gives True then, and False when the clock
+    (`time.monotonic`, seconds) came to `deadline` first; None waits as long as the connection lives."""
+
+    inbox: Inbox
+    deadline: float | None = None
+
+
+class Call(NamedTuple):
+    """Call `fn(*args)`; the `yield` gives its result, or raises what it raised."""
+
+    fn: Callable[..., Any]
+    args: tuple[Any, ...] = ()
+
+
+Plan = Generator["Wait | Call", Any, T]
+
+
+def run(plan: Plan[T], wait: Callable[[Inbox, float | None], bool]) -> T:
+    """Drive `plan` to its end with a blocking `wait(inbox, deadline)` and give its result."""
+    step: Callable[[Any], Wait | Call] = plan.send
+    value: Any = None
+    try:
+        while True:
+            try:
+                request = step(value)
+            except StopIteration as end:
+                result: T = end.value
+                return result
+            try:
+                if type(request) is Wait:
+                    value = wait(request.inbox, request.deadline)
+                else:
+                    value = request[0](*request[1])  # type: ignore[operator, misc]
+                step = plan.send
+            except BaseException as error:  # the plan decides, also about KeyboardInterrupt
+                value = error
+                step = plan.throw
+    finally:
+        plan.close()

@@ -37,3 +37,104 @@
  * So kinds 0..9 are one word, 10..20 two words, 21..24 hold values. An array whose constructor is described has its
  * descriptors once, not per element; each element is meant to carry them all. */
 #include "uam_codec.h"
+
+/* ---- tape ---- */
+
+typedef struct tape {
+  uint64_t *words;
+  size_t len, cap; /* counts on past cap */
+  const uint8_t *base;
+} tape;
+
+static void put(tape *t, uint64_t word) {
+  if (t->len < t->cap) t->words[t->len] = word;
+  t->len++;
+}
+
+static void put_kind(tape *t, uint8_t kind, uint64_t n) { put(t, n << 8 | kind); }
+
+static void put_value(tape *t, uam_reader *r);
+static void put_data(tape *t, uam_reader *r, uint8_t code);
+
+static void put_array(tape *t, const uam_item *array) {
+  uam_reader r = uam_reader_of(array->data.ptr, array->data.len);
+  put_kind(t, UAM_K_ARRAY, array->count);
+  size_t constructor = t->len;
+  put(t, 0x40);
+  if (r.p == r.end) return; /* no elements, no constructor */
+  uint64_t descriptors = 0;
+  uint8_t code = uam_read_code(&r);
+  for (; code == 0; code = uam_read_code(&r)) {
+    put_value(t, &r);
+    descriptors++;
+  }
+  if (constructor < t->cap) t->words[constructor] = descriptors << 8 | code;
+  for (uint32_t i = 0; i < array->count; i++) put_data(t, &r, code);
+}
+
+static void put_items(tape *t, const uam_item *item) {
+  uam_reader r = uam_reader_of(item->data.ptr, item->data.len);
+  put_kind(t, item->kind, item->kind == UAM_K_MAP ? item->count / 2 : item->count);
+  for (uint32_t i = 0; i < item->count; i++) put_value(t, &r);
+}
+
+/* What was checked by uam_read_value is not checked again. */
+static void put_data(tape *t, uam_reader *r, uint8_t code) {
+  uam_item item = uam_read_item(r, code);
+  if (item.kind < UAM_K_BYTE || item.kind == UAM_K_CHAR || item.kind == UAM_K_FLOAT) {
+    put_kind(t, item.kind, uam_item_bits(&item));
+  } else if (item.kind <= UAM_K_INT) {
+    put_kind(t, item.kind, uam_item_bits(&item) + ((uint64_t)1 << 31));
+  } else if (item.kind <= UAM_K_DOUBLE) {
+    put_kind(t, item.kind, 0);
+    put(t, uam_item_bits(&item));
+  } else if (item.kind <= UAM_K_SYMBOL) {
+    put_kind(t, item.kind, item.data.len);
+    put(t, (uint64_t)(item.data.ptr - t->base));
+  } else if (item.kind <= UAM_K_MAP) {
+    put_items(t, &item);
+  } else if (item.kind == UAM_K_ARRAY) {
+    put_array(t, &item);
+  } else {
+    put_kind(t, item.kind, 0);
+    put_value(t, r);
+    put_value(t, r);
+  }
+}
+
+static void put_value(tape *t, uam_reader *r) {
+  uint8_t code = uam_read_code(r);
+  put_data(t, r, code);
+}
+
+int64_t uam_tape(const uint8_t *buf, size_t n, uint64_t *words, size_t cap) {
+  if (n == 0) return 0;
+  tape t = {words, 0, cap, buf};
+  uam_reader r = uam_reader_of(buf, n);
+  while (r.p != r.end) {
+    uam_span value = uam_read_value(&r);
+    if (r.err != 0) return UAM_E_DECODE;
+    uam_reader checked = uam_reader_of(value.ptr, value.len);
+    put_value(&t, &checked);
+  }
+  return (int64_t)t.len;
+}
+
+/* ---- sections (§3.2) ---- */
+
+int64_t uam_sections(const uint8_t *buf, size_t n, uint64_t *out, size_t cap) {
+  if (n == 0) return 0;
+  size_t words = 0;
+  uam_reader r = uam_reader_of(buf, n);
+  while (r.p != r.end) {
+    const uint8_t *section = r.p;
+    uint64_t code = uam_read_descriptor(&r);
+    uam_span value = uam_read_value(&r);
+    if (r.err != 0) return UAM_E_DECODE;
+    uint64_t row[4] = {code, (uint64_t)(value.ptr - buf), value.len, (uint64_t)(section - buf)};
+    for (size_t i = 0; i < 4; i++, words++) {
+      if (words < cap) out[words] = row[i];
+    }
+  }
+  return (int64_t)words;
+}

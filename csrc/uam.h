@@ -141,17 +141,21 @@ const char *uam_problem(const uam_engine *e);             /* why the last call g
 
 /* ---- bytes: the whole I/O surface ---- */
 uint8_t *uam_recv_window(uam_engine *e, size_t *cap);               /* write here...            */
-int uam_recv_commit(uam_engine *e, size_t n, uint64_t now);         /* ...then say how much (0: a clock tick) */
+int uam_recv_commit(uam_engine *e, size_t n, uint64_t now);         /* ...then say how much. 0: the transport was
+                                                                       read until it would block; judges silence */
 const uint8_t *uam_send_window(uam_engine *e, size_t *n);           /* send this...             */
-int uam_send_commit(uam_engine *e, size_t n, uint64_t now);         /* ...and say how much      */
-size_t uam_events(uam_engine *e, const uam_event **events);         /* all there are; borrowed until the next commit */
+int uam_send_commit(uam_engine *e, size_t n, uint64_t now);         /* ...and say how much. 0: makes a heartbeat if owed */
+size_t uam_events(uam_engine *e, const uam_event **events);         /* those not handed out yet; borrowed until the next
+                                                                       call, spans of received bytes until the next commit */
 uint64_t uam_deadline(const uam_engine *e);                         /* when to call again; UINT64_MAX: never */
 
-/* The same in one call: commits `received` and `sent`, hands out events and both windows. What it lends is borrowed
- * until the next uam_step, uam_recv_window or uam_recv_commit; `out` until any call that makes output. */
+/* The same in one call: commits `received` and `sent`, hands out events and both windows. Events and `out` are borrowed
+ * until the next call, `in` and the bytes that events speak of until the next uam_step or uam_recv_commit. */
 typedef struct uam_io {
   uint64_t now;                 /* in */
+  uint64_t flushed;             /* in: as for uam_flushed */
   size_t received, sent;        /* in; set to 0 */
+  int dry;                      /* in: the transport was just read until it would block, so silence may be judged */
   const uint8_t *base;          /* out: what offsets of events count from */
   const uam_event *events;
   size_t n_events;

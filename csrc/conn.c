@@ -1,0 +1,286 @@
+/* conn.c - the connection (§2.2, §2.4): protocol headers, open and close, idle time-outs, and what ends everything. Also
+ * home of the three tables made from states.def. Called by engine.c for frames on any channel that concern the
+ * connection, and by the phases of output. */
+#include <stdarg.h>
+#include <stdio.h>
+
+#include "uam_int.h"
+
+#define NEXT(state) ((uint8_t)((state) + 1)) /* 0 stays free for "no such edge" */
+
+static const uint8_t conn_table[UAM_CONN_END + 1][UAM_N_CONN_INPUT] = {
+#define EDGE_conn(state, input, next) [UAM_CONN_##state][UAM_##input] = NEXT(UAM_CONN_##next),
+#define EDGE_sess(state, input, next)
+#define EDGE_link(state, input, next)
+#define UAM_EDGE(machine, state, input, next) EDGE_##machine(state, input, next)
+#include "states.def"
+#undef EDGE_conn
+#undef EDGE_sess
+};
+static const uint8_t sess_table[UAM_SESS_DISCARDING + 1][UAM_N_SESS_INPUT] = {
+#define EDGE_conn(state, input, next)
+#define EDGE_sess(state, input, next) [UAM_SESS_##state][UAM_##input] = NEXT(UAM_SESS_##next),
+#include "states.def"
+#undef EDGE_sess
+#undef EDGE_link
+};
+static const uint8_t link_table[UAM_LINK_DETACH_RCVD + 1][UAM_N_LINK_INPUT] = {
+#define EDGE_sess(state, input, next)
+#define EDGE_link(state, input, next) [UAM_LINK_##state][UAM_##input] = NEXT(UAM_LINK_##next),
+#include "states.def"
+#undef EDGE_conn
+#undef EDGE_sess
+#undef EDGE_link
+#undef UAM_EDGE
+};
+
+uint8_t uam_conn_next(uint8_t state, int input) { return conn_table[state][input]; }
+uint8_t uam_sess_next(uint8_t state, int input) { return sess_table[state][input]; }
+uint8_t uam_link_next(uint8_t state, int input) { return link_table[state][input]; }
+
+static void enter(uam_engine *e, uint8_t state) {
+  uint8_t old = e->conn_state;
+  e->conn_state = state;
+  uam_event_state(e, UAM_EV_CONN_STATE, 0, old, state);
+  if (state == UAM_CONN_END) e->in_stage = UAM_IN_DONE;
+}
+
+bool uam_conn_move(uam_engine *e, int input) {
+  uint8_t next = uam_conn_next(e->conn_state, input);
+  if (next == 0) return false;
+  enter(e, (uint8_t)(next - 1));
+  return true;
+}
+
+void uam_conn_settle_all(uam_engine *e) {
+  for (size_t i = 0; i < e->cap_links; i++)
+    if (e->links[i] != NULL) uam_link_settle_all(e, e->links[i]);
+}
+
+/* The connection ends here and now: there is no way left, or no right, to send a close. */
+void uam_conn_fail(uam_engine *e, const char *condition, const char *text) {
+  if (e->conn_state == UAM_CONN_END) return;
+  uam_buf error = {0};
+  uam_error_encode(e, &error, condition, text);
+  uam_event_error(e, UAM_SCOPE_CONNECTION, 0, uam_buf_span(&error));
+  uam_buf_free(&error, &e->mem);
+  uam_conn_settle_all(e);
+  enter(e, UAM_CONN_END);
+}
+
+/* The peer broke a rule of the connection: close with an error and discard the rest (§2.4.3). */
+void uam_conn_error(uam_engine *e, const char *condition, const char *format, ...) {
+  char text[160];
+  va_list args;
+  va_start(args, format);
+  vsnprintf(text, sizeof text, format, args);
+  va_end(args);
+  if (e->conn_state == UAM_CONN_DISCARDING || e->conn_state == UAM_CONN_END) return;
+  bool can_open = e->want_open && (e->conn_state == UAM_CONN_HDR_EXCH || e->conn_state == UAM_CONN_OPEN_RCVD);
+  if (can_open) uam_conn_flush_start(e);
+  if (uam_conn_next(e->conn_state, UAM_S_CLOSE_ERR) == 0) {
+    uam_conn_fail(e, condition, text);
+    return;
+  }
+  uam_error_encode(e, &e->close_error, condition, text);
+  uam_event_error(e, UAM_SCOPE_CONNECTION, 0, uam_buf_span(&e->close_error));
+  uam_conn_settle_all(e);
+  e->want_close = false;
+  e->close_sent = true;
+  uam_p_close p = {.set = UAM_SET(close, error), .error = uam_buf_span(&e->close_error)};
+  uam_frame_put(e, 0, 0, UAM_PERF_close, &p);
+  uam_conn_move(e, UAM_S_CLOSE_ERR);
+}
+
+/* ---- headers ---- */
+static void put_header(uam_engine *e) {
+  if (e->header_sent) return;
+  e->header_sent = true;
+  uam_frame_header(e, 0);
+  uam_conn_move(e, UAM_S_HDR);
+}
+
+static void wrong_header(uam_engine *e, const uint8_t *h) {
+  char text[160];
+  bool amqp = memcmp(h, "AMQP", 4) == 0;
+  if (e->role == UAM_SERVER && !e->header_sent && !e->sasl_header_sent)
+    uam_frame_header(e, e->sasl == UAM_SASL_WANT ? 3 : 0); /* §2.2: say what we speak, then go */
+  if (amqp && h[4] == 3)
+    snprintf(text, sizeof text, "the peer asks for a SASL layer (protocol header AMQP 3)");
+  else if (amqp)
+    snprintf(text, sizeof text, "the peer speaks AMQP protocol %u version %u.%u.%u", h[4], h[5], h[6], h[7]);
+  else
+    snprintf(text, sizeof text, "no AMQP protocol header but bytes %02x%02x%02x%02x%02x%02x%02x%02x", h[0], h[1], h[2], h[3],
+             h[4], h[5], h[6], h[7]);
+  uam_conn_fail(e, "amqp:connection:framing-error", text);
+}
+
+void uam_conn_header(uam_engine *e, const uint8_t *h) {
+  static const uint8_t version[3] = {1, 0, 0};
+  bool known = memcmp(h, "AMQP", 4) == 0 && memcmp(h + 5, version, 3) == 0;
+  if (known && h[4] == 3 && e->sasl == UAM_SASL_WANT) {
+    uam_sasl_header(e);
+    return;
+  }
+  bool bare = e->sasl == UAM_SASL_NONE || e->sasl == UAM_SASL_DONE ||
+              (e->role == UAM_SERVER && e->sasl == UAM_SASL_WANT && !e->sasl_required);
+  if (!known || h[4] != 0 || !bare) {
+    wrong_header(e, h);
+    return;
+  }
+  e->in_stage = UAM_IN_FRAMES;
+  uam_conn_move(e, UAM_R_HDR);
+  put_header(e);
+}
+
+/* ---- open and close ---- */
+static bool may_open(const uam_engine *e) {
+  if (!e->want_open) return false;
+  return uam_conn_next(e->conn_state, UAM_S_OPEN) != 0 && (e->pipeline || e->conn_state != UAM_CONN_HDR_SENT);
+}
+
+static void put_open(uam_engine *e) {
+  uam_p_open p;
+  uam_fault fault = {0};
+  e->want_open = false;
+  e->open_sent = true;
+  if (uam_perf_decode(UAM_PERF_open, uam_buf_span(&e->open_args), &p, &fault) != 0) {
+    e->fatal = UAM_E_BROKEN; /* it was checked when it was given */
+    return;
+  }
+  p.set |= UAM_SET(open, max_frame_size);
+  p.max_frame_size = e->max_frame;
+  uam_frame_put(e, 0, 0, UAM_PERF_open, &p);
+  uam_conn_move(e, UAM_S_OPEN);
+}
+
+void uam_conn_flush_start(uam_engine *e) {
+  if (e->conn_state == UAM_CONN_END) return;
+  bool sasl_over = e->sasl == UAM_SASL_NONE || e->sasl == UAM_SASL_DONE;
+  if (e->role == UAM_CLIENT && !e->header_sent) {
+    uam_sasl_start(e);
+    if (sasl_over) put_header(e);
+  }
+  if (may_open(e)) put_open(e);
+}
+
+void uam_conn_on_open(uam_engine *e, const uam_p_open *p, uam_span list) {
+  if (uam_conn_next(e->conn_state, UAM_R_OPEN) == 0) {
+    uam_conn_error(e, "amqp:illegal-state", "open in connection state %u", (unsigned)e->conn_state);
+    return;
+  }
+  if (UAM_HAS(*p, open, max_frame_size) && p->max_frame_size < UAM_MIN_MAX_FRAME) {
+    uam_conn_error(e, "amqp:invalid-field", "open.max-frame-size %lu < %u", (unsigned long)p->max_frame_size,
+                   UAM_MIN_MAX_FRAME);
+    return;
+  }
+  e->remote_max_frame = UAM_HAS(*p, open, max_frame_size) ? p->max_frame_size : UINT32_MAX;
+  e->remote_channel_max = UAM_HAS(*p, open, channel_max) ? p->channel_max : UINT16_MAX;
+  e->remote_idle_timeout = p->idle_time_out;
+  uam_event_window(e, uam_event_push(e, UAM_EV_OPEN, 0), list);
+  uam_conn_move(e, UAM_R_OPEN);
+}
+
+void uam_conn_on_close(uam_engine *e, const uam_p_close *p) {
+  if (uam_conn_next(e->conn_state, UAM_R_CLOSE) == 0) {
+    uam_conn_fail(e, "amqp:illegal-state", "close before open");
+    return;
+  }
+  uam_conn_settle_all(e);
+  uam_event_window(e, uam_event_push(e, UAM_EV_CLOSE, 0), p->error);
+  uam_conn_move(e, UAM_R_CLOSE);
+  if (e->conn_state == UAM_CONN_CLOSE_RCVD) {
+    e->want_close = true;
+    uam_buf_free(&e->close_error, &e->mem);
+    if (e->want_open || e->open_sent) return;
+    uam_conn_fail(e, "amqp:illegal-state", "close before our open"); /* nothing of ours can be sent any more */
+  }
+}
+
+void uam_conn_flush_close(uam_engine *e) {
+  if (!e->want_close || e->conn_state == UAM_CONN_END) return;
+  bool early = e->conn_state == UAM_CONN_START || e->conn_state == UAM_CONN_HDR_SENT ||
+               e->conn_state == UAM_CONN_HDR_RCVD || (e->conn_state == UAM_CONN_HDR_EXCH && !e->open_sent) ||
+               (e->conn_state == UAM_CONN_OPEN_RCVD && !e->want_open);
+  if (early) { /* nobody has been told of a connection: there is nothing to close */
+    uam_conn_settle_all(e);
+    enter(e, UAM_CONN_END);
+    return;
+  }
+  if (e->want_open || uam_conn_next(e->conn_state, UAM_S_CLOSE) == 0) return;
+  e->want_close = false;
+  e->close_sent = true;
+  uam_p_close p = {0};
+  bool error = uam_buf_len(&e->close_error) > 0;
+  if (error) p = (uam_p_close){.set = UAM_SET(close, error), .error = uam_buf_span(&e->close_error)};
+  uam_frame_put(e, 0, 0, UAM_PERF_close, &p);
+  bool discard = error && uam_conn_next(e->conn_state, UAM_S_CLOSE_ERR) != 0;
+  uam_conn_move(e, discard ? UAM_S_CLOSE_ERR : UAM_S_CLOSE);
+}
+
+/* ---- time (§2.4.5) ---- */
+static bool alive(const uam_engine *e) { return e->open_sent && !e->close_sent && e->conn_state != UAM_CONN_END; }
+
+static uint64_t heartbeat_due(const uam_engine *e) {
+  if (e->remote_idle_timeout == 0 || !alive(e) || uam_buf_len(&e->out) > 0) return UAM_FOREVER;
+  uint64_t every = (uint64_t)e->remote_idle_timeout * e->heartbeat_permille / 1000;
+  return e->last_sent + (every > 0 ? every : 1);
+}
+
+static uint64_t silence_due(const uam_engine *e) {
+  return e->idle_timeout == 0 || !alive(e) ? UAM_FOREVER : e->last_received + e->idle_timeout;
+}
+
+uint64_t uam_deadline(const uam_engine *e) {
+  uint64_t beat = heartbeat_due(e), silence = silence_due(e);
+  return beat < silence ? beat : silence;
+}
+
+void uam_conn_heartbeat(uam_engine *e) {
+  if (e->now >= heartbeat_due(e)) uam_frame_empty(e);
+}
+
+void uam_conn_silence(uam_engine *e) {
+  if (e->now < silence_due(e)) return;
+  uam_conn_error(e, "amqp:internal-error", "nothing was received for %lu ms, the idle time-out",
+                 (unsigned long)e->idle_timeout);
+}
+
+/* ---- public ---- */
+int uam_open(uam_engine *e, const uint8_t *open, size_t n) {
+  if (e->fatal) return e->fatal;
+  if (e->want_open || e->open_sent || e->conn_state == UAM_CONN_END)
+    return uam_refuse(e, UAM_E_STATE, "this connection was opened before");
+  uam_p_open p;
+  uam_fault fault = {0};
+  if (uam_perf_decode(UAM_PERF_open, (uam_span){open, n}, &p, &fault) != 0)
+    return uam_refuse(e, UAM_E_ARG, "%s", fault.text);
+  uint32_t max = UAM_HAS(p, open, max_frame_size) ? p.max_frame_size : UAM_MAX_FRAME;
+  if (max < UAM_MIN_MAX_FRAME)
+    return uam_refuse(e, UAM_E_ARG, "max-frame-size %lu < %u", (unsigned long)max, UAM_MIN_MAX_FRAME);
+  if (!uam_keep(e, &e->open_args, open, n)) return e->fatal;
+  e->max_frame = max < UAM_MAX_FRAME ? max : UAM_MAX_FRAME;
+  e->channel_max = UAM_HAS(p, open, channel_max) ? p.channel_max : UINT16_MAX;
+  e->idle_timeout = p.idle_time_out;
+  e->want_open = true;
+  return UAM_OK;
+}
+
+int uam_close(uam_engine *e, const uint8_t *error, size_t n) {
+  if (e->fatal) return e->fatal;
+  if (e->close_sent || e->conn_state == UAM_CONN_END) return uam_refuse(e, UAM_E_STATE, "the connection is closed");
+  if (n > UAM_MAX_STATE) return uam_refuse(e, UAM_E_ARG, "error of %lu bytes", (unsigned long)n);
+  if (!uam_keep(e, &e->close_error, error, n)) return e->fatal;
+  e->want_close = true;
+  return UAM_OK;
+}
+
+int uam_conn(const uam_engine *e, uam_conn_info *out) {
+  *out = (uam_conn_info){.state = e->conn_state,
+                         .remote_max_frame_size = e->remote_max_frame,
+                         .remote_idle_timeout = e->remote_idle_timeout,
+                         .remote_channel_max = e->remote_channel_max,
+                         .max_frame_size = e->max_frame,
+                         .transport_done = e->conn_state == UAM_CONN_END};
+  return UAM_OK;
+}

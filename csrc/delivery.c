@@ -1,0 +1,491 @@
+/* delivery.c - transfers and dispositions (§2.6.12, §2.7.5, §2.7.6): splitting what we send and joining what we receive,
+ * the rings of unsettled deliveries, outcomes in and out. The hot path of the engine: transfer frames are written by hand
+ * here, in the one form we use, everything else goes by the tables. */
+#include "uam_int.h"
+
+#define TRANSFER_HEAD 48u /* the most that stands in front of a payload */
+
+typedef struct message {
+  uam_span part[2]; /* a section header of our making, then the caller's bytes */
+} message;
+
+static uint8_t *put_uint(uint8_t *p, uint32_t v) {
+  if (v == 0) {
+    *p++ = 0x43;
+  } else if (v < 256) {
+    *p++ = 0x52;
+    *p++ = (uint8_t)v;
+  } else {
+    *p++ = 0x70;
+    store_be32(p, v);
+    p += 4;
+  }
+  return p;
+}
+
+typedef struct transfer {
+  uint32_t id, tag, format;
+  bool settled, more, aborted;
+} transfer;
+
+/* Frame header and performative up to the payload. Returns past its end; the size is filled in by the caller. */
+static uint8_t *put_transfer_head(uint8_t *frame, const uam_lnk *l, const transfer *t) {
+  static const uint8_t start[] = {2, 0, 0, 0, 0x00, 0x53, UAM_PERF_transfer, 0xc0, 0, 6};
+  memcpy(frame + 4, start, sizeof start);
+  store_be16(frame + 6, l->session->channel);
+  uint8_t *p = frame + 14;
+  p = put_uint(p, l->handle);
+  p = put_uint(p, t->id);
+  *p++ = 0xa0; /* delivery-tag: our counter, little-endian */
+  *p++ = 4;
+  *p++ = (uint8_t)t->tag;
+  *p++ = (uint8_t)(t->tag >> 8);
+  *p++ = (uint8_t)(t->tag >> 16);
+  *p++ = (uint8_t)(t->tag >> 24);
+  p = put_uint(p, t->format);
+  *p++ = t->settled ? 0x41 : 0x42;
+  *p++ = t->more ? 0x41 : 0x42;
+  if (t->aborted) {
+    memcpy(p, "\x40\x40\x40\x41", 4);
+    p += 4;
+    frame[13] = 10;
+  }
+  frame[12] = (uint8_t)(p - (frame + 13));
+  return p;
+}
+
+static void took_window(uam_session *s) {
+  s->next_outgoing_id++;
+  s->remote_incoming_window--;
+}
+
+static size_t take(message *m, uint8_t *to, size_t n) {
+  size_t done = 0;
+  for (int i = 0; i < 2 && done < n; i++) {
+    size_t k = m->part[i].len < n - done ? m->part[i].len : n - done;
+    if (k == 0) continue;
+    memcpy(to + done, m->part[i].ptr, k);
+    m->part[i].ptr += k;
+    m->part[i].len -= k;
+    done += k;
+  }
+  return done;
+}
+
+/* Writes frames of one delivery while the session window lasts. True when its last one is written. */
+static bool put_frames(uam_engine *e, uam_lnk *l, transfer *t, message *m) {
+  uam_session *s = l->session;
+  uint32_t max = e->remote_max_frame < e->max_frame ? e->remote_max_frame : e->max_frame;
+  while (s->remote_incoming_window > 0) {
+    size_t left = m->part[0].len + m->part[1].len;
+    size_t chunk = left < max - TRANSFER_HEAD ? left : max - TRANSFER_HEAD;
+    if (!uam_buf_reserve(&e->out, &e->mem, TRANSFER_HEAD + (left < 8u * max ? left : chunk))) {
+      uam_oom(e);
+      return false;
+    }
+    t->more = chunk < left;
+    uint8_t *frame = e->out.data + e->out.tail;
+    uint8_t *p = put_transfer_head(frame, l, t);
+    if (t->more) chunk = max - (size_t)(p - frame); /* fill it to the brim */
+    if (chunk >= left) {
+      chunk = left;
+      t->more = false;
+      p = put_transfer_head(frame, l, t);
+    }
+    p += take(m, p, chunk);
+    size_t size = (size_t)(p - frame);
+    store_be32(frame, (uint32_t)size);
+    e->out.tail += size;
+    took_window(s);
+    if (e->trace) uam_frame_trace(e, true, frame, size);
+    if (!t->more) return true;
+  }
+  return false;
+}
+
+static void delivery_written(uam_engine *e, uam_lnk *l, bool settled) {
+  uam_ring *r = settled ? &l->sent : &l->unsettled;
+  if (r->count > 0) uam_ring_at(r, r->count - 1)->end = out_total(e);
+}
+
+static bool keep_rest(uam_engine *e, uam_lnk *l, const transfer *t, const message *m) {
+  l->partial = true;
+  l->partial_id = t->id;
+  l->partial_format = t->format;
+  l->partial_settled = t->settled;
+  l->rest.head = l->rest.tail = 0;
+  bool ok = uam_buf_put(&l->rest, &e->mem, m->part[0].ptr, m->part[0].len) &&
+            uam_buf_put(&l->rest, &e->mem, m->part[1].ptr, m->part[1].len);
+  if (!ok) uam_oom(e);
+  return ok;
+}
+
+/* Sends one delivery, or starts it. Credit and window have been looked at. */
+static bool start_delivery(uam_engine *e, uam_lnk *l, message *m, uint32_t format, bool settled) {
+  uam_session *s = l->session;
+  transfer t = {.id = s->next_delivery_id, .tag = ++l->last_tag, .format = format, .settled = settled};
+  uam_ring *r = settled ? &l->sent : &l->unsettled;
+  if (!uam_ring_push(r, &e->mem, t.id, UAM_FOREVER)) {
+    uam_oom(e);
+    return false;
+  }
+  if (settled) e->n_presettled++;
+  s->next_delivery_id++;
+  l->delivery_count++;
+  l->credit--;
+  if (put_frames(e, l, &t, m)) delivery_written(e, l, settled);
+  else if (!e->fatal) keep_rest(e, l, &t, m);
+  return !e->fatal;
+}
+
+void uam_delivery_resume(uam_engine *e, uam_lnk *l) {
+  if (!l->partial) return;
+  transfer t = {.id = l->partial_id, .tag = l->last_tag, .format = l->partial_format, .settled = l->partial_settled};
+  message m = {.part = {uam_buf_span(&l->rest), {NULL, 0}}};
+  bool done = put_frames(e, l, &t, &m);
+  uam_buf_consume(&l->rest, uam_buf_len(&l->rest) - m.part[0].len);
+  if (!done) return;
+  l->partial = false;
+  delivery_written(e, l, t.settled);
+  uam_buf_free(&l->rest, &e->mem);
+  uam_event *ev = uam_event_push(e, UAM_EV_CREDIT, l->id); /* the link takes messages again */
+  if (ev == NULL) return;
+  ev->first = l->credit;
+  if (l->peer_drain) ev->flags = UAM_F_DRAIN;
+}
+
+void uam_delivery_abandon(uam_engine *e, uam_lnk *l) {
+  l->partial = false;
+  uam_buf_free(&l->rest, &e->mem);
+  l->receiving = false;
+  uam_buf_free(&l->in, &e->mem);
+}
+
+/* The peer must be told, or it would wait for the rest (§2.6.12). */
+static void abort_partial(uam_engine *e, uam_lnk *l) {
+  transfer t = {.id = l->partial_id, .tag = l->last_tag, .format = l->partial_format, .settled = l->partial_settled,
+                .aborted = true};
+  if (!uam_buf_reserve(&e->out, &e->mem, TRANSFER_HEAD)) {
+    uam_oom(e);
+    return;
+  }
+  uint8_t *frame = e->out.data + e->out.tail;
+  size_t size = (size_t)(put_transfer_head(frame, l, &t) - frame);
+  store_be32(frame, (uint32_t)size);
+  e->out.tail += size;
+  l->session->next_outgoing_id++;
+  if (l->session->remote_incoming_window > 0) l->session->remote_incoming_window--;
+  if (e->trace) uam_frame_trace(e, true, frame, size);
+  l->partial = false;
+  uam_buf_free(&l->rest, &e->mem);
+}
+
+/* ---- deliveries settled at birth leave when the kernel has them ---- */
+static void sent_up_to(uam_engine *e, uam_lnk *l) {
+  static const uam_span none;
+  uam_ring *r = &l->sent;
+  while (r->count > 0) {
+    uam_delivery *d = uam_ring_at(r, 0);
+    if (!d->gone && d->end > e->flushed) return;
+    if (!d->gone) {
+      uam_event_settled(e, l->id, d->id, d->id, UAM_OUT_SENT, UAM_F_SETTLED, none);
+      e->n_presettled--;
+      uam_ring_gone(r, 0);
+    }
+    uam_ring_trim(r);
+  }
+}
+
+void uam_delivery_sent(uam_engine *e) {
+  for (size_t i = 0; e->n_presettled > 0 && i < e->cap_links; i++)
+    if (e->links[i] != NULL) sent_up_to(e, e->links[i]);
+}
+
+/* ---- receiving ---- */
+static bool start_receiving(uam_engine *e, uam_lnk *l, const uam_p_transfer *p) {
+  if (!UAM_HAS(*p, transfer, delivery_id) || p->delivery_tag.len > UAM_MAX_TAG) {
+    uam_session_error(e, l->session, "amqp:invalid-field", "transfer.delivery-id or delivery-tag of a first frame is wrong");
+    return false;
+  }
+  if (l->credit == 0) {
+    uam_link_error(e, l, "amqp:link:transfer-limit-exceeded", "transfer %lu came without credit", (unsigned long)p->delivery_id);
+    return false;
+  }
+  if (l->unsettled.count >= UAM_MAX_UNSETTLED) {
+    uam_link_error(e, l, "amqp:resource-limit-exceeded", "more than %u unsettled deliveries", UAM_MAX_UNSETTLED);
+    return false;
+  }
+  if (l->unsettled.count > 0 && !seq_lt(uam_ring_at(&l->unsettled, l->unsettled.count - 1)->id, p->delivery_id)) {
+    uam_session_error(e, l->session, "amqp:invalid-field", "transfer.delivery-id %lu does not follow", (unsigned long)p->delivery_id);
+    return false;
+  }
+  l->credit--;
+  l->delivery_count++;
+  l->receiving = true;
+  l->in_settled = false;
+  l->in_id = p->delivery_id;
+  l->in_format = p->message_format;
+  l->in_tag_len = (uint32_t)p->delivery_tag.len;
+  if (p->delivery_tag.len > 0) memcpy(l->in_tag, p->delivery_tag.ptr, p->delivery_tag.len);
+  l->in.head = l->in.tail = 0;
+  return true;
+}
+
+static uint64_t message_limit(const uam_engine *e, const uam_lnk *l) {
+  return l->max_message != 0 && l->max_message < e->max_message ? l->max_message : e->max_message;
+}
+
+/* A joined message must outlive its link until the batch is over. */
+static bool lend(uam_engine *e, uam_lnk *l) {
+  if (e->n_lent == e->cap_lent) {
+    size_t cap = e->cap_lent ? e->cap_lent * 2 : 8;
+    uam_buf *grown = uam_mem_realloc(&e->mem, e->lent, cap * sizeof *grown);
+    if (grown == NULL) return false;
+    e->lent = grown;
+    e->cap_lent = cap;
+  }
+  e->lent[e->n_lent++] = l->in;
+  l->in = (uam_buf){0};
+  return true;
+}
+
+static void deliver(uam_engine *e, uam_lnk *l, uam_span whole, uam_span tag, bool joined) {
+  if (!l->in_settled && !uam_ring_push(&l->unsettled, &e->mem, l->in_id, 0)) {
+    uam_oom(e);
+    return;
+  }
+  uam_event *ev = uam_event_push(e, UAM_EV_MESSAGE, l->id);
+  if (ev == NULL) return;
+  ev->first = l->in_id;
+  ev->last = l->in_format;
+  ev->tag_length = (uint32_t)tag.len;
+  ev->length = whole.len;
+  ev->flags = (uint16_t)((l->in_settled ? UAM_F_SETTLED : 0) | (joined ? UAM_F_ADDRESS : 0));
+  uint64_t base = joined ? 0 : (uint64_t)(uintptr_t)e->window[e->win].data;
+  if (whole.len > 0) ev->offset = (uint64_t)(uintptr_t)whole.ptr - base;
+  if (tag.len > 0) ev->tag_offset = (uint64_t)(uintptr_t)tag.ptr - base;
+}
+
+static void finish(uam_engine *e, uam_lnk *l, const uam_p_transfer *p, uam_span payload, bool single) {
+  l->receiving = false;
+  if (p->aborted) {
+    uam_buf_free(&l->in, &e->mem);
+    return;
+  }
+  if (single) {
+    deliver(e, l, payload, p->delivery_tag, false);
+    return;
+  }
+  /* the tag goes behind the payload: one buffer carries both */
+  size_t n = uam_buf_len(&l->in);
+  if (!uam_buf_put(&l->in, &e->mem, l->in_tag, l->in_tag_len) || !lend(e, l)) {
+    uam_oom(e);
+    return;
+  }
+  const uint8_t *at = e->lent[e->n_lent - 1].data;
+  deliver(e, l, (uam_span){at, n}, (uam_span){at + n, l->in_tag_len}, true);
+}
+
+void uam_delivery_on_transfer(uam_engine *e, uam_lnk *l, const uam_p_transfer *p, uam_span payload) {
+  if (l->state != UAM_LINK_ATTACHED) return; /* we have detached: discarded */
+  if (l->sender) {
+    uam_session_error(e, l->session, "amqp:not-allowed", "transfer on handle %lu, whose sender is this end", (unsigned long)l->handle);
+    return;
+  }
+  bool first = !l->receiving;
+  if (first && !start_receiving(e, l, p)) return;
+  if (!first && UAM_HAS(*p, transfer, delivery_id) && p->delivery_id != l->in_id) {
+    uam_session_error(e, l->session, "amqp:invalid-field", "transfer.delivery-id %lu inside delivery %lu",
+                      (unsigned long)p->delivery_id, (unsigned long)l->in_id);
+    return;
+  }
+  l->in_settled |= p->settled;
+  bool last = !p->more || p->aborted;
+  bool single = first && last;
+  if (uam_buf_len(&l->in) + payload.len > message_limit(e, l)) {
+    uam_link_error(e, l, "amqp:link:message-size-exceeded", "delivery %lu is larger than max-message-size %lu",
+                   (unsigned long)l->in_id, (unsigned long)message_limit(e, l));
+    return;
+  }
+  if (!single && !p->aborted && !uam_buf_put(&l->in, &e->mem, payload.ptr, payload.len)) {
+    uam_oom(e);
+    return;
+  }
+  if (last) finish(e, l, p, payload, single);
+}
+
+/* ---- dispositions out ---- */
+static void put_disposition(uam_engine *e, uam_session *s) {
+  static const uint8_t bare[4] = {0x00, 0x53, 0x24, 0x45};
+  uint8_t small[4];
+  uam_p_disposition p = {.set = UAM_SET(disposition, role) | UAM_SET(disposition, first) | UAM_SET(disposition, last) |
+                                UAM_SET(disposition, settled)};
+  p.role = s->disp_role;
+  p.first = s->disp_first;
+  p.last = s->disp_last;
+  p.settled = s->disp_settled;
+  s->disp_open = false;
+  if (uam_buf_len(&s->disp_state) > 0) {
+    p.set |= UAM_SET(disposition, state);
+    p.state = uam_buf_span(&s->disp_state);
+  }
+  if (p.state.len > 256 && uam_frame_size(UAM_PERF_disposition, &p) > e->remote_max_frame) {
+    memcpy(small, bare, sizeof small); /* the outcome without its explanation */
+    small[2] = p.state.ptr[2];
+    p.state = (uam_span){small, sizeof small};
+  }
+  uam_frame_put(e, 0, s->channel, UAM_PERF_disposition, &p);
+}
+
+void uam_delivery_flush(uam_engine *e, uam_session *s) {
+  bool up = s->state == UAM_SESS_MAPPED;
+  if (s->disp_open && up && e->conn_state == UAM_CONN_OPENED) put_disposition(e, s);
+}
+
+/* Holds it open, extending what is held if it continues it. */
+static void hold_disposition(uam_engine *e, uam_session *s, bool role, uint32_t first, uint32_t last, bool settled,
+                             uam_span state) {
+  uam_span held = uam_buf_span(&s->disp_state);
+  bool same = s->disp_open && s->disp_role == role && s->disp_settled == settled && s->disp_last + 1 == first &&
+              held.len == state.len && (state.len == 0 || memcmp(held.ptr, state.ptr, state.len) == 0);
+  if (!same) {
+    uam_delivery_flush(e, s);
+    s->disp_open = true;
+    s->disp_role = role;
+    s->disp_settled = settled;
+    s->disp_first = first;
+    s->disp_state.head = s->disp_state.tail = 0;
+    if (!uam_buf_put(&s->disp_state, &e->mem, state.ptr, state.len)) uam_oom(e);
+  }
+  s->disp_last = last;
+  uam_session_dirty(e, s);
+}
+
+/* ---- dispositions in ---- */
+typedef struct verdict {
+  uint32_t code;
+  bool settled, answer;
+  uam_span state;
+} verdict;
+
+/* Deliveries of one link inside first..last: runs of them leave as one event each. */
+static void settle_range(uam_engine *e, uam_lnk *l, uint32_t first, uint32_t last, const verdict *v) {
+  uam_ring *r = &l->unsettled;
+  static const uam_span none;
+  bool run = false;
+  uint32_t from = 0, to = 0;
+  for (size_t i = uam_ring_find(r, first); i < r->count; i++) {
+    uam_delivery *d = uam_ring_at(r, i);
+    if (seq_lt(last, d->id)) break;
+    if (d->gone) continue;
+    if (d->end == UAM_FOREVER && l->partial) { /* decided before all of it was sent */
+      if (l->partial_id == d->id) abort_partial(e, l);
+    }
+    uam_ring_gone(r, i);
+    if (run && d->id != to + 1) {
+      uam_event_settled(e, l->id, from, to, v->code, v->settled ? UAM_F_SETTLED : 0, v->state);
+      if (v->answer) hold_disposition(e, l->session, false, from, to, true, none);
+      run = false;
+    }
+    if (!run) from = d->id;
+    to = d->id;
+    run = true;
+  }
+  if (run) {
+    uam_event_settled(e, l->id, from, to, v->code, v->settled ? UAM_F_SETTLED : 0, v->state);
+    if (v->answer) hold_disposition(e, l->session, false, from, to, true, none);
+  }
+  uam_ring_trim(r);
+}
+
+static uint32_t outcome_of(uam_span state) {
+  if (state.len == 0) return UAM_OUT_NONE;
+  uam_reader r = uam_reader_of(state.ptr, state.len);
+  uint64_t code = uam_read_descriptor(&r);
+  return !r.err && code >= UAM_OUT_RECEIVED && code <= UAM_OUT_MODIFIED ? (uint32_t)code : UAM_OUT_OTHER;
+}
+
+void uam_delivery_on_disposition(uam_engine *e, uam_session *s, const uam_p_disposition *p) {
+  uint32_t last = UAM_HAS(*p, disposition, last) ? p->last : p->first;
+  if (seq_lt(last, p->first)) {
+    uam_session_error(e, s, "amqp:invalid-field", "disposition.last %lu < first %lu", (unsigned long)last, (unsigned long)p->first);
+    return;
+  }
+  verdict v = {.code = outcome_of(p->state), .settled = p->settled, .state = p->state};
+  bool terminal = v.code >= UAM_OUT_ACCEPTED && v.code <= UAM_OUT_MODIFIED;
+  if (!p->settled && !(terminal && p->role)) return; /* on its way, not there */
+  v.answer = !p->settled;
+  if (v.code == UAM_OUT_ACCEPTED || v.code == UAM_OUT_NONE) v.state = (uam_span){NULL, 0};
+  for (size_t i = 0; i < s->cap_links; i++) {
+    uam_lnk *l = s->links[i];
+    if (l != NULL && l->sender == p->role && l->unsettled.count > 0) settle_range(e, l, p->first, last, &v);
+  }
+}
+
+/* ---- public ---- */
+static size_t section_head(uint8_t *h, uint32_t n) {
+  h[0] = 0x00;
+  h[1] = 0x53;
+  h[2] = 0x75;
+  if (n < 256) {
+    h[3] = 0xa0;
+    h[4] = (uint8_t)n;
+    return 5;
+  }
+  h[3] = 0xb0;
+  store_be32(h + 4, n);
+  return 8;
+}
+
+static bool has_room(const uam_engine *e, const uam_lnk *l) {
+  return l->credit > 0 && !l->partial && l->session->remote_incoming_window > 0 && uam_buf_len(&e->out) < e->output_cap &&
+         l->unsettled.count < UAM_MAX_UNSETTLED && l->sent.count < UAM_MAX_UNSETTLED;
+}
+
+int64_t uam_send_messages(uam_engine *e, uint32_t link, const uint8_t *buf, const uint32_t *lens, size_t n,
+                          uint32_t message_format, int flags, uint32_t *first_id) {
+  if (e->fatal) return e->fatal;
+  uam_lnk *l = uam_link_by_id(e, link);
+  if (l == NULL || !l->sender || l->want_detach || l->state >= UAM_LINK_DETACH_SENT)
+    return uam_refuse(e, UAM_E_STATE, "no such sending link");
+  *first_id = l->session->next_delivery_id;
+  bool up = l->state == UAM_LINK_ATTACHED && l->session->state == UAM_SESS_MAPPED && e->conn_state == UAM_CONN_OPENED;
+  size_t i = 0;
+  for (; up && i < n && has_room(e, l); i++) {
+    uint8_t head[8];
+    size_t head_len = (flags & UAM_SEND_DATA) ? section_head(head, lens[i]) : 0;
+    if (l->remote_max_message != 0 && (uint64_t)lens[i] + head_len > l->remote_max_message) {
+      if (i > 0) break;
+      return uam_refuse(e, UAM_E_SIZE, "message of %lu bytes > the peer's max-message-size %llu",
+                        (unsigned long)(lens[i] + head_len), (unsigned long long)l->remote_max_message);
+    }
+    message m = {.part = {{head, head_len}, {buf, lens[i]}}};
+    buf += lens[i];
+    if (!start_delivery(e, l, &m, message_format, (flags & UAM_SEND_SETTLED) != 0)) return e->fatal;
+  }
+  return (int64_t)i;
+}
+
+int uam_settle(uam_engine *e, uint32_t link, uint32_t first, uint32_t last, int settled, const uint8_t *state, size_t n) {
+  if (e->fatal) return e->fatal;
+  uam_lnk *l = uam_link_by_id(e, link);
+  if (l == NULL || l->state != UAM_LINK_ATTACHED || l->session->state != UAM_SESS_MAPPED)
+    return uam_refuse(e, UAM_E_STATE, "no such attached link");
+  if (n > UAM_MAX_STATE || seq_lt(last, first)) return uam_refuse(e, UAM_E_ARG, "state of %lu bytes, or last < first", (unsigned long)n);
+  uam_ring *r = &l->unsettled;
+  size_t found = 0;
+  uam_span what = {state, n};
+  for (size_t i = uam_ring_find(r, first); i < r->count; i++) {
+    uam_delivery *d = uam_ring_at(r, i);
+    if (seq_lt(last, d->id)) break;
+    if (d->gone) continue;
+    found++;
+    bool half = l->sender && l->partial && l->partial_id == d->id;
+    if (half && settled) abort_partial(e, l);
+    else hold_disposition(e, l->session, !l->sender, d->id, d->id, settled != 0, what);
+    if (settled) uam_ring_gone(r, i);
+  }
+  uam_ring_trim(r);
+  if (found == 0) return uam_refuse(e, UAM_E_STATE, "no such delivery is unsettled");
+  return e->fatal;
+}

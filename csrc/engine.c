@@ -1,0 +1,432 @@
+/* engine.c - the engine as its users see it: life, windows of bytes, the dispatch of received frames to the layer they
+ * concern (one switch), and the output, produced by one function in a fixed order of phases. Everything protocol-minded
+ * is below: conn.c, session.c, link.c, delivery.c. */
+#include <stdarg.h>
+#include <stdio.h>
+
+#include "uam_int.h"
+
+void uam_oom(uam_engine *e) { e->fatal = UAM_E_NOMEM; }
+
+int uam_refuse(uam_engine *e, int code, const char *format, ...) {
+  va_list args;
+  va_start(args, format);
+  vsnprintf(e->problem, sizeof e->problem, format, args);
+  va_end(args);
+  return code;
+}
+
+bool uam_keep(uam_engine *e, uam_buf *b, const void *p, size_t n) {
+  b->head = b->tail = 0;
+  bool ok = n == 0 || uam_buf_put(b, &e->mem, p, n);
+  if (!ok) uam_oom(e);
+  return ok;
+}
+
+uint32_t uam_next_id(uam_engine *e, size_t slot) {
+  e->generation = (uint16_t)(e->generation == UINT16_MAX ? 1 : e->generation + 1);
+  return (uint32_t)e->generation << 16 | (uint32_t)slot;
+}
+
+/* ---- life ---- */
+uam_engine *uam_new(const uam_mem *mem, int role) {
+  const uam_mem *m = mem != NULL ? mem : &uam_mem_default;
+  uam_engine *e = uam_mem_alloc(m, sizeof *e);
+  if (e == NULL) return NULL;
+  e->mem = *m;
+  e->role = role == UAM_SERVER ? UAM_SERVER : UAM_CLIENT;
+  e->heartbeat_permille = 500;
+  e->max_message = UAM_MAX_MESSAGE;
+  e->output_cap = UAM_OUTPUT_CAP;
+  e->max_frame = UAM_MIN_MAX_FRAME; /* until our open says more */
+  e->remote_max_frame = UAM_MIN_MAX_FRAME;
+  e->channel_max = UINT16_MAX;
+  return e;
+}
+
+static void free_all_bufs(uam_engine *e) {
+  uam_buf *all[] = {&e->out,       &e->text,        &e->sasl_mechanism, &e->sasl_response, &e->sasl_hostname,
+                    &e->open_args, &e->close_error, &e->trace_text,     &e->trace_out};
+  for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) uam_buf_free(all[i], &e->mem);
+}
+
+void uam_free(uam_engine *e) {
+  if (e == NULL) return;
+  e->events_lent = true;
+  uam_event_reset(e);
+  for (size_t i = 0; i < e->cap_sessions; i++)
+    if (e->sessions[i] != NULL) uam_session_free(e, e->sessions[i]);
+  free_all_bufs(e);
+  uam_map_free(&e->by_remote_channel, &e->mem);
+  uam_mem_free(&e->mem, e->sessions);
+  uam_mem_free(&e->mem, e->links);
+  uam_mem_free(&e->mem, e->events);
+  uam_mem_free(&e->mem, e->lent);
+  uam_mem_free(&e->mem, e->window[0].data);
+  uam_mem_free(&e->mem, e->window[1].data);
+  uam_mem mem = e->mem;
+  uam_mem_free(&mem, e);
+}
+
+int uam_set(uam_engine *e, int option, uint64_t value) {
+  if (e->fatal) return e->fatal;
+  switch (option) {
+    case UAM_OPT_PIPELINE: e->pipeline = value != 0; return UAM_OK;
+    case UAM_OPT_HEARTBEAT:
+      if (value < 1 || value > 1000) return uam_refuse(e, UAM_E_ARG, "heartbeat of %llu per mille", (unsigned long long)value);
+      e->heartbeat_permille = (uint32_t)value;
+      return UAM_OK;
+    case UAM_OPT_TRACE: e->trace = (int)(value < 2 ? value : 2); return UAM_OK;
+    case UAM_OPT_MAX_MESSAGE: e->max_message = value < UAM_MAX_MESSAGE ? value : UAM_MAX_MESSAGE; return UAM_OK;
+    case UAM_OPT_OUTPUT_CAP:
+      if (value == 0 || value > UAM_OUTPUT_HARD) return uam_refuse(e, UAM_E_ARG, "output cap of %llu bytes", (unsigned long long)value);
+      e->output_cap = (size_t)value;
+      return UAM_OK;
+    case UAM_OPT_SASL_REQUIRED: e->sasl_required = value != 0; return UAM_OK;
+    default: return uam_refuse(e, UAM_E_ARG, "no option %d", option);
+  }
+}
+
+const char *uam_problem(const uam_engine *e) { return e->problem; }
+uint64_t uam_committed(const uam_engine *e) { return e->committed; }
+
+const char *uam_trace(uam_engine *e, size_t *n) {
+  uam_buf swap = e->trace_out;
+  e->trace_out = e->trace_text;
+  e->trace_text = swap;
+  e->trace_text.head = e->trace_text.tail = 0;
+  *n = uam_buf_len(&e->trace_out);
+  return *n > 0 ? (const char *)e->trace_out.data + e->trace_out.head : "";
+}
+
+/* ---- dispatch ---- */
+static void on_session_frame(uam_engine *e, uam_session *s, uint32_t code, const uam_any *any, uam_span list, uam_span payload) {
+  uam_lnk *l = NULL;
+  switch (code) {
+    case UAM_PERF_attach: uam_link_on_attach(e, s, &any->attach, list); return;
+    case UAM_PERF_flow: uam_session_on_flow(e, s, &any->flow); return;
+    case UAM_PERF_disposition: uam_delivery_on_disposition(e, s, &any->disposition); return;
+    case UAM_PERF_transfer:
+      s->next_incoming_id++;
+      if (s->incoming_window == 0) {
+        uam_session_error(e, s, "amqp:session:window-violation", "transfer beyond incoming-window");
+        return;
+      }
+      if (--s->incoming_window <= s->incoming_window_max / 2) {
+        s->want_flow = true;
+        uam_session_dirty(e, s);
+      }
+      l = uam_map_get(&s->by_remote_handle, any->transfer.handle);
+      if (l != NULL) uam_delivery_on_transfer(e, l, &any->transfer, payload);
+      break;
+    case UAM_PERF_detach:
+      l = uam_map_get(&s->by_remote_handle, any->detach.handle);
+      if (l != NULL) uam_link_on_detach(e, l, &any->detach);
+      break;
+    default: return;
+  }
+  if (l == NULL)
+    uam_session_error(e, s, "amqp:session:unattached-handle", "%s.handle %lu is not attached", uam_perf_name(code),
+                      (unsigned long)(code == UAM_PERF_transfer ? any->transfer.handle : any->detach.handle));
+}
+
+/* Frames on a session's channel: which of them count in which of its states (§2.5.5). */
+static void on_channel(uam_engine *e, uint16_t channel, uint32_t code, const uam_any *any, uam_span list, uam_span payload) {
+  uam_session *s = uam_map_get(&e->by_remote_channel, channel);
+  if (s == NULL) {
+    uam_conn_error(e, "amqp:not-allowed", "%s on channel %u, which is not begun", uam_perf_name(code), (unsigned)channel);
+    return;
+  }
+  if (code == UAM_PERF_end) {
+    uam_session_on_end(e, s, &any->end);
+    return;
+  }
+  bool closing = s->state == UAM_SESS_END_SENT && (code == UAM_PERF_disposition || code == UAM_PERF_detach);
+  if (s->state == UAM_SESS_MAPPED || s->state == UAM_SESS_BEGIN_RCVD || closing)
+    on_session_frame(e, s, code, any, list, payload);
+}
+
+static void on_performative(uam_engine *e, uint16_t channel, uint32_t code, const uam_any *any, uam_span list, uam_span payload) {
+  bool opened = e->conn_state == UAM_CONN_OPENED || e->conn_state == UAM_CONN_OPEN_RCVD;
+  switch (code) {
+    case UAM_PERF_open: uam_conn_on_open(e, &any->open, list); return;
+    case UAM_PERF_close: uam_conn_on_close(e, &any->close); return;
+    case UAM_PERF_begin:
+      if (opened) uam_session_on_begin(e, channel, &any->begin, list);
+      break;
+    default:
+      if (opened) on_channel(e, channel, code, any, list, payload);
+  }
+  if (!opened && e->conn_state != UAM_CONN_CLOSE_SENT) uam_conn_error(e, "amqp:not-allowed", "%s before open", uam_perf_name(code));
+}
+
+static void on_amqp_frame(uam_engine *e, const uam_frame *f) {
+  if (f->type != 0) {
+    uam_conn_error(e, "amqp:connection:framing-error", "frame of type %u", (unsigned)f->type);
+    return;
+  }
+  if (f->body.len == 0) return; /* a heartbeat */
+  uam_reader r = uam_reader_of(f->body.ptr, f->body.len);
+  uint64_t code = uam_read_descriptor(&r);
+  uam_span list = uam_read_value(&r);
+  if (e->conn_state == UAM_CONN_DISCARDING && code != UAM_PERF_close && !r.err) return;
+  if (r.err || code < UAM_PERF_open || code > UAM_PERF_close) {
+    uam_conn_error(e, "amqp:decode-error", "frame with %s", r.err ? r.why : "a body that is no performative");
+    return;
+  }
+  uam_any any;
+  uam_fault fault = {0};
+  if (uam_perf_decode((uint32_t)code, list, &any, &fault) != 0) {
+    uam_conn_error(e, fault.condition, "%s", fault.text);
+    return;
+  }
+  on_performative(e, f->channel, (uint32_t)code, &any, list, (uam_span){r.p, (size_t)(r.end - r.p)});
+}
+
+/* One header or frame from the window. False: there is no whole one. */
+static bool take_one(uam_engine *e) {
+  const uint8_t *p = e->window[e->win].data + e->head;
+  size_t n = e->tail - e->head, size = 0;
+  if (e->in_stage == UAM_IN_HEADER) {
+    if (n < 8) return false;
+    e->head += 8;
+    if (e->trace) uam_frame_trace(e, false, p, 8);
+    uam_conn_header(e, p);
+    return true;
+  }
+  uam_frame f;
+  uam_fault fault = {0};
+  int got = uam_frame_cut(p, n, e->max_frame, &f, &size, &fault);
+  if (got == 0) return false;
+  if (got < 0) {
+    if (e->conn_state == UAM_CONN_DISCARDING || e->in_stage == UAM_IN_SASL) uam_conn_fail(e, fault.condition, fault.text);
+    else uam_conn_error(e, fault.condition, "%s", fault.text);
+    e->in_stage = UAM_IN_DONE; /* where the next frame starts nobody knows */
+    return true;
+  }
+  e->head += size;
+  if (e->trace) uam_frame_trace(e, false, p, size);
+  if (e->in_stage == UAM_IN_SASL) uam_sasl_frame(e, &f);
+  else on_amqp_frame(e, &f);
+  return true;
+}
+
+static void take_all(uam_engine *e) {
+  while (!e->fatal && e->n_events < UAM_MAX_EVENTS) {
+    if (e->in_stage == UAM_IN_DONE) {
+      e->head = e->tail;
+      return;
+    }
+    if (!take_one(e)) return;
+    if (uam_buf_len(&e->out) > UAM_OUTPUT_HARD && !e->output_flooded) {
+      e->output_flooded = true;
+      uam_conn_error(e, "amqp:resource-limit-exceeded", "answers wait unread");
+    }
+  }
+}
+
+/* ---- output: the phases ---- */
+static void flush_sessions_begin(uam_engine *e) {
+  for (uam_session *s = e->dirty_sessions; s != NULL; s = s->next_dirty)
+    if (uam_session_flush_begin(e, s))
+      for (size_t i = 0; i < s->cap_links; i++)
+        if (s->links[i] != NULL) uam_link_dirty(e, s->links[i]);
+}
+
+static bool link_waits(const uam_lnk *l) { return l->want_attach || l->want_detach || l->want_flow || l->partial; }
+
+static void flush_links(uam_engine *e) {
+  uam_lnk *list = e->dirty_links, *turned = NULL;
+  e->dirty_links = NULL;
+  while (list != NULL) { /* oldest first: links attach in the order they were asked for */
+    uam_lnk *next = list->next_dirty;
+    list->next_dirty = turned;
+    turned = list;
+    list = next;
+  }
+  while (turned != NULL) {
+    uam_lnk *l = turned;
+    turned = l->next_dirty;
+    l->dirty = false;
+    if (uam_link_flush(e, l)) {
+      bool names = l->detaching;
+      uam_link_free(e, l);
+      for (size_t i = 0; names && i < e->cap_links; i++) /* somebody may have waited for its name */
+        if (e->links[i] != NULL && e->links[i]->want_attach) uam_link_dirty(e, e->links[i]);
+    } else if (l->state != UAM_LINK_ATTACHED && link_waits(l)) {
+      uam_link_dirty(e, l);
+    }
+  }
+}
+
+static void undirty_links(uam_engine *e, const uam_session *s) {
+  for (uam_lnk **at = &e->dirty_links; *at != NULL;) {
+    if ((*at)->session == s) *at = (*at)->next_dirty;
+    else at = &(*at)->next_dirty;
+  }
+}
+
+static void flush_sessions_end(uam_engine *e) {
+  uam_session *list = e->dirty_sessions;
+  e->dirty_sessions = NULL;
+  while (list != NULL) {
+    uam_session *s = list;
+    list = s->next_dirty;
+    s->dirty = false;
+    if (uam_session_flush_end(e, s)) {
+      undirty_links(e, s);
+      uam_session_free(e, s);
+    } else if (s->want_begin || s->want_end) {
+      uam_session_dirty(e, s);
+    }
+  }
+}
+
+static bool speaks_amqp(const uam_engine *e) {
+  return e->conn_state == UAM_CONN_OPENED ||
+         (e->pipeline && (e->conn_state == UAM_CONN_OPEN_SENT || e->conn_state == UAM_CONN_OPEN_PIPE));
+}
+
+static void flush_output(uam_engine *e) {
+  if (e->fatal || e->lost) return;
+  uam_conn_flush_start(e);                /* header, SASL, open */
+  if (speaks_amqp(e)) {
+    flush_sessions_begin(e);              /* begin */
+    for (int again = 0; again < 2 && e->dirty_links != NULL && !e->fatal; again++)
+      flush_links(e);                     /* attach, flow, transfer, disposition, detach; once more for freed names */
+    flush_sessions_end(e);                /* flow, disposition, end */
+  }
+  uam_conn_flush_close(e);                /* close */
+  uam_conn_heartbeat(e);
+}
+
+/* ---- bytes ---- */
+static size_t window_size(const uam_engine *e) {
+  size_t frame = e->max_frame > UAM_MIN_MAX_FRAME ? e->max_frame : UAM_MIN_MAX_FRAME;
+  return frame + UAM_RECV_ROOM;
+}
+
+/* Room for the rest of a frame, at least. What is left over moves into the other window while spans of this one are lent. */
+static bool make_room(uam_engine *e) {
+  uam_window *w = &e->window[e->win];
+  size_t left = e->tail - e->head;
+  if (left == 0 && !e->events_lent) e->head = e->tail = 0;
+  if (w->cap >= window_size(e) && w->cap - e->head >= window_size(e) && w->cap > e->tail) return true;
+  if (w->cap >= window_size(e) && left == 0 && w->cap - e->tail >= UAM_RECV_ROOM) return true;
+  int other = e->events_lent ? 1 - e->win : e->win;
+  uam_window *to = &e->window[other];
+  if (to->cap < window_size(e)) {
+    uint8_t *data = uam_mem_realloc(&e->mem, to->data, window_size(e));
+    if (data == NULL) {
+      uam_oom(e);
+      return false;
+    }
+    to->data = data;
+    to->cap = window_size(e);
+    w = &e->window[e->win];
+  }
+  if (left > 0) memmove(to->data, w->data + e->head, left);
+  e->win = other;
+  e->head = 0;
+  e->tail = left;
+  return true;
+}
+
+uint8_t *uam_recv_window(uam_engine *e, size_t *cap) {
+  *cap = 0;
+  if (e->fatal || !make_room(e)) return NULL;
+  *cap = e->window[e->win].cap - e->tail;
+  return e->window[e->win].data + e->tail;
+}
+
+static int commit_received(uam_engine *e, size_t n) {
+  uam_event_reset(e);
+  if (n > 0 && n > e->window[e->win].cap - e->tail) return uam_refuse(e, UAM_E_ARG, "more bytes than the window had");
+  e->tail += n;
+  if (n > 0) e->last_received = e->now;
+  take_all(e);
+  return e->fatal;
+}
+
+int uam_recv_commit(uam_engine *e, size_t n, uint64_t now) {
+  if (e->fatal) return e->fatal;
+  e->now = now;
+  int rc = commit_received(e, n);
+  if (n == 0) uam_conn_silence(e);
+  flush_output(e);
+  return rc != UAM_OK ? rc : e->fatal;
+}
+
+const uint8_t *uam_send_window(uam_engine *e, size_t *n) {
+  flush_output(e);
+  *n = e->fatal ? 0 : uam_buf_len(&e->out);
+  return *n > 0 ? e->out.data + e->out.head : NULL;
+}
+
+static int commit_sent(uam_engine *e, size_t n) {
+  if (n > uam_buf_len(&e->out)) return uam_refuse(e, UAM_E_ARG, "more bytes than the window had");
+  uam_buf_consume(&e->out, n);
+  e->committed += n;
+  if (n > 0) e->last_sent = e->now;
+  return UAM_OK;
+}
+
+int uam_send_commit(uam_engine *e, size_t n, uint64_t now) {
+  if (e->fatal) return e->fatal;
+  e->now = now;
+  int rc = commit_sent(e, n);
+  if (n == 0) flush_output(e);
+  return rc != UAM_OK ? rc : e->fatal;
+}
+
+size_t uam_events(uam_engine *e, const uam_event **events) {
+  size_t from = e->n_resolved;
+  uam_event_resolve(e);
+  *events = e->events != NULL ? e->events + from : NULL;
+  return e->n_events - from;
+}
+
+int uam_flushed(uam_engine *e, uint64_t total) {
+  if (e->fatal) return e->fatal;
+  if (total < e->flushed || total > e->committed) return uam_refuse(e, UAM_E_ARG, "flushed %llu", (unsigned long long)total);
+  if (total == e->flushed) return UAM_OK;
+  e->flushed = total;
+  uam_delivery_sent(e);
+  return e->fatal;
+}
+
+int uam_step(uam_engine *e, uam_io *io) {
+  if (e->fatal) return e->fatal;
+  e->now = io->now;
+  int rc = commit_sent(e, io->sent);
+  if (rc != UAM_OK) return rc;
+  uam_event_reset(e);
+  rc = uam_flushed(e, io->flushed);
+  if (rc != UAM_OK) return rc;
+  rc = commit_received(e, io->received);
+  if (rc != UAM_OK) return rc;
+  if (io->dry && io->received == 0) uam_conn_silence(e);
+  flush_output(e);
+  io->received = io->sent = 0;
+  io->base = e->window[e->win].data;
+  io->n_events = uam_events(e, &io->events);
+  io->in = uam_recv_window(e, &io->in_cap);
+  io->out_len = uam_buf_len(&e->out);
+  io->out = io->out_len > 0 ? e->out.data + e->out.head : NULL;
+  io->deadline = io->n_events >= UAM_MAX_EVENTS ? e->now : uam_deadline(e);
+  return e->fatal;
+}
+
+int uam_lost(uam_engine *e) {
+  if (e->fatal) return e->fatal;
+  if (e->lost) return UAM_OK;
+  e->lost = true;
+  uam_conn_settle_all(e);
+  if (e->conn_state != UAM_CONN_END) {
+    uam_event_state(e, UAM_EV_CONN_STATE, 0, e->conn_state, UAM_CONN_END);
+    e->conn_state = UAM_CONN_END;
+    e->in_stage = UAM_IN_DONE;
+  }
+  uam_event_push(e, UAM_EV_LOST, 0);
+  return e->fatal;
+}

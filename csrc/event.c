@@ -1,0 +1,106 @@
+/* event.c - the event queue: what the layers tell the user of the engine. Events of one batch lie in one array, the
+ * bytes they speak of lie in the receive window, in a text arena, or in joined messages lent for the batch; all of that
+ * lives until the next commit. Settlements in a row become one range. */
+#include "uam_int.h"
+
+#define EV_TEXT 0x8000u /* internal: offset counts from e->text; resolved to an address when the batch is handed out */
+
+uam_event *uam_event_push(uam_engine *e, uint16_t kind, uint32_t id) {
+  static const uam_event none;
+  if (e->n_events == e->cap_events) {
+    size_t cap = e->cap_events ? e->cap_events * 2 : 64;
+    uam_event *grown = uam_mem_realloc(&e->mem, e->events, cap * sizeof *grown);
+    if (grown == NULL) {
+      uam_oom(e);
+      if (e->cap_events == 0) return NULL;
+      e->n_events = e->cap_events - 1; /* the engine is dead: the last one serves as a spare */
+    } else {
+      e->events = grown;
+      e->cap_events = cap;
+    }
+  }
+  uam_event *ev = &e->events[e->n_events++];
+  *ev = none;
+  ev->kind = kind;
+  ev->id = id;
+  return ev;
+}
+
+void uam_event_window(uam_engine *e, uam_event *ev, uam_span span) {
+  if (ev == NULL || span.len == 0) return;
+  ev->offset = (uint64_t)(span.ptr - e->window[e->win].data);
+  ev->length = span.len;
+}
+
+void uam_event_text(uam_engine *e, uam_event *ev, uam_span span) {
+  if (ev == NULL || span.len == 0) return;
+  size_t at = e->text.tail;
+  if (!uam_buf_put(&e->text, &e->mem, span.ptr, span.len)) {
+    uam_oom(e);
+    return;
+  }
+  ev->flags = (uint16_t)(ev->flags | UAM_F_ADDRESS | EV_TEXT);
+  ev->offset = at;
+  ev->length = span.len;
+}
+
+void uam_event_state(uam_engine *e, uint16_t kind, uint32_t id, uint32_t old, uint32_t next) {
+  if (old == next) return;
+  uam_event *ev = uam_event_push(e, kind, id);
+  if (ev == NULL) return;
+  ev->first = old;
+  ev->last = next;
+}
+
+static bool extends(const uam_engine *e, const uam_event *ev, uint32_t link, uint32_t first, uint32_t code,
+                    uint16_t flags, uam_span state) {
+  if (ev->kind != UAM_EV_SETTLED || ev->id != link || ev->code != code || ev->last + 1 != first) return false;
+  if ((ev->flags & UAM_F_SETTLED) != flags || ev->length != state.len) return false;
+  return state.len == 0 || memcmp(e->text.data + ev->offset, state.ptr, state.len) == 0;
+}
+
+void uam_event_settled(uam_engine *e, uint32_t link, uint32_t first, uint32_t last, uint32_t code, uint16_t flags,
+                       uam_span state) {
+  if (e->n_events > e->n_resolved && extends(e, &e->events[e->n_events - 1], link, first, code, flags, state)) {
+    e->events[e->n_events - 1].last = last;
+    return;
+  }
+  uam_event *ev = uam_event_push(e, UAM_EV_SETTLED, link);
+  if (ev == NULL) return;
+  ev->first = first;
+  ev->last = last;
+  ev->code = code;
+  ev->flags = flags;
+  uam_event_text(e, ev, state);
+}
+
+void uam_event_error(uam_engine *e, uint32_t scope, uint32_t id, uam_span error) {
+  uam_event *ev = uam_event_push(e, UAM_EV_PEER_ERROR, id);
+  if (ev == NULL) return;
+  ev->code = scope;
+  uam_event_text(e, ev, error);
+}
+
+/* Offsets into the arena become addresses: nothing moves it until the next call. */
+void uam_event_resolve(uam_engine *e) {
+  for (size_t i = e->n_resolved; i < e->n_events; i++) {
+    uam_event *ev = &e->events[i];
+    if (!(ev->flags & EV_TEXT)) continue;
+    ev->flags = (uint16_t)(ev->flags & ~EV_TEXT);
+    ev->offset += (uint64_t)(uintptr_t)e->text.data;
+  }
+  e->n_resolved = e->n_events;
+  e->events_lent = true;
+}
+
+/* What was handed out is over; what was pushed since then stays. */
+void uam_event_reset(uam_engine *e) {
+  if (!e->events_lent) return;
+  e->events_lent = false;
+  e->n_events -= e->n_resolved;
+  if (e->n_events > 0) memmove(e->events, e->events + e->n_resolved, e->n_events * sizeof *e->events);
+  else e->text.head = e->text.tail = 0;
+  e->n_resolved = 0;
+  for (size_t i = 0; i < e->n_lent; i++) uam_buf_free(&e->lent[i], &e->mem);
+  e->n_lent = 0;
+}

@@ -1,0 +1,320 @@
+/* session.c - sessions (§2.5): begin and end, channels, transfer windows, and the flow frame, which is the session's even
+ * where it speaks of a link. Called by engine.c with frames and in the phases of output. */
+#include <stdarg.h>
+#include <stdio.h>
+
+#include "uam_int.h"
+
+uam_session *uam_session_by_id(const uam_engine *e, uint32_t id) {
+  size_t slot = id & 0xffff;
+  if (id == 0 || slot >= e->cap_sessions) return NULL;
+  uam_session *s = e->sessions[slot];
+  return s != NULL && s->id == id ? s : NULL;
+}
+
+static void move(uam_engine *e, uam_session *s, int input) {
+  uint8_t next = uam_sess_next(s->state, input);
+  if (next == 0) return;
+  uint8_t old = s->state;
+  s->state = (uint8_t)(next - 1);
+  uam_event_state(e, UAM_EV_SESSION_STATE, s->id, old, s->state);
+}
+
+void uam_session_dirty(uam_engine *e, uam_session *s) {
+  if (s->dirty) return;
+  s->dirty = true;
+  s->next_dirty = e->dirty_sessions;
+  e->dirty_sessions = s;
+}
+
+static bool room_for_slot(uam_engine *e, size_t slot) {
+  if (slot < e->cap_sessions) return true;
+  size_t cap = e->cap_sessions ? e->cap_sessions * 2 : 4;
+  uam_session **grown = uam_mem_realloc(&e->mem, e->sessions, cap * sizeof *grown);
+  if (grown == NULL) return false;
+  memset(grown + e->cap_sessions, 0, (cap - e->cap_sessions) * sizeof *grown);
+  e->sessions = grown;
+  e->cap_sessions = cap;
+  return true;
+}
+
+uam_session *uam_session_new(uam_engine *e) {
+  size_t slot = 0;
+  while (slot < e->cap_sessions && e->sessions[slot] != NULL) slot++;
+  uam_session *s = room_for_slot(e, slot) ? uam_mem_alloc(&e->mem, sizeof *s) : NULL;
+  if (s == NULL) {
+    uam_oom(e);
+    return NULL;
+  }
+  s->id = uam_next_id(e, slot);
+  e->sessions[slot] = s;
+  e->n_sessions++;
+  return s;
+}
+
+/* Takes its links with it. It must not stand in the list of dirty ones: engine.c sees to that. */
+void uam_session_free(uam_engine *e, uam_session *s) {
+  for (size_t i = 0; i < s->cap_links; i++)
+    if (s->links[i] != NULL) uam_link_free(e, s->links[i]);
+  if (s->mapped_remote) uam_map_remove(&e->by_remote_channel, s->remote_channel);
+  e->sessions[s->id & 0xffff] = NULL;
+  e->n_sessions--;
+  uam_buf_free(&s->args, &e->mem);
+  uam_buf_free(&s->error, &e->mem);
+  uam_buf_free(&s->disp_state, &e->mem);
+  uam_map_free(&s->by_remote_handle, &e->mem);
+  uam_mem_free(&e->mem, s->links);
+  uam_mem_free(&e->mem, s);
+}
+
+static void put_end(uam_engine *e, uam_session *s) {
+  uam_delivery_flush(e, s);
+  uam_p_end p = {0};
+  bool error = uam_buf_len(&s->error) > 0;
+  if (error) p = (uam_p_end){.set = UAM_SET(end, error), .error = uam_buf_span(&s->error)};
+  s->want_end = false;
+  uam_frame_put(e, 0, s->channel, UAM_PERF_end, &p);
+  move(e, s, error && s->state == UAM_SESS_MAPPED ? UAM_S_END_ERR : UAM_S_END);
+}
+
+static void settle_links(uam_engine *e, uam_session *s) {
+  for (size_t i = 0; i < s->cap_links; i++)
+    if (s->links[i] != NULL) uam_link_settle_all(e, s->links[i]);
+}
+
+/* The peer broke a rule of the session: end it with an error and discard what still comes. */
+void uam_session_error(uam_engine *e, uam_session *s, const char *condition, const char *format, ...) {
+  char text[160];
+  va_list args;
+  va_start(args, format);
+  vsnprintf(text, sizeof text, format, args);
+  va_end(args);
+  if (s->state != UAM_SESS_MAPPED) {
+    uam_conn_error(e, condition, "%s", text);
+    return;
+  }
+  uam_error_encode(e, &s->error, condition, text);
+  uam_event_error(e, UAM_SCOPE_SESSION, s->id, uam_buf_span(&s->error));
+  settle_links(e, s);
+  put_end(e, s);
+  uam_session_dirty(e, s);
+}
+
+/* ---- windows (§2.5.6) ---- */
+void uam_session_put_flow(uam_engine *e, uam_session *s, uam_lnk *l, bool echo) {
+  s->want_flow = false;
+  s->incoming_window = s->incoming_window_max;
+  uam_p_flow p = {0};
+  p.set = UAM_SET(flow, incoming_window) | UAM_SET(flow, next_outgoing_id) | UAM_SET(flow, outgoing_window);
+  if (s->mapped_remote) {
+    p.set |= UAM_SET(flow, next_incoming_id);
+    p.next_incoming_id = s->next_incoming_id;
+  }
+  p.incoming_window = s->incoming_window;
+  p.next_outgoing_id = s->next_outgoing_id;
+  p.outgoing_window = s->outgoing_window;
+  if (l != NULL) {
+    p.set |= UAM_SET(flow, handle) | UAM_SET(flow, delivery_count) | UAM_SET(flow, link_credit);
+    p.handle = l->handle;
+    p.delivery_count = l->delivery_count;
+    p.link_credit = l->credit;
+    if (l->want_drain && !l->sender) {
+      p.set |= UAM_SET(flow, drain);
+      p.drain = true;
+    }
+  }
+  if (echo) {
+    p.set |= UAM_SET(flow, echo);
+    p.echo = true;
+  }
+  uam_frame_put(e, 0, s->channel, UAM_PERF_flow, &p);
+}
+
+void uam_session_on_flow(uam_engine *e, uam_session *s, const uam_p_flow *p) {
+  uint32_t base = UAM_HAS(*p, flow, next_incoming_id) ? p->next_incoming_id : s->initial_outgoing_id;
+  int32_t room = seq_diff(base + p->incoming_window, s->next_outgoing_id);
+  s->remote_incoming_window = p->incoming_window > INT32_MAX ? p->incoming_window : room > 0 ? (uint32_t)room : 0;
+  s->remote_outgoing_window = p->outgoing_window;
+  if (!UAM_HAS(*p, flow, handle)) {
+    if (p->echo) {
+      s->want_flow = true;
+      uam_session_dirty(e, s);
+    }
+  } else {
+    uam_lnk *l = uam_map_get(&s->by_remote_handle, p->handle);
+    if (l == NULL) {
+      uam_session_error(e, s, "amqp:session:unattached-handle", "flow.handle %lu is not attached", (unsigned long)p->handle);
+      return;
+    }
+    uam_link_on_flow(e, l, p);
+  }
+  if (s->remote_incoming_window == 0) return;
+  for (size_t i = 0; i < s->cap_links; i++)
+    if (s->links[i] != NULL && s->links[i]->partial) uam_link_dirty(e, s->links[i]);
+}
+
+/* ---- begin and end ---- */
+static void take_begin(uam_session *s, const uam_p_begin *p, uint16_t channel) {
+  s->remote_channel = channel;
+  s->mapped_remote = true;
+  s->next_incoming_id = p->next_outgoing_id;
+  s->remote_incoming_window = p->incoming_window;
+  s->remote_outgoing_window = p->outgoing_window;
+  s->remote_handle_max = UAM_HAS(*p, begin, handle_max) ? p->handle_max : UINT32_MAX;
+}
+
+static uam_session *by_channel(const uam_engine *e, uint16_t channel) {
+  for (size_t i = 0; i < e->cap_sessions; i++)
+    if (e->sessions[i] != NULL && e->sessions[i]->has_channel && e->sessions[i]->channel == channel) return e->sessions[i];
+  return NULL;
+}
+
+static uam_session *begun_by_peer(uam_engine *e, uint16_t channel) {
+  if (channel > e->channel_max) {
+    uam_conn_error(e, "amqp:connection:framing-error", "begin on channel %u > channel-max %u", (unsigned)channel,
+                   (unsigned)e->channel_max);
+    return NULL;
+  }
+  if (e->n_sessions >= UAM_MAX_SESSIONS) {
+    uam_conn_error(e, "amqp:resource-limit-exceeded", "more than %u sessions", UAM_MAX_SESSIONS);
+    return NULL;
+  }
+  return uam_session_new(e);
+}
+
+void uam_session_on_begin(uam_engine *e, uint16_t channel, const uam_p_begin *p, uam_span list) {
+  if (uam_map_get(&e->by_remote_channel, channel) != NULL) {
+    uam_conn_error(e, "amqp:illegal-state", "begin on channel %u, which is in use", (unsigned)channel);
+    return;
+  }
+  bool reply = UAM_HAS(*p, begin, remote_channel);
+  uam_session *s = reply ? by_channel(e, p->remote_channel) : begun_by_peer(e, channel);
+  if (s == NULL || (reply && s->state != UAM_SESS_BEGIN_SENT)) {
+    if (reply)
+      uam_conn_error(e, "amqp:illegal-state", "begin.remote-channel %u was not begun", (unsigned)p->remote_channel);
+    return;
+  }
+  if (!uam_map_put(&e->by_remote_channel, &e->mem, channel, s)) {
+    uam_oom(e);
+    return;
+  }
+  take_begin(s, p, channel);
+  uam_event *ev = uam_event_push(e, UAM_EV_BEGIN, s->id);
+  uam_event_window(e, ev, list);
+  if (ev != NULL && reply) ev->flags = UAM_F_REPLY;
+  move(e, s, UAM_R_BEGIN);
+  uam_session_dirty(e, s);
+  for (size_t i = 0; i < s->cap_links; i++)
+    if (s->links[i] != NULL) uam_link_dirty(e, s->links[i]);
+}
+
+void uam_session_on_end(uam_engine *e, uam_session *s, const uam_p_end *p) {
+  settle_links(e, s);
+  uam_event_window(e, uam_event_push(e, UAM_EV_END, s->id), p->error);
+  move(e, s, UAM_R_END);
+  if (s->state == UAM_SESS_END_RCVD) {
+    uam_buf_free(&s->error, &e->mem);
+    s->want_end = true;
+  }
+  uam_session_dirty(e, s);
+}
+
+/* Lowest channel that is free on our side and allowed on theirs. */
+static bool choose_channel(uam_engine *e, uam_session *s) {
+  if (s->has_channel) return true;
+  uint32_t max = e->remote_channel_max < e->channel_max ? e->remote_channel_max : e->channel_max;
+  for (uint32_t c = 0; c <= max; c++) {
+    if (by_channel(e, (uint16_t)c) != NULL) continue;
+    s->channel = (uint16_t)c;
+    s->has_channel = true;
+    return true;
+  }
+  uam_buf error = {0};
+  char text[80];
+  snprintf(text, sizeof text, "no channel is free up to channel-max %lu", (unsigned long)max);
+  uam_error_encode(e, &error, "amqp:resource-limit-exceeded", text);
+  uam_event_error(e, UAM_SCOPE_SESSION, s->id, uam_buf_span(&error));
+  uam_buf_free(&error, &e->mem);
+  s->want_begin = false;
+  return false;
+}
+
+bool uam_session_flush_begin(uam_engine *e, uam_session *s) {
+  bool opened = e->conn_state == UAM_CONN_OPENED ||
+                (e->pipeline && (e->conn_state == UAM_CONN_OPEN_SENT || e->conn_state == UAM_CONN_OPEN_PIPE));
+  if (!s->want_begin || !opened || !choose_channel(e, s)) return false;
+  uam_p_begin p;
+  uam_fault fault = {0};
+  if (uam_perf_decode(UAM_PERF_begin, uam_buf_span(&s->args), &p, &fault) != 0) {
+    e->fatal = UAM_E_BROKEN;
+    return false;
+  }
+  if (s->mapped_remote) {
+    p.set |= UAM_SET(begin, remote_channel);
+    p.remote_channel = s->remote_channel;
+  }
+  s->want_begin = false;
+  s->begin_sent = true;
+  uam_frame_put(e, 0, s->channel, UAM_PERF_begin, &p);
+  move(e, s, UAM_S_BEGIN);
+  return true;
+}
+
+bool uam_session_flush_end(uam_engine *e, uam_session *s) {
+  bool up = s->state == UAM_SESS_MAPPED;
+  if (up && s->want_flow && e->conn_state == UAM_CONN_OPENED) uam_session_put_flow(e, s, NULL, false);
+  if (s->want_end && !s->want_begin && (up || s->state == UAM_SESS_END_RCVD)) put_end(e, s);
+  if (s->want_end && s->want_begin && !s->mapped_remote && !s->begin_sent) { /* never begun: nothing to end */
+    s->want_begin = s->want_end = false;
+    return true;
+  }
+  uam_delivery_flush(e, s);
+  return s->state == UAM_SESS_UNMAPPED && !s->want_begin && s->begin_sent;
+}
+
+/* ---- public ---- */
+static int check_begin(uam_engine *e, const uint8_t *begin, size_t n, uam_p_begin *p) {
+  uam_fault fault = {0};
+  if (uam_perf_decode(UAM_PERF_begin, (uam_span){begin, n}, p, &fault) != 0)
+    return uam_refuse(e, UAM_E_ARG, "%s", fault.text);
+  if (p->incoming_window == 0) return uam_refuse(e, UAM_E_ARG, "begin.incoming-window 0");
+  return UAM_OK;
+}
+
+int64_t uam_begin(uam_engine *e, uint32_t session, const uint8_t *begin, size_t n) {
+  if (e->fatal) return e->fatal;
+  uam_p_begin p;
+  int rc = check_begin(e, begin, n, &p);
+  if (rc != UAM_OK) return rc;
+  if (e->conn_state == UAM_CONN_END || e->want_close || e->close_sent)
+    return uam_refuse(e, UAM_E_STATE, "the connection is closed");
+  uam_session *s = NULL;
+  if (session != 0) {
+    s = uam_session_by_id(e, session);
+    if (s == NULL || s->want_begin || s->begin_sent) return uam_refuse(e, UAM_E_STATE, "no begin to answer");
+  } else if (e->n_sessions >= UAM_MAX_SESSIONS) {
+    return uam_refuse(e, UAM_E_LIMIT, "more than %u sessions", UAM_MAX_SESSIONS);
+  } else {
+    s = uam_session_new(e);
+  }
+  if (s == NULL || !uam_keep(e, &s->args, begin, n)) return e->fatal;
+  s->incoming_window = s->incoming_window_max = p.incoming_window;
+  s->next_outgoing_id = s->initial_outgoing_id = s->next_delivery_id = p.next_outgoing_id;
+  s->outgoing_window = p.outgoing_window;
+  s->handle_max = UAM_HAS(p, begin, handle_max) ? p.handle_max : UINT32_MAX;
+  s->want_begin = true;
+  uam_session_dirty(e, s);
+  return s->id;
+}
+
+int uam_end(uam_engine *e, uint32_t session, const uint8_t *error, size_t n) {
+  if (e->fatal) return e->fatal;
+  uam_session *s = uam_session_by_id(e, session);
+  bool over = s == NULL || s->want_end || s->state == UAM_SESS_END_SENT || s->state == UAM_SESS_DISCARDING;
+  if (over) return uam_refuse(e, UAM_E_STATE, "no such session");
+  if (n > UAM_MAX_STATE) return uam_refuse(e, UAM_E_ARG, "error of %lu bytes", (unsigned long)n);
+  if (!uam_keep(e, &s->error, error, n)) return e->fatal;
+  s->want_end = true;
+  uam_session_dirty(e, s);
+  return UAM_OK;
+}

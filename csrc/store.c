@@ -1,0 +1,119 @@
+/* store.c - the two containers of the state machines: a map from 32-bit keys (channels and handles a peer chose, so
+ * sparse) and the ring of deliveries, which stands in id order by construction. Both know nothing of AMQP but serial
+ * arithmetic; both are bounded by what their owners put in. */
+#include "uam_int.h"
+
+static char gone_mark;
+#define MAP_GONE ((void *)&gone_mark)
+
+static size_t map_slot(const uam_map *m, uint32_t key) {
+  uint32_t h = key * 2654435769u;
+  h ^= h >> 15;
+  return h & (m->cap - 1);
+}
+
+void *uam_map_get(const uam_map *m, uint32_t key) {
+  if (m->cap == 0) return NULL;
+  for (size_t i = map_slot(m, key);; i = (i + 1) & (m->cap - 1)) {
+    if (m->values[i] == NULL) return NULL;
+    if (m->keys[i] == key && m->values[i] != MAP_GONE) return m->values[i];
+  }
+}
+
+static void map_insert(uam_map *m, uint32_t key, void *value) {
+  size_t i = map_slot(m, key);
+  while (m->values[i] != NULL) i = (i + 1) & (m->cap - 1);
+  m->keys[i] = key;
+  m->values[i] = value;
+  m->used++;
+  m->filled++;
+}
+
+static bool map_rehash(uam_map *m, const uam_mem *mem) {
+  uam_map bigger = {0};
+  bigger.cap = 8;
+  while (bigger.cap < m->used * 4 + 8) bigger.cap *= 2;
+  bigger.keys = uam_mem_alloc(mem, bigger.cap * sizeof *bigger.keys);
+  bigger.values = uam_mem_alloc(mem, bigger.cap * sizeof *bigger.values);
+  if (bigger.keys == NULL || bigger.values == NULL) {
+    uam_map_free(&bigger, mem);
+    return false;
+  }
+  for (size_t i = 0; i < m->cap; i++)
+    if (m->values[i] != NULL && m->values[i] != MAP_GONE) map_insert(&bigger, m->keys[i], m->values[i]);
+  uam_map_free(m, mem);
+  *m = bigger;
+  return true;
+}
+
+/* The key must not be in the map. */
+bool uam_map_put(uam_map *m, const uam_mem *mem, uint32_t key, void *value) {
+  if ((m->filled + 1) * 2 > m->cap && !map_rehash(m, mem)) return false;
+  map_insert(m, key, value);
+  return true;
+}
+
+void uam_map_remove(uam_map *m, uint32_t key) {
+  if (m->cap == 0) return;
+  for (size_t i = map_slot(m, key); m->values[i] != NULL; i = (i + 1) & (m->cap - 1)) {
+    if (m->keys[i] != key || m->values[i] == MAP_GONE) continue;
+    m->values[i] = MAP_GONE;
+    m->used--;
+    return;
+  }
+}
+
+void uam_map_free(uam_map *m, const uam_mem *mem) {
+  uam_mem_free(mem, m->keys);
+  uam_mem_free(mem, m->values);
+  memset(m, 0, sizeof *m);
+}
+
+static bool ring_grow(uam_ring *r, const uam_mem *m) {
+  size_t cap = r->cap ? r->cap * 2 : 64;
+  uam_delivery *at = uam_mem_alloc(m, cap * sizeof *at);
+  if (at == NULL) return false;
+  for (size_t i = 0; i < r->count; i++) at[i] = *uam_ring_at(r, i);
+  uam_mem_free(m, r->at);
+  r->at = at;
+  r->cap = cap;
+  r->head = 0;
+  return true;
+}
+
+bool uam_ring_push(uam_ring *r, const uam_mem *m, uint32_t id, uint64_t end) {
+  if (r->count == r->cap && !ring_grow(r, m)) return false;
+  *uam_ring_at(r, r->count) = (uam_delivery){.id = id, .gone = 0, .end = end};
+  r->count++;
+  r->live++;
+  return true;
+}
+
+size_t uam_ring_find(const uam_ring *r, uint32_t id) {
+  size_t low = 0, high = r->count;
+  while (low < high) {
+    size_t mid = low + (high - low) / 2;
+    if (seq_lt(uam_ring_at(r, mid)->id, id)) low = mid + 1;
+    else high = mid;
+  }
+  return low;
+}
+
+void uam_ring_gone(uam_ring *r, size_t i) {
+  uam_delivery *d = uam_ring_at(r, i);
+  if (d->gone) return;
+  d->gone = 1;
+  r->live--;
+}
+
+void uam_ring_trim(uam_ring *r) {
+  while (r->count > 0 && r->at[r->head].gone) {
+    r->head = (r->head + 1) & (r->cap - 1);
+    r->count--;
+  }
+}
+
+void uam_ring_free(uam_ring *r, const uam_mem *m) {
+  uam_mem_free(m, r->at);
+  memset(r, 0, sizeof *r);
+}

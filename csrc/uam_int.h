@@ -1,0 +1,255 @@
+/* uam_int.h - the engine's structs and what its layers call of each other. Internal.
+ *
+ * Layers, top down: engine.c (public functions, dispatch, phases of output) - sasl.c, conn.c - session.c - link.c -
+ * delivery.c - frame.c, event.c - store.c, codec. Each calls those below it by name. When memory runs out a function
+ * sets e->fatal through uam_oom and returns; everything after that is a harmless no-op until the public function
+ * reports the code. */
+#ifndef UAM_INT_H
+#define UAM_INT_H
+
+#include "uam_codec.h"
+
+#define UAM_FOREVER UINT64_MAX
+
+/* ---- serial arithmetic (RFC 1982) for delivery-ids, transfer-ids and counts ---- */
+static inline int32_t seq_diff(uint32_t a, uint32_t b) { return (int32_t)(a - b); }
+static inline bool seq_lt(uint32_t a, uint32_t b) { return seq_diff(a, b) < 0; }
+
+/* ---- store.c: a map from 32-bit keys, and a ring of deliveries in id order ---- */
+typedef struct uam_map {
+  uint32_t *keys;
+  void **values; /* NULL: free; UAM_MAP_GONE: deleted */
+  size_t cap, used, filled;
+} uam_map;
+void *uam_map_get(const uam_map *m, uint32_t key);
+bool uam_map_put(uam_map *m, const uam_mem *mem, uint32_t key, void *value);
+void uam_map_remove(uam_map *m, uint32_t key);
+void uam_map_free(uam_map *m, const uam_mem *mem);
+
+typedef struct uam_delivery {
+  uint32_t id;
+  uint32_t gone; /* settled while older ones are still open */
+  uint64_t end;  /* count of output bytes at its last one; UAM_FOREVER while it is half sent */
+} uam_delivery;
+typedef struct uam_ring {
+  uam_delivery *at;
+  size_t cap, head, count; /* cap is a power of two; count includes gone ones */
+  size_t live;
+} uam_ring;
+bool uam_ring_push(uam_ring *r, const uam_mem *m, uint32_t id, uint64_t end);
+static inline uam_delivery *uam_ring_at(const uam_ring *r, size_t i) { return &r->at[(r->head + i) & (r->cap - 1)]; }
+size_t uam_ring_find(const uam_ring *r, uint32_t id); /* index of the first entry whose id is not before id */
+void uam_ring_gone(uam_ring *r, size_t i);            /* marks entry i; uam_ring_trim then drops the gone front */
+void uam_ring_trim(uam_ring *r);
+void uam_ring_free(uam_ring *r, const uam_mem *m);
+
+/* ---- objects ---- */
+typedef struct uam_session uam_session;
+typedef struct uam_link_ uam_lnk;
+
+struct uam_link_ {
+  uint32_t id;
+  uam_session *session;
+  uam_lnk *next_dirty;
+  bool dirty, sender, mapped_remote, want_attach, want_detach, detach_closed, want_flow, want_drain, want_echo;
+  bool peer_drain, attach_sent, detaching;
+  uint8_t state;
+  uint32_t handle, remote_handle;
+  uam_buf args;        /* our attach's list, as given; name points into it or into peer_name */
+  uam_buf peer_name;
+  uam_span name;
+  uam_buf error;       /* of our detach */
+  uint32_t delivery_count, initial_count, credit, available;
+  uint64_t remote_max_message, max_message;
+  uint32_t remote_snd_mode;
+  uam_ring unsettled;  /* both roles */
+  uam_ring sent;       /* sender: settled at birth, until the kernel has them */
+  /* sender: the delivery that waits half sent */
+  bool partial, partial_settled;
+  uint32_t partial_id, partial_format;
+  uam_buf rest;
+  uint32_t last_tag;
+  /* receiver: the delivery that has come in part */
+  bool receiving, in_settled, in_dropped;
+  uint32_t in_id, in_format;
+  uint32_t in_tag_len;
+  uint8_t in_tag[UAM_MAX_TAG];
+  uam_buf in;
+};
+
+struct uam_session {
+  uint32_t id;
+  uam_session *next_dirty;
+  bool dirty, mapped_remote, want_begin, want_end, want_flow, begin_sent;
+  uint8_t state;
+  uint16_t channel, remote_channel;
+  bool has_channel;
+  uam_buf args, error;
+  uint32_t next_incoming_id, incoming_window, incoming_window_max;
+  uint32_t next_outgoing_id, outgoing_window, remote_incoming_window, remote_outgoing_window;
+  uint32_t handle_max, remote_handle_max, initial_outgoing_id;
+  uint32_t next_delivery_id;
+  uam_lnk **links;     /* by local handle */
+  size_t cap_links, n_links;
+  uam_map by_remote_handle;
+  size_t n_attaching;
+  /* one disposition is held open, so that the next may extend it */
+  bool disp_open, disp_role, disp_settled;
+  uint32_t disp_first, disp_last;
+  uam_buf disp_state;
+};
+
+enum { UAM_IN_HEADER = 0, UAM_IN_SASL = 1, UAM_IN_FRAMES = 2, UAM_IN_DONE = 3 };
+enum { UAM_SASL_NONE = 0, UAM_SASL_WANT = 1, UAM_SASL_RUNNING = 2, UAM_SASL_DONE = 3 };
+
+typedef struct uam_window {
+  uint8_t *data;
+  size_t cap;
+} uam_window;
+
+struct uam_engine {
+  uam_mem mem;
+  int role, fatal;
+  char problem[200];
+  uint64_t now;
+  /* options */
+  bool pipeline, sasl_required;
+  uint32_t heartbeat_permille;
+  int trace;
+  uint64_t max_message;
+  size_t output_cap;
+  /* input: two windows, used in turn so that spans of events outlive the moving of a leftover */
+  uam_window window[2];
+  int win;
+  size_t head, tail;
+  int in_stage;
+  /* output */
+  uam_buf out;
+  uint64_t committed, flushed;
+  /* events */
+  uam_event *events;
+  size_t n_events, cap_events, n_resolved;
+  bool events_lent;
+  uam_buf text;         /* spans of our own making */
+  uam_buf *lent;        /* joined messages of this batch */
+  size_t n_lent, cap_lent;
+  /* SASL */
+  int sasl;
+  bool sasl_header_sent;
+  bool sasl_has_response;
+  uam_buf sasl_mechanism, sasl_response, sasl_hostname;
+  /* connection */
+  uint8_t conn_state;
+  bool header_sent, want_open, open_sent, want_close, close_sent, lost, output_flooded;
+  uam_buf open_args, close_error;
+  uint32_t max_frame, remote_max_frame, idle_timeout, remote_idle_timeout;
+  uint16_t channel_max, remote_channel_max;
+  uint64_t last_sent, last_received;
+  /* sessions and links: slots by id, generation in the upper half of an id */
+  uam_session **sessions;
+  size_t cap_sessions, n_sessions;
+  uam_lnk **links;
+  size_t cap_links, n_links;
+  uint16_t generation;
+  uam_map by_remote_channel;
+  uam_session *dirty_sessions;
+  uam_lnk *dirty_links;
+  size_t n_detaching;   /* links whose detach is not complete: their names are still held */
+  size_t n_presettled;  /* deliveries in `sent` rings */
+  uam_buf trace_text, trace_out;
+};
+
+static inline uint64_t out_total(const uam_engine *e) { return e->committed + uam_buf_len(&e->out); }
+
+/* ---- engine.c ---- */
+void uam_oom(uam_engine *e);
+int uam_refuse(uam_engine *e, int code, const char *format, ...);   /* sets uam_problem; gives code */
+bool uam_keep(uam_engine *e, uam_buf *b, const void *p, size_t n);  /* b = copy of these bytes */
+uint32_t uam_next_id(uam_engine *e, size_t slot);                   /* slot and a fresh generation */
+static inline uam_span uam_buf_span(const uam_buf *b) { return (uam_span){b->data ? b->data + b->head : NULL, uam_buf_len(b)}; }
+
+/* ---- event.c ---- */
+uam_event *uam_event_push(uam_engine *e, uint16_t kind, uint32_t id);  /* never NULL: a spare one when memory is short */
+void uam_event_window(uam_engine *e, uam_event *ev, uam_span span);    /* span lies in the receive window */
+void uam_event_text(uam_engine *e, uam_event *ev, uam_span span);      /* span is copied */
+void uam_event_state(uam_engine *e, uint16_t kind, uint32_t id, uint32_t old, uint32_t next);
+void uam_event_settled(uam_engine *e, uint32_t link, uint32_t first, uint32_t last, uint32_t code, uint16_t flags, uam_span state);
+void uam_event_error(uam_engine *e, uint32_t scope, uint32_t id, uam_span error);
+void uam_event_reset(uam_engine *e);
+void uam_event_resolve(uam_engine *e);
+
+/* ---- frame.c ---- */
+void uam_frame_put(uam_engine *e, uint8_t type, uint16_t channel, uint32_t code, const void *perf);
+size_t uam_frame_size(uint32_t code, const void *perf);   /* of a frame without payload */
+void uam_frame_empty(uam_engine *e);
+void uam_frame_header(uam_engine *e, uint8_t protocol);
+void uam_frame_trace(uam_engine *e, bool out, const uint8_t *frame, size_t n);
+typedef struct uam_frame {
+  uint8_t type;
+  uint16_t channel;
+  uam_span body;        /* past the extended header */
+} uam_frame;
+/* 1: one frame cut, *size bytes long; 0: not whole yet; negative: *fault says why the connection can't go on. */
+int uam_frame_cut(const uint8_t *p, size_t n, uint32_t max, uam_frame *f, size_t *size, uam_fault *fault);
+void uam_error_encode(uam_engine *e, uam_buf *b, const char *condition, const char *text);
+
+/* ---- sasl.c ---- */
+void uam_sasl_start(uam_engine *e);                       /* our header, when it is its turn */
+void uam_sasl_header(uam_engine *e);                      /* the peer's SASL header came */
+void uam_sasl_frame(uam_engine *e, const uam_frame *f);
+
+/* ---- conn.c ---- */
+bool uam_conn_move(uam_engine *e, int input);             /* along states.def; false: no such edge */
+void uam_conn_header(uam_engine *e, const uint8_t *h);    /* eight bytes came where a header is due */
+void uam_conn_error(uam_engine *e, const char *condition, const char *format, ...);  /* the peer's fault: close */
+void uam_conn_fail(uam_engine *e, const char *condition, const char *text);          /* no close is possible any more */
+void uam_conn_on_open(uam_engine *e, const uam_p_open *p, uam_span list);
+void uam_conn_on_close(uam_engine *e, const uam_p_close *p);
+void uam_conn_flush_start(uam_engine *e);                 /* headers, open */
+void uam_conn_flush_close(uam_engine *e);
+void uam_conn_heartbeat(uam_engine *e);
+void uam_conn_silence(uam_engine *e);
+void uam_conn_settle_all(uam_engine *e);
+
+enum uam_conn_input { UAM_R_HDR, UAM_S_HDR, UAM_S_OPEN, UAM_R_OPEN, UAM_S_CLOSE, UAM_S_CLOSE_ERR, UAM_R_CLOSE, UAM_N_CONN_INPUT };
+enum uam_sess_input { UAM_S_BEGIN, UAM_R_BEGIN, UAM_S_END, UAM_S_END_ERR, UAM_R_END, UAM_N_SESS_INPUT };
+enum uam_link_input { UAM_S_ATTACH, UAM_R_ATTACH, UAM_S_DETACH, UAM_R_DETACH, UAM_N_LINK_INPUT };
+
+/* The tables: next[state][input] + 1, 0 where there is no edge. */
+uint8_t uam_conn_next(uint8_t state, int input);
+uint8_t uam_sess_next(uint8_t state, int input);
+uint8_t uam_link_next(uint8_t state, int input);
+
+/* ---- session.c ---- */
+uam_session *uam_session_by_id(const uam_engine *e, uint32_t id);
+uam_session *uam_session_new(uam_engine *e);
+void uam_session_free(uam_engine *e, uam_session *s);
+void uam_session_dirty(uam_engine *e, uam_session *s);
+void uam_session_error(uam_engine *e, uam_session *s, const char *condition, const char *format, ...);
+void uam_session_on_begin(uam_engine *e, uint16_t channel, const uam_p_begin *p, uam_span list);
+void uam_session_on_end(uam_engine *e, uam_session *s, const uam_p_end *p);
+void uam_session_on_flow(uam_engine *e, uam_session *s, const uam_p_flow *p);
+bool uam_session_flush_begin(uam_engine *e, uam_session *s);
+bool uam_session_flush_end(uam_engine *e, uam_session *s); /* true: nothing left to do for it */
+void uam_session_put_flow(uam_engine *e, uam_session *s, uam_lnk *l, bool echo);
+
+/* ---- link.c ---- */
+uam_lnk *uam_link_by_id(const uam_engine *e, uint32_t id);
+void uam_link_free(uam_engine *e, uam_lnk *l);
+void uam_link_dirty(uam_engine *e, uam_lnk *l);
+void uam_link_error(uam_engine *e, uam_lnk *l, const char *condition, const char *format, ...);
+void uam_link_settle_all(uam_engine *e, uam_lnk *l);
+void uam_link_on_attach(uam_engine *e, uam_session *s, const uam_p_attach *p, uam_span list);
+void uam_link_on_detach(uam_engine *e, uam_lnk *l, const uam_p_detach *p);
+void uam_link_on_flow(uam_engine *e, uam_lnk *l, const uam_p_flow *p);
+bool uam_link_flush(uam_engine *e, uam_lnk *l);            /* true: nothing left to do for it */
+
+/* ---- delivery.c ---- */
+void uam_delivery_on_transfer(uam_engine *e, uam_lnk *l, const uam_p_transfer *p, uam_span payload);
+void uam_delivery_on_disposition(uam_engine *e, uam_session *s, const uam_p_disposition *p);
+void uam_delivery_abandon(uam_engine *e, uam_lnk *l);     /* the half-sent one is given up; nothing is put out */
+void uam_delivery_flush(uam_engine *e, uam_session *s);    /* the disposition held open */
+void uam_delivery_resume(uam_engine *e, uam_lnk *l);       /* the half-sent one, as the session window allows */
+void uam_delivery_sent(uam_engine *e);                     /* after e->flushed grew */
+
+#endif

@@ -1,0 +1,490 @@
+"""The command `uamqp-cffi`: send messages and see what became of each, run the embedded broker, decode frames.
+
+Results go to standard output (one JSON object with --json), progress and complaints to standard error. Exit status:
+
+    0    every message was accepted (sent, when pre-settled); every frame was well formed
+    1    some messages were not accepted, or the connection was lost after the link was attached; a malformed frame
+    2    usage: an unknown option, a bad address, a file that cannot be read
+    3    no connection: name resolution, TCP, TLS, SASL or the attach failed; the broker could not listen
+    130  Ctrl-C (143: SIGTERM); what had been confirmed until then is still reported
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, urlsplit, urlunsplit
+
+from ._cli_send import GaveUp, Interrupted, Lines, Repeated, Report, Sender, make_progress, printable, say, to_nowhere
+
+if TYPE_CHECKING:
+    from .client import SendClient
+
+OK, NOT_ALL, USAGE, NO_CONNECTION = 0, 1, 2, 3
+_BROKEN_PIPE = 141  # as a program that SIGPIPE ended
+
+WINDOW = 2000  # messages handed to the client and not confirmed, at most
+_CLOSING = 0.15  # seconds that Ctrl-C leaves for saying good-bye to the broker
+
+
+# ---- signals ----
+
+
+class _Signals:
+    """SIGINT and SIGTERM for one command.
+
+    While `deferred`, a signal is only noted in `number` (and `on_signal` is called), so that a step in progress keeps
+    its books right; a second one, or one that comes at another time, raises KeyboardInterrupt. Outside the main thread
+    this does nothing.
+    """
+
+    def __init__(self, on_signal: Callable[[], object] | None = None) -> None:
+        self.number = 0
+        self.deferred = False
+        self._on_signal = on_signal
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> _Signals:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        again, self.number = self.number, number
+        if self._on_signal is not None:
+            self._on_signal()
+        if again or not self.deferred:
+            raise KeyboardInterrupt
+
+    def check(self) -> None:
+        if self.number:
+            raise Interrupted
+
+    @property
+    def exit_status(self) -> int:
+        return 128 + (self.number or signal.SIGINT)
+
+    @property
+    def name(self) -> str:
+        return "stopped by SIGTERM" if self.number == signal.SIGTERM else "interrupted"
+
+
+# ---- text ----
+
+
+def masked(url: str) -> str:
+    """`url` with the password, if there is one, replaced by ***."""
+    parts = urlsplit(url)
+    user, at, host = parts.netloc.rpartition("@")
+    name, colon, _ = user.partition(":")
+    return urlunsplit(parts._replace(netloc=f"{name}:***@{host}")) if at and colon else url
+
+
+def _with_user(url: str, name: str, password: str) -> str:
+    parts = urlsplit(url)
+    host = parts.netloc.rpartition("@")[2]
+    return urlunsplit(parts._replace(netloc=f"{quote(name, safe='')}:{quote(password, safe='')}@{host}"))
+
+
+# ---- send ----
+
+
+def _make_client(args: argparse.Namespace, url: str) -> SendClient:
+    """The client for `args`; ValueError or OSError for what the user got wrong."""
+    from .client import SendClient
+    from .constants import SenderSettleMode
+    from .errors import ErrorPolicy
+
+    options: dict[str, Any] = {"connect_timeout": args.timeout, "error_policy": ErrorPolicy(max_retries=0)}
+    options["send_settle_mode"] = SenderSettleMode[args.settle.capitalize()]
+    if args.address:
+        options["address"] = args.address
+    if args.no_tls:
+        options["use_tls"] = False
+    elif args.ca:
+        import ssl
+
+        options["use_tls"] = True
+        options["ssl_context"] = ssl.create_default_context(cafile=args.ca)
+    return SendClient(url, **options)
+
+
+def _source(args: argparse.Namespace) -> Repeated | Lines:
+    if args.file is None:
+        body = b"x" * args.size if args.body is None else args.body.encode("utf-8", "surrogateescape")
+        return Repeated(body, 1 if args.count is None else args.count)
+    if args.file == "-":
+        return Lines(open(sys.stdin.fileno(), "rb", buffering=0, closefd=False), args.count)
+    return Lines(open(args.file, "rb", buffering=0), args.count)
+
+
+class _NoBroker(Exception):
+    """The child process ended before it listened."""
+
+
+class _ChildBroker:
+    """The embedded broker in a process of its own, so that a real socket and a second Python are between the two."""
+
+    def __init__(self) -> None:
+        # The child imports what this process did, whatever folder it is started in; and is no part of our process
+        # group, so that the terminal's Ctrl-C leaves it up until we are done. It ends with our end of the pipe.
+        code = f"import sys; sys.path[:] = {sys.path!r}; from uamqp_cffi.cli import main; sys.exit(main())"
+        group: dict[str, Any] = {"start_new_session": True}
+        if os.name == "nt":
+            group = {"creationflags": getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)}
+        options = ["--port", "0", "--discard", "--quiet", "--json", "--stop-on-eof"]
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", code, "broker", *options], stdin=subprocess.PIPE, stdout=subprocess.PIPE, **group
+        )
+        assert self._process.stdout is not None
+        try:
+            line = self._process.stdout.readline()
+        except BaseException:
+            self.stop()
+            raise
+        if not line:
+            self.stop()
+            raise _NoBroker(f"the embedded broker did not start (exit status {self._process.returncode})")
+        self.url: str = json.loads(line)["url"]
+
+    def stop(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                pipe.close()
+
+
+def _send(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
+    if args.user is not None:
+        if args.url is None:
+            parser.error("--user needs a URL: the embedded broker knows no users")
+        password = os.environ.get(args.password_env)
+        if password is None:
+            parser.error(f"--user: the environment variable {args.password_env} with the password is not set")
+        args.url = _with_user(args.url, args.user, password)
+    try:
+        source = _source(args)
+    except OSError as exc:
+        parser.error(f"cannot read {args.file}: {exc.strerror}")
+    with _Signals() as signals:
+        child = None
+        try:
+            if args.url is None:
+                child = _ChildBroker()
+                args.url = f"{child.url}/{args.address or 'demo'}"
+                say(f"started the embedded broker in a child process: {child.url}")
+            return _send_to(args, parser, source, signals)
+        except KeyboardInterrupt:
+            error = f"{signals.name}: nothing was sent"
+            return _print(args, Report(), masked(args.url or ""), signals.exit_status, error)
+        except _NoBroker as exc:
+            return _print(args, Report(), "", NO_CONNECTION, str(exc))
+        finally:
+            if child is not None:
+                child.stop()
+
+
+def _send_to(
+    args: argparse.Namespace, parser: argparse.ArgumentParser, source: Repeated | Lines, signals: _Signals
+) -> int:
+    url = masked(args.url)
+    try:
+        client = _make_client(args, args.url)
+    except (ValueError, OSError) as exc:
+        parser.error(str(exc))
+    settled = args.settle != "unsettled"
+    sender = Sender(client, source, settled=settled, window=args.window, timeout=args.timeout, check=signals.check)
+    report = sender.report
+    report.not_sent = source.left
+    status, error = _drive(sender, client, source, signals, url)
+    if status == OK and report.good < report.handed_over:
+        status = NOT_ALL
+        error = f"{report.handed_over - report.good:,} of {report.handed_over:,} messages were not accepted"
+    _close(client, signals)
+    return _print(args, report, url, status, error)
+
+
+def _print(args: argparse.Namespace, report: Report, url: str, status: int, error: str | None) -> int:
+    """The report on standard output, the error on standard error; gives the exit status."""
+    if args.json:
+        print(json.dumps(report.as_json(url, error, status)))
+    elif report.handed_over or not error:
+        print(f"{report.handed_over:,} messages to {url}")
+        print("\n".join(report.lines(args.settle != "unsettled", args.window)))
+    sys.stdout.flush()
+    if error:
+        say(f"error: {error}")
+    return status
+
+
+def _drive(
+    sender: Sender, client: SendClient, source: Repeated | Lines, signals: _Signals, url: str
+) -> tuple[int, str | None]:
+    """Connect and send: the exit status, and what went wrong."""
+    from .errors import AMQPError
+
+    report = sender.report
+    attached = False
+    signals.deferred = True
+    try:
+        client.open()
+        sender.connect()
+        attached = True
+        say(f"connected to {url}")
+        progress = make_progress(source.total)
+        try:
+            sender.run(progress)
+        finally:
+            progress.close(report.done)
+        return OK, None
+    except (Interrupted, KeyboardInterrupt):
+        rest = f"{report.done:,} messages confirmed, {report.unconfirmed:,} not" if attached else "nothing was sent"
+        return signals.exit_status, f"{signals.name}: {rest}"
+    except GaveUp as exc:
+        return NOT_ALL, f"gave up: {exc}"
+    except (AMQPError, OSError, ValueError) as exc:
+        what = f"lost {url}" if attached else f"cannot connect to {url}"
+        return NOT_ALL if attached else NO_CONNECTION, f"{what}: {printable(exc) or type(exc).__name__}"
+    finally:
+        signals.deferred = False
+
+
+def _close(client: SendClient, signals: _Signals) -> None:
+    """Close in order; after Ctrl-C only as long as that takes no noticeable time."""
+    closing = threading.Thread(target=client.close, name="uamqp-cffi-close", daemon=True)
+    closing.start()
+    try:
+        closing.join(_CLOSING if signals.number else None)
+    except KeyboardInterrupt:
+        closing.join(_CLOSING)
+
+
+# ---- broker ----
+
+
+def _broker(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
+    from .broker import Broker
+
+    users = dict(_user(text, parser) for text in args.user or ())
+    options: dict[str, Any] = {"users": users} if users else {}
+    if args.tls:
+        import ssl
+
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        try:
+            context.load_cert_chain(*args.tls)
+        except OSError as exc:
+            parser.error(f"cannot use {' and '.join(args.tls)}: {exc}")
+        options["ssl_context"] = context
+    stop = threading.Event()
+    with _Signals(stop.set) as signals:
+        signals.deferred = True
+        try:
+            broker = Broker(args.host, args.port, **options)
+            broker.__enter__()
+        except OSError as exc:
+            say(f"error: cannot listen on {args.host}:{args.port}: {exc.strerror or exc}")
+            return NO_CONNECTION
+        try:
+            print(json.dumps({"url": broker.url}) if args.json else f"ready: {broker.url}", flush=True)
+            if not args.quiet:
+                say("messages are kept in memory, for development and tests: not for production; Ctrl-C ends it")
+            if args.stop_on_eof:
+                threading.Thread(target=_wait_for_eof, args=(stop,), daemon=True).start()
+            while not stop.wait(0.25 if os.name == "nt" else 3600):
+                pass
+        finally:
+            broker.__exit__(None, None, None)
+        return signals.exit_status if signals.number else OK
+
+
+def _user(text: str, parser: argparse.ArgumentParser) -> tuple[str, str]:
+    name, colon, password = text.partition(":")
+    if not colon or not name:
+        parser.error("--user wants NAME:PASSWORD")
+    return name, password
+
+
+def _wait_for_eof(stop: threading.Event) -> None:
+    try:
+        while os.read(sys.stdin.fileno(), 4096):
+            pass
+    finally:
+        stop.set()
+
+
+# ---- decode ----
+
+
+def _decode(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
+    try:
+        data = unhex(sys.stdin.read() if args.hex == ["-"] else " ".join(args.hex))
+    except ValueError as exc:
+        say(f"error: {exc}")
+        return NOT_ALL
+    if not data:
+        parser.error("nothing to decode")
+    from ._core.engine import EngineError, dump
+
+    view, at, status = memoryview(data), 0, OK
+    while at < len(data):
+        try:
+            line, used = dump(view[at:], args.payload)
+        except EngineError as exc:
+            sys.stdout.flush()
+            say(f"error: malformed frame at offset {at} of {len(data)}: {exc}")
+            return NOT_ALL
+        print(line)
+        if line.startswith("raw "):
+            sys.stdout.flush()
+            say(f"error: malformed frame at offset {at} of {len(data)}: no AMQP frame reads like this")
+            status = NOT_ALL
+        at += used
+    return status
+
+
+def unhex(text: str) -> bytes:
+    """Hexadecimal digits, with blanks anywhere and an optional 0x, as bytes. Raises ValueError that names the offset.
+
+    >>> unhex("0x41 4d5 1")
+    b'AMQ'
+    >>> unhex("41 4g")
+    Traceback (most recent call last):
+    ValueError: 'g' at offset 4 is no hexadecimal digit
+    """
+    start = len(text) - len(text.lstrip())
+    start += 2 if text[start : start + 2].lower() == "0x" else 0
+    digits = "".join(text[start:].split())
+    try:
+        return bytes.fromhex(digits)
+    except ValueError:
+        for at, c in enumerate(text[start:], start):
+            if not c.isspace() and c not in "0123456789abcdefABCDEF":
+                raise ValueError(f"{c!r} at offset {at} is no hexadecimal digit") from None
+        raise ValueError(f"the last byte has one digit only ({len(digits)} digits)") from None
+
+
+# ---- the command ----
+
+
+def _number(least: int) -> Callable[[str], int]:
+    def number(text: str) -> int:
+        value = int(text.replace(",", ""))
+        if value < least:
+            raise ValueError
+        return value
+
+    number.__name__ = "number" if least == 0 else "positive number"
+    return number
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not 0 < value < 1e9:
+        raise ValueError
+    return value
+
+
+def _port(text: str) -> int:
+    value = int(text)
+    if not 0 <= value < 65536:
+        raise ValueError
+    return value
+
+
+_seconds.__name__, _port.__name__ = "number of seconds", "port"
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The command line, as argparse knows it."""
+    from . import __version__
+
+    about = "AMQP 1.0: send messages, run a broker, read frames."
+    parser = argparse.ArgumentParser(prog="uamqp-cffi", description=about)
+    parser.add_argument("--version", action="version", version=f"uamqp-cffi {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="send|broker|decode")
+    _add_send(commands.add_parser("send", help="send messages and report what became of each"))
+    _add_broker(commands.add_parser("broker", help="run the embedded broker until Ctrl-C"))
+    _add_decode(commands.add_parser("decode", help="print AMQP frames given in hexadecimal as text"))
+    return parser
+
+
+def _add_send(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    parser.description = (
+        "Send messages and report what became of each. Without a URL they go to an embedded broker in a child process, "
+        "over a real socket. Exit status: 0 every message was accepted, 1 some were not or the connection was lost, "
+        "2 usage, 3 no connection, 130 Ctrl-C."
+    )
+    url = "amqps://host[:port]/address; amqp:// is plain TCP for loopback hosts only"
+    add("url", metavar="URL", nargs="?", help=url)
+    add("--count", type=_number(0), metavar="N", help="how many messages (default 1; with --file: all lines)")
+    body = parser.add_mutually_exclusive_group()
+    body.add_argument("--size", type=_number(0), default=100, metavar="BYTES", help="size of each body (default 100)")
+    body.add_argument("--body", metavar="TEXT", help="body of each message")
+    body.add_argument("--file", metavar="PATH", help="one message per line of this file; - is standard input")
+    modes = "unsettled (default) waits for every outcome; settled, mixed: a message is done once the kernel has it"
+    add("--settle", choices=("unsettled", "settled", "mixed"), default="unsettled", help=modes)
+    add("--address", metavar="ADDRESS", help="node address exactly as the broker wants it (RabbitMQ: /queues/NAME)")
+    add("--ca", metavar="FILE", help="trust these certificate authorities (PEM) instead of the usual ones; implies TLS")
+    add("--no-tls", action="store_true", help="plain TCP, also to hosts that are not loopback")
+    add("--user", metavar="NAME", help="log in as NAME (SASL PLAIN)")
+    variable = "environment variable that holds the password (default AMQP_PASSWORD)"
+    add("--password-env", metavar="VAR", default="AMQP_PASSWORD", help=variable)
+    window = f"messages in flight at most (default {WINDOW}); 1 shows the latency of a single message"
+    add("--window", type=_number(1), default=WINDOW, metavar="N", help=window)
+    timeout = "give up when connecting takes longer, or when no outcome came for so long (default 30)"
+    add("--timeout", type=_seconds, default=30.0, metavar="SECONDS", help=timeout)
+    add("--json", action="store_true", help="print the report as one JSON object")
+    parser.set_defaults(run=_send, parser=parser)
+
+
+def _add_broker(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    parser.description = "Run the embedded broker until Ctrl-C. It keeps messages in memory and is not for production."
+    add("--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1)")
+    add("--port", type=_port, help="port; 0 takes a free one (default 5672, with --tls 5671)")
+    add("--tls", nargs=2, metavar=("CERT", "KEY"), help="speak TLS with this certificate and key (PEM files)")
+    add("--user", action="append", metavar="NAME:PASSWORD", help="demand SASL PLAIN from these; may be repeated")
+    add("--discard", action="store_true", help="accept messages and forget them")
+    add("--json", action="store_true", help='print the ready line as JSON: {"url": ...}')
+    add("--quiet", action="store_true", help="say nothing on standard error")
+    add("--stop-on-eof", action="store_true", help="end when standard input ends, too")
+    parser.set_defaults(run=_broker, parser=parser)
+
+
+def _add_decode(parser: argparse.ArgumentParser) -> None:
+    parser.description = "Print AMQP frames as text, one line each; payloads and SASL data only with --payload."
+    frames = "frames in hexadecimal, blanks allowed; - reads standard input"
+    parser.add_argument("hex", metavar="HEX", nargs="+", help=frames)
+    parser.add_argument("--payload", action="store_true", help="print message payloads and SASL data (secrets!) too")
+    parser.set_defaults(run=_decode, parser=parser)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command with `argv` (default: the process's); the exit status. Usage errors leave by SystemExit(2)."""
+    args = make_parser().parse_args(argv)
+    try:
+        status: int = args.run(args, args.parser)
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:
+        to_nowhere(sys.stdout)
+        return _BROKEN_PIPE
+    except KeyboardInterrupt:
+        say("interrupted")
+        return 128 + signal.SIGINT

@@ -25,10 +25,9 @@ ffibuilder = FFI()
 ffibuilder.cdef(region[1])
 ffibuilder.set_source(
     "uamqp_cffi._core._uam",
-    '#include "uam.h"\n',
+    HEADER,  # its text, since a -Icsrc would put our limits.h in front of the C library's
     sources=sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "csrc").glob("*.c")),
     depends=sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "csrc").glob("*.[hd]*")),
-    include_dirs=["csrc"],
     define_macros=[("NDEBUG", None)] + ([("Py_LIMITED_API", "0x030A0000")] if abi3 else []),
     extra_compile_args=["/std:c11"] if msvc else ["-std=c11", "-O2", "-fvisibility=hidden"],
     py_limited_api=abi3,

@@ -24,7 +24,9 @@ EVENT = struct.Struct("=HHIIIIIQQQ")
 if EVENT.size != ffi.sizeof("uam_event"):
     raise ImportError(f"uam_event has {ffi.sizeof('uam_event')} bytes, {EVENT.size} expected: the extension is not ours")
 
+_EVENT_SIZE = EVENT.size
 NEVER = (1 << 64) - 1
+"""A deadline that never comes."""
 _EVERYTHING = sys.maxsize // 2
 _TAPE_WORDS = 512
 
@@ -371,7 +373,7 @@ class Engine:
         self.out_view = _NOTHING
         self.deadline: int = NEVER
         self.presettled = False
-        """Deliveries were sent settled and `flushed` has not yet been told that the kernel has all output."""
+        """Deliveries were sent settled, and the driver has not yet said that the kernel has all output."""
 
     def _check(self, code: int) -> int:
         if code < 0:
@@ -389,19 +391,23 @@ class Engine:
 
     # bytes
 
-    def step(self, now: int, received: int = 0, sent: int = 0) -> list[r.Record]:
-        """Take in `received` bytes written to `in_view`, note that `sent` bytes of the output are gone, let time be `now`
-        (monotonic milliseconds); give what happened and renew views and deadline."""
+    def step(self, now: int, received: int = 0, sent: int = 0, flushed: int = 0, dry: bool = False) -> list[r.Record]:
+        """Take in `received` bytes written to `in_view`, note that `sent` bytes of the output are gone and that the kernel
+        has the first `flushed` of all output ever (never less than before), let time be `now` (monotonic milliseconds).
+        `dry`: the transport was just read until it would block, so the peer's silence may be judged. Gives what happened
+        and renews views and deadline."""
         io = self._io
         io.now = now
         io.received = received
         io.sent = sent
+        io.flushed = flushed
+        io.dry = dry
         code = lib.uam_step(self._e, io)
         if code < 0:
             self._check(code)
         n = io.n_events
-        out = _records(io.base, EVENT.iter_unpack(ffi.buffer(io.events, n * 48))) if n else []
-        self.in_view = memoryview(ffi.buffer(getattr(io, "in"), io.in_cap))
+        out = _records(io.base, EVENT.iter_unpack(ffi.buffer(io.events, n * _EVENT_SIZE))) if n else []
+        self.in_view = memoryview(ffi.buffer(getattr(io, "in"), io.in_cap)) if io.in_cap else _NOTHING
         n = io.out_len
         self.out_view = memoryview(ffi.buffer(io.out, n)) if n else _NOTHING
         self._fresh = True
@@ -426,10 +432,6 @@ class Engine:
     def committed(self) -> int:
         """Bytes of output ever taken."""
         return int(lib.uam_committed(self._e))
-
-    def flushed(self, total: int) -> None:
-        """The first `total` bytes of all output are with the kernel: settled deliveries in them leave with OUT_SENT."""
-        self._do(lib.uam_flushed(self._e, total))
 
     def lost(self) -> None:
         """The transport is gone: every open delivery leaves, at the next `step`, with what is known of it."""

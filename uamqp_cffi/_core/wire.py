@@ -1,0 +1,210 @@
+"""A wire is an engine and the filters between it and a socket, without the socket.
+
+A driver does four things with it: put received bytes into `window()` and call `received(n)`; hand `output()` to the
+kernel and call `sent(n)`; call `tick()` at `deadline`; tell `ended()` or `lost()`. On plain TCP the window is the
+engine's own, and so is the output: no byte is copied in Python.
+
+What the kernel took is noted at once and committed to the engine with its next step, so that a send costs one call into
+the engine less. Ciphertext sits in the wire until the kernel has it, and the wire knows which plaintext it stands for.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Sequence
+
+from .engine import Engine
+from .filters.tls import Tls, TransportError
+from .records import Record
+
+__all__ = ["CIPHER_CAP", "TransportError", "Wire", "clock"]
+
+CIPHER_CAP = 256 << 10
+"""Bytes of ciphertext the kernel has not taken, above which nothing more is encrypted."""
+_LOW = 64 << 10
+_STALE = 200  # milliseconds
+_ROOM = 128 << 10
+_NOTHING = memoryview(b"")
+
+
+def clock() -> int:
+    """The engine's time: monotonic milliseconds."""
+    return time.monotonic_ns() // 1_000_000
+
+
+class Wire:
+    """See the module. Not locked: its owner lets one thread at a time in. `filters`: none, or one Tls."""
+
+    __slots__ = ("_cipher", "_cipher_at", "_cipher_made", "_cipher_sent", "_first", "_kernel", "_marks", "_now", "_room", "_sent_at",
+                 "_taken", "_total", "engine", "tls")
+
+    def __init__(self, engine: Engine, filters: Sequence[Tls] = (), now: int | None = None) -> None:
+        """`now`: monotonic milliseconds, the present when not given."""
+        if len(filters) > 1:
+            raise ValueError("more than one filter is not supported")
+        self.engine = engine
+        self.tls = filters[0] if filters else None
+        self._room = memoryview(bytearray(_ROOM)) if filters else _NOTHING
+        self._taken = 0  # bytes at the front of the engine's output that have left it but are not committed
+        self._total = 0  # bytes of its output that ever left it
+        self._kernel = 0  # bytes of it that are with the kernel, by their ciphertext if there is any
+        self._sent_at = self._now = clock() if now is None else now
+        self._first = True
+        self._cipher = b""  # ciphertext; the first _cipher_at bytes of it are with the kernel
+        self._cipher_at = 0
+        self._cipher_made = self._cipher_sent = 0
+        self._marks: deque[tuple[int, int]] = deque()  # (count of ciphertext bytes, plaintext they stand for)
+        engine.step(self._now)
+
+    @property
+    def deadline(self) -> int:
+        """The millisecond at which to call tick()."""
+        return self.engine.deadline
+
+    # receiving
+
+    def window(self) -> memoryview:
+        """Where received bytes belong. Good until the next call of received(), tick() or lost()."""
+        return self._room if self.tls is not None else self.engine.in_view
+
+    def received(self, n: int, now: int) -> list[Record]:
+        """`n` bytes were put into `window()`: what happened. Raises TransportError."""
+        if self.tls is not None:
+            return self._decrypt(self.tls, n, now)
+        if self._first and n:
+            self._check_plain(n)
+        return self._step(now, n, False)
+
+    def _step(self, now: int, received: int, dry: bool) -> list[Record]:
+        """The engine's step, with what has left since the last one."""
+        taken = self._taken
+        self._now = now
+        if taken:
+            if now - self._sent_at > _STALE:  # else the engine would owe its next heartbeat too late
+                self.engine.commit(taken, self._sent_at)
+                taken = 0
+            self._taken = 0
+        return self.engine.step(now, received, taken, self._kernel, dry)
+
+    def _check_plain(self, n: int) -> None:
+        self._first = False
+        head = bytes(self.engine.in_view[: min(n, 3)])
+        if head[:2] in (b"\x15\x03", b"\x16\x03"):
+            raise TransportError("the peer speaks TLS on this port; leave use_tls=False out")
+        if head == b"HTT":
+            raise TransportError("the peer speaks HTTP on this port, not AMQP")
+
+    def _decrypt(self, tls: Tls, n: int, now: int) -> list[Record]:
+        engine = self.engine
+        records: list[Record] = []
+        tls.feed(self._room[:n])
+        while True:
+            while not engine.in_view:  # events were too many for one batch
+                records += self._step(now, 0, False)
+            if not (got := tls.read_into(engine.in_view)):
+                return records
+            records += self._step(now, got, False)
+
+    def feed(self, data: bytes | bytearray | memoryview, now: int) -> list[Record]:
+        """received() for bytes that are elsewhere: copies them in, in as many pieces as needed."""
+        records: list[Record] = []
+        at = 0
+        while at < len(data):
+            room = self.window()
+            if not room:
+                records += self.tick(now)
+                continue
+            n = min(len(room), len(data) - at)
+            room[:n] = data[at : at + n]
+            records += self.received(n, now)
+            at += n
+        return records
+
+    def ended(self) -> None:
+        """The network ended. Returns when that is an orderly end of the stream (plain TCP: always), else raises
+        TransportError."""
+        if self.tls is not None:
+            self.tls.feed_eof()
+
+    @property
+    def ended_by_peer(self) -> bool:
+        """TLS: the peer said close_notify."""
+        return self.tls is not None and self.tls.eof
+
+    def tick(self, now: int, dry: bool = False) -> list[Record]:
+        """Time passed, or the kernel took something. `dry`: the socket was just read until it would block, so that the
+        peer's silence may be judged."""
+        return self._step(now, 0, dry)
+
+    # sending
+
+    def output(self) -> memoryview:
+        """Bytes for the kernel; empty when there are none. Good until the next call of anything."""
+        if self.tls is None:
+            out = self.engine.output()
+            return out[self._taken :] if self._taken else out
+        if len(self._cipher) - self._cipher_at < _LOW:
+            self._encrypt(self.tls)
+        return memoryview(self._cipher)[self._cipher_at :] if self._cipher else _NOTHING
+
+    def _encrypt(self, tls: Tls) -> None:
+        held = len(self._cipher) - self._cipher_at
+        plain = self.engine.output()[self._taken : self._taken + CIPHER_CAP - held]
+        done = tls.write(plain) if plain else 0
+        self._taken += done
+        self._total += done
+        if not tls.pending:
+            return
+        new = tls.take()
+        self._cipher = self._cipher[self._cipher_at :] + new if held else new
+        self._cipher_at = 0
+        self._cipher_made += len(new)
+        if done:
+            self._marks.append((self._cipher_made, self._total))
+
+    def sent(self, n: int, now: int) -> None:
+        """The kernel took the first `n` bytes of output()."""
+        self._sent_at = now
+        if self.tls is None:
+            self._taken += n
+            self._total += n
+            self._kernel += n
+            return
+        self._cipher_at += n
+        self._cipher_sent += n
+        if self._cipher_at == len(self._cipher):
+            self._cipher = b""
+            self._cipher_at = 0
+        marks = self._marks
+        while marks and marks[0][0] <= self._cipher_sent:
+            self._kernel = marks.popleft()[1]
+
+    @property
+    def settling(self) -> bool:
+        """Settled deliveries wait to hear that the kernel has them: tick() once more has gone out."""
+        engine = self.engine
+        if engine.presettled and self._kernel == self._total and not self.output():
+            engine.presettled = False
+            return True
+        return engine.presettled
+
+    def beat(self, now: int) -> None:
+        """Make a heartbeat if one is owed. Takes nothing in and judges nothing."""
+        taken, self._taken = self._taken, 0
+        if taken:
+            self.engine.commit(taken, self._sent_at)
+        self.engine.commit(0, now)
+
+    def close(self) -> None:
+        """Say TLS's goodbye; it is then in output()."""
+        if self.tls is not None:
+            self._encrypt(self.tls)
+            self.tls.close()
+            self._encrypt(self.tls)
+
+    def lost(self, now: int) -> list[Record]:
+        """The transport is gone: the last records, among them what is known of every open delivery."""
+        records = self._step(now, 0, False)
+        self.engine.lost()
+        return records + self._step(now, 0, False)

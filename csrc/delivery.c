@@ -148,10 +148,7 @@ void uam_delivery_resume(uam_engine *e, uam_lnk *l) {
   l->partial = false;
   delivery_written(e, l, t.settled);
   uam_buf_free(&l->rest, &e->mem);
-  uam_event *ev = uam_event_push(e, UAM_EV_CREDIT, l->id); /* the link takes messages again */
-  if (ev == NULL) return;
-  ev->first = l->credit;
-  if (l->peer_drain) ev->flags = UAM_F_DRAIN;
+  uam_link_event_credit(e, l, 0); /* the link takes messages again */
 }
 
 void uam_delivery_abandon(uam_engine *e, uam_lnk *l) {

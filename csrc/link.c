@@ -287,17 +287,21 @@ static void flow_for_receiver(uam_lnk *l, const uam_p_flow *p) {
   l->available = p->available;
 }
 
+void uam_link_event_credit(uam_engine *e, uam_lnk *l, uint32_t available) {
+  uam_event *ev = uam_event_push(e, UAM_EV_CREDIT, l->id);
+  if (ev == NULL) return;
+  ev->first = l->credit;
+  ev->last = available;
+  bool drained = !l->sender && l->want_drain && l->credit == 0;
+  if (drained) l->want_drain = false;
+  if (drained || (l->sender && l->peer_drain)) ev->flags = UAM_F_DRAIN;
+}
+
 void uam_link_on_flow(uam_engine *e, uam_lnk *l, const uam_p_flow *p) {
   if (l->state != UAM_LINK_ATTACHED && l->state != UAM_LINK_ATTACH_RCVD) return;
   if (l->sender) flow_for_sender(l, p);
   else flow_for_receiver(l, p);
-  uam_event *ev = uam_event_push(e, UAM_EV_CREDIT, l->id);
-  if (ev == NULL) return;
-  ev->first = l->credit;
-  ev->last = p->available;
-  bool drained = !l->sender && l->want_drain && l->credit == 0;
-  if (drained) l->want_drain = false;
-  if (drained || (l->sender && l->peer_drain)) ev->flags = UAM_F_DRAIN;
+  uam_link_event_credit(e, l, p->available);
   if (p->echo) {
     l->want_flow = true;
     uam_link_dirty(e, l);

@@ -130,11 +130,24 @@ void uam_session_put_flow(uam_engine *e, uam_session *s, uam_lnk *l, bool echo) 
   uam_frame_put(e, 0, s->channel, UAM_PERF_flow, &p);
 }
 
+/* There is room for transfers: half-sent messages go on; links that were held up by a shut window take messages again. */
+static void window_open(uam_engine *e, uam_session *s, bool was_shut, const uam_lnk *told) {
+  for (size_t i = 0; i < s->cap_links; i++) {
+    uam_lnk *l = s->links[i];
+    if (l == NULL) continue;
+    if (l->partial) uam_link_dirty(e, l);
+    else if (was_shut && l != told && l->sender && l->state == UAM_LINK_ATTACHED && l->credit > 0)
+      uam_link_event_credit(e, l, 0);
+  }
+}
+
 void uam_session_on_flow(uam_engine *e, uam_session *s, const uam_p_flow *p) {
   uint32_t base = UAM_HAS(*p, flow, next_incoming_id) ? p->next_incoming_id : s->initial_outgoing_id;
   int32_t room = seq_diff(base + p->incoming_window, s->next_outgoing_id);
+  bool was_shut = s->remote_incoming_window == 0;
   s->remote_incoming_window = p->incoming_window > INT32_MAX ? p->incoming_window : room > 0 ? (uint32_t)room : 0;
   s->remote_outgoing_window = p->outgoing_window;
+  const uam_lnk *told = NULL;
   if (!UAM_HAS(*p, flow, handle)) {
     if (p->echo) {
       s->want_flow = true;
@@ -147,10 +160,9 @@ void uam_session_on_flow(uam_engine *e, uam_session *s, const uam_p_flow *p) {
       return;
     }
     uam_link_on_flow(e, l, p);
+    told = l;
   }
-  if (s->remote_incoming_window == 0) return;
-  for (size_t i = 0; i < s->cap_links; i++)
-    if (s->links[i] != NULL && s->links[i]->partial) uam_link_dirty(e, s->links[i]);
+  if (s->remote_incoming_window > 0) window_open(e, s, was_shut, told);
 }
 
 /* ---- begin and end ---- */

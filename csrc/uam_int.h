@@ -242,6 +242,7 @@ void uam_link_settle_all(uam_engine *e, uam_lnk *l);
 void uam_link_on_attach(uam_engine *e, uam_session *s, const uam_p_attach *p, uam_span list);
 void uam_link_on_detach(uam_engine *e, uam_lnk *l, const uam_p_detach *p);
 void uam_link_on_flow(uam_engine *e, uam_lnk *l, const uam_p_flow *p);
+void uam_link_event_credit(uam_engine *e, uam_lnk *l, uint32_t available);
 bool uam_link_flush(uam_engine *e, uam_lnk *l);            /* true: nothing left to do for it */
 
 /* ---- delivery.c ---- */

@@ -1,0 +1,523 @@
+"""The exceptions of uamqp, the error policy, and the one table from what a peer said to what is raised.
+
+Every `AMQPError` answers three questions, whatever its class:
+
+* `scope`: what is broken: "connection", "session", "link", "message", or None when nothing on the wire is;
+  with `condition` (an `ErrorCodes` member, or bytes when the condition is none of those), `description` and `info`
+  as the peer gave them, else None;
+* `retryable`: whether trying the same again has a chance (None: no opinion), and `action`, the `ErrorAction` that
+  the error policy chose, if one was asked;
+* `delivery`: of a send, a `constants.Delivery`; None otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from . import utils
+from .constants import Delivery, ErrorCodes
+
+if TYPE_CHECKING:
+    Condition = ErrorCodes | bytes
+
+
+def _restore(cls: type[BaseException], args: tuple[Any, ...], state: dict[str, Any]) -> BaseException:
+    """An exception as it was pickled: without its constructor, whose arguments are not `args`."""
+    error = cls.__new__(cls, *args)
+    error.args = args
+    error.__dict__.update(state)
+    return error
+
+
+class _Picklable(BaseException):
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restore, (type(self), self.args, dict(self.__dict__))
+
+
+def _known(condition: Any) -> Any:
+    """`condition` as the `ErrorCodes` member it names, else as bytes; what a peer left out is `UnknownError`."""
+    if not condition:
+        return ErrorCodes.UnknownError
+    if isinstance(condition, str):
+        condition = condition.encode()
+    try:
+        return ErrorCodes(condition)
+    except ValueError:
+        return condition
+
+
+def _as_bytes(value: Any) -> Any:
+    """What a peer sent, with text as bytes all through: the form in which uamqp hands out error info."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "surrogateescape")
+    if isinstance(value, Mapping):
+        return {_as_bytes(key): _as_bytes(item) for key, item in value.items()}
+    if type(value) in (list, tuple):
+        return [_as_bytes(item) for item in value]
+    return value
+
+
+def _text(condition: Any, description: Any, encoding: str) -> str:
+    text = condition.decode(encoding, "backslashreplace") if isinstance(condition, bytes) else str(condition)
+    if description:
+        if isinstance(description, bytes):
+            description = description.decode(encoding, "backslashreplace")
+        text += f": {description}"
+    return text
+
+
+# ---- what to do about an error ------------------------------------------------------------------------------------
+
+
+class ErrorAction:
+    """What a policy wants done: `retry` or fail, after `backoff` seconds; `increment_retries` False: the retry does not
+    count against `ErrorPolicy.max_retries`."""
+
+    retry = True
+    fail = False
+
+    def __init__(self, retry: bool, backoff: float = 0, increment_retries: bool = True) -> None:
+        self.retry = bool(retry)
+        self.backoff = backoff
+        self.increment_retries = increment_retries
+
+    def __repr__(self) -> str:
+        return f"ErrorAction(retry={self.retry}, backoff={self.backoff}, increment_retries={self.increment_retries})"
+
+
+class ErrorPolicy:
+    """Decides by condition whether a failed message is sent again, and notes the same for links and connections.
+
+    `max_retries` bounds the re-sends of one message. `on_error(error)` gives the `ErrorAction` for conditions that are
+    not in `ErrorCodes`; for the known ones subclass and override the methods.
+    """
+
+    no_retry = (
+        ErrorCodes.DecodeError,
+        ErrorCodes.LinkMessageSizeExceeded,
+        ErrorCodes.NotFound,
+        ErrorCodes.NotImplemented,
+        ErrorCodes.LinkRedirect,
+        ErrorCodes.NotAllowed,
+        ErrorCodes.UnauthorizedAccess,
+        ErrorCodes.LinkStolen,
+        ErrorCodes.ResourceLimitExceeded,
+        ErrorCodes.ConnectionRedirect,
+        ErrorCodes.PreconditionFailed,
+        ErrorCodes.InvalidField,
+        ErrorCodes.ResourceDeleted,
+        ErrorCodes.IllegalState,
+        ErrorCodes.FrameSizeTooSmall,
+        ErrorCodes.ConnectionFramingError,
+        ErrorCodes.SessionUnattachedHandle,
+        ErrorCodes.SessionHandleInUse,
+        ErrorCodes.SessionErrantLink,
+        ErrorCodes.SessionWindowViolation,
+    )
+
+    def __init__(self, max_retries: int = 3, on_error: Callable[[Any], ErrorAction] | None = None) -> None:
+        self.max_retries = max_retries
+        self._on_error = on_error
+
+    def on_unrecognized_error(self, error: AMQPError) -> ErrorAction:
+        """The action for a condition that is not in `ErrorCodes`."""
+        if self._on_error:
+            return self._on_error(error)
+        return ErrorAction(retry=True)
+
+    def on_message_error(self, error: MessageException) -> ErrorAction:
+        """The action for a message that the peer rejected or released."""
+        return ErrorAction(retry=error.condition not in self.no_retry)
+
+    def on_link_error(self, error: AMQPConnectionError) -> ErrorAction:
+        """The action for a link, or its session, that the peer detached."""
+        return ErrorAction(retry=error.condition not in self.no_retry)
+
+    def on_connection_error(self, error: ConnectionClose) -> ErrorAction:
+        """The action for a connection that the peer closed."""
+        return ErrorAction(retry=error.condition not in self.no_retry)
+
+
+# ---- the tree -----------------------------------------------------------------------------------------------------
+
+
+class AMQPError(_Picklable, Exception):
+    """Everything this package raises of its own, but for time-outs and what Python has a better class for."""
+
+    scope: str | None = None
+    retryable: bool | None = None
+    action: ErrorAction | None = None
+    condition: Any = None
+    description: Any = None
+    info: Any = None
+    delivery: Delivery | None = None
+
+
+class _Described(AMQPError):
+    """An error with condition, description and info in its constructor."""
+
+    def __init__(
+        self,
+        condition: Condition,
+        description: str | bytes | None = None,
+        info: dict[Any, Any] | None = None,
+        encoding: str = "UTF-8",
+    ) -> None:
+        if isinstance(condition, str):
+            condition = condition.encode(encoding)
+        self._encoding = encoding
+        self.condition = condition
+        self.description = description
+        self.info = info
+        self.action = None
+        super().__init__(_text(condition, description, encoding))
+
+
+class AMQPConnectionError(AMQPError):
+    """The connection could not be made or does not work any more; also the family of session and link errors."""
+
+    scope = "connection"
+    retryable = True
+
+
+class MessageHandlerError(AMQPConnectionError):
+    """A sender or receiver does not work any more."""
+
+    scope = "link"
+
+
+class ConnectionClose(_Described, AMQPConnectionError):
+    """The peer closed the connection, or we had to. `condition`, `description`, `info`, `action`."""
+
+    scope = "connection"
+
+
+class VendorConnectionClose(ConnectionClose):
+    """A close with a condition that is not in `ErrorCodes`."""
+
+
+class LinkDetach(_Described, AMQPConnectionError):
+    """The peer detached the link. `condition`, `description`, `info`, `action`."""
+
+    scope = "link"
+
+
+class VendorLinkDetach(LinkDetach):
+    """A detach with a condition that is not in `ErrorCodes`."""
+
+
+class LinkRedirect(LinkDetach):
+    """The peer wants the link attached elsewhere (amqp:link:redirect, §2.8.18): `hostname`, `network_host`, `port`,
+    `address`, `scheme` and `path` as its info gives them (bytes, int), None for what it leaves out."""
+
+    def __init__(
+        self,
+        condition: Condition,
+        description: str | bytes | None = None,
+        info: dict[Any, Any] | None = None,
+        encoding: str = "UTF-8",
+    ) -> None:
+        super().__init__(condition, description, info, encoding)
+        given = info if isinstance(info, Mapping) else {}
+        self.hostname: bytes | None = given.get(b"hostname")
+        self.network_host: bytes | None = given.get(b"network-host")
+        self.port: int | None = given.get(b"port")
+        self.address: bytes | None = given.get(b"address")
+        self.scheme: bytes | None = given.get(b"scheme")
+        self.path: bytes | None = given.get(b"path")
+
+
+class SessionEnd(_Described, MessageHandlerError):
+    """The peer ended the session, and with it every link on it. `condition`, `description`, `info`, `action`."""
+
+    scope = "session"
+
+
+class ConnectTimeout(AMQPConnectionError, TimeoutError):
+    """`connect_timeout` passed before the link was attached; the text says how far it came."""
+
+
+class ClientTimeout(AMQPError):
+    """Kept for code that catches it; time-outs raise `TimeoutError`."""
+
+
+class MessageTimeout(TimeoutError):
+    """`msg_timeout` passed before the peer said what became of the message. `delivery` says whether it may have it."""
+
+    scope = "message"
+    retryable = True
+    action: ErrorAction | None = None
+    condition: Any = None
+    description: Any = None
+    info: Any = None
+    delivery: Delivery | None = None
+
+
+class AuthenticationException(AMQPError):
+    """The peer does not accept who we are."""
+
+    scope = "connection"
+    retryable = False
+
+
+class TokenExpired(AuthenticationException):
+    """The token is past its time and there is no way to make a new one."""
+
+
+class TokenAuthFailure(AuthenticationException):
+    """The peer refused a token: `status_code` and `description` of its answer."""
+
+    def __init__(self, status_code: int, description: str | bytes | None, encoding: str = "UTF-8") -> None:
+        self._encoding = encoding
+        self.status_code = status_code
+        self.description = description
+        text = f"the peer refused the token\nStatus code: {status_code}"
+        if description:
+            if isinstance(description, bytes):
+                description = description.decode(encoding, "backslashreplace")
+            text += f"\nDescription: {description}"
+        super().__init__(text)
+
+
+SASL_OUTCOMES = {
+    0: "ok",
+    1: "auth: credentials not accepted",
+    2: "sys: system error of the peer",
+    3: "sys-perm: permanent system error of the peer",
+    4: "sys-temp: temporary system error of the peer",
+}
+
+
+class SASLRefused(ConnectionClose, AuthenticationException):
+    """The SASL exchange failed: `mechanism` is what we asked for; `code` the outcome (§5.3.3.6), None when the peer does
+    not offer that mechanism, `offered` what it does."""
+
+    scope = "connection"
+
+    def __init__(self, mechanism: str, code: int | None = None, offered: list[str] | tuple[str, ...] = ()) -> None:
+        self.mechanism = mechanism
+        self.code = code
+        self.offered = tuple(offered)
+        if code is None:
+            text = f"SASL {mechanism} is not offered by the peer; it offers {', '.join(offered) or 'nothing'}"
+        else:
+            text = f"SASL {mechanism} was refused by the peer: outcome {code}, {SASL_OUTCOMES.get(code, 'unknown')}"
+        super().__init__(ErrorCodes.UnknownError, text)
+        self.retryable = code in (2, 4)
+
+
+class MessageResponse(AMQPError):
+    """What became of a message, as an exception."""
+
+    scope = "message"
+
+    def __init__(self, message: str | None = None) -> None:
+        Exception.__init__(self, message or f"Sending {type(self).__name__} disposition.")
+
+
+class MessageException(_Described, MessageResponse):
+    """The message failed with a condition that is not in `ErrorCodes`. `condition`, `description`, `info`, `action`."""
+
+    scope = "message"
+
+    def __init__(
+        self,
+        condition: Condition,
+        description: str | bytes | None = None,
+        info: dict[Any, Any] | None = None,
+        encoding: str = "UTF-8",
+    ) -> None:
+        super().__init__(condition, description, info, encoding)
+
+
+class MessageSendFailed(MessageException):
+    """The message failed with a condition of `ErrorCodes`."""
+
+
+class ClientMessageError(MessageException):
+    """A send call did not get its message through: `condition` and `description` of the failure it is made from."""
+
+    def __init__(self, exception: BaseException, info: dict[Any, Any] | None = None) -> None:
+        condition = getattr(exception, "condition", None)
+        if condition:
+            description = getattr(exception, "description", None)
+        else:
+            condition, description = ErrorCodes.ClientError, str(exception)
+        super().__init__(condition, description, info)
+        self.delivery = getattr(exception, "delivery", None)
+        self.retryable = getattr(exception, "retryable", None)
+
+
+class MessageAlreadySettled(MessageResponse):
+    """The message has its outcome already."""
+
+    def __init__(self) -> None:
+        super().__init__("Invalid operation: this message is already settled.")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), ()
+
+
+class MessageAccepted(MessageResponse):
+    """The accepted outcome (§3.4.2)."""
+
+
+class MessageRejected(MessageResponse):
+    """The rejected outcome (§3.4.3): `error_condition`, `error_description` (bytes), `error_info` (native map or None)."""
+
+    def __init__(
+        self,
+        condition: bytes | str | ErrorCodes | None = None,
+        description: bytes | str | None = None,
+        encoding: str = "UTF-8",
+        info: dict[Any, Any] | None = None,
+    ) -> None:
+        if isinstance(condition, ErrorCodes):
+            condition = condition.value
+        if info and not isinstance(info, dict):
+            raise TypeError(f"the info of a rejection must be a dict, not {type(info).__name__}")
+        self._args = (condition, description, encoding, info)
+        self._encoding = encoding
+        condition = condition.encode(encoding) if isinstance(condition, str) else condition
+        self.error_condition: bytes = condition or ErrorCodes.InternalServerError.value
+        self.error_description: bytes = (
+            description.encode(encoding) if isinstance(description, str) else description
+        ) or b""
+        self.error_info = utils.data_factory(info, encoding=encoding) if info else None
+        super().__init__()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), self._args
+
+
+class MessageReleased(MessageResponse):
+    """The released outcome (§3.4.4)."""
+
+
+class MessageModified(MessageResponse):
+    """The modified outcome (§3.4.5): `failed`, `undeliverable`, `annotations` (native map or None)."""
+
+    def __init__(
+        self, failed: bool, undeliverable: bool, annotations: dict[Any, Any] | None = None, encoding: str = "UTF-8"
+    ) -> None:
+        if annotations and not isinstance(annotations, dict):
+            raise TypeError(f"the annotations of a disposition must be a dict, not {type(annotations).__name__}")
+        self._args = (failed, undeliverable, annotations, encoding)
+        self._encoding = encoding
+        self.failed = failed
+        self.undeliverable = undeliverable
+        self.annotations = utils.data_factory(annotations, encoding=encoding) if annotations else None
+        super().__init__()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), self._args
+
+
+class MessageContentTooLarge(_Picklable, ValueError):
+    """The data does not fit into one message."""
+
+    def __init__(self) -> None:
+        ValueError.__init__(self, "Data set too large for a single message.")
+
+
+class MessageSizeExceeded(MessageSendFailed, MessageContentTooLarge):
+    """The message has `size` bytes where the peer takes `limit` (max-message-size of its attach): it was not sent.
+    Condition amqp:link:message-size-exceeded."""
+
+    def __init__(self, size: int, limit: int) -> None:
+        self.size = size
+        self.limit = limit
+        self._encoding = "UTF-8"
+        self.condition = ErrorCodes.LinkMessageSizeExceeded
+        self.description = f"the encoded message has {size} bytes, the peer's max-message-size is {limit}"
+        self.info = None
+        self.action = ErrorAction(retry=False)
+        self.retryable = False
+        self.delivery = Delivery.NOT_DELIVERED
+        Exception.__init__(self, _text(self.condition, self.description, "UTF-8"))
+
+
+class AMQPClientShutdown(_Picklable, KeyboardInterrupt):
+    """Ctrl-C came while user code ran inside the client."""
+
+    def __init__(self) -> None:
+        KeyboardInterrupt.__init__(self, "Client shutdown with keyboard interrupt.")
+
+
+class ErrorResponse:
+    """The parts of an AMQP error: `condition`, `description`, `info`, and `error`, what it was made from.
+
+    `error_info`: a decoded `rejected` state, `[[condition, description, info]]`, or an object with those attributes;
+    without it `condition` and `description` are taken as given (`info` is not, as in uamqp)."""
+
+    def __init__(
+        self,
+        error_info: Any = None,
+        condition: Any = None,
+        description: Any = None,
+        info: Any = None,
+    ) -> None:
+        self.condition = condition
+        self.description = description
+        self.info: Any = None
+        self.error = error_info
+        if isinstance(error_info, (list, tuple)):
+            parts = error_info[0] if error_info and isinstance(error_info[0], (list, tuple)) else ()
+            self.condition, self.description, self.info = (*parts, None, None, None)[:3]
+        elif error_info is not None:
+            self.condition = error_info.condition
+            self.description = error_info.description
+            self.info = error_info.info
+
+
+# ---- from what the peer said to what is raised (behaviour of uamqp, 8.2) ---------------------------------------------
+
+
+def _judged(error: Any, method: Callable[[Any], ErrorAction]) -> Any:
+    error.action = method(error)
+    error.retryable = bool(getattr(error.action, "retry", False))
+    return error
+
+
+def process_connection_error(
+    policy: ErrorPolicy, condition: Any, description: Any = None, info: Any = None
+) -> ConnectionClose:
+    """The error of a CLOSE: `ConnectionClose`, or `VendorConnectionClose` for a condition not in `ErrorCodes`."""
+    condition = _known(condition)
+    if isinstance(condition, ErrorCodes):
+        return _judged(ConnectionClose(condition, description, _as_bytes(info)), policy.on_connection_error)
+    return _judged(VendorConnectionClose(condition, description, _as_bytes(info)), policy.on_unrecognized_error)
+
+
+def process_session_error(policy: ErrorPolicy, condition: Any, description: Any = None, info: Any = None) -> SessionEnd:
+    """The error of an END. The policy is asked as for a link: it has no word of its own for sessions."""
+    condition = _known(condition)
+    known = isinstance(condition, ErrorCodes)
+    error = SessionEnd(condition, description, _as_bytes(info))
+    return _judged(error, policy.on_link_error if known else policy.on_unrecognized_error)
+
+
+def process_link_error(policy: ErrorPolicy, condition: Any, description: Any = None, info: Any = None) -> LinkDetach:
+    """The error of a DETACH: `LinkDetach`, `LinkRedirect`, or `VendorLinkDetach` for a condition not in `ErrorCodes`."""
+    condition = _known(condition)
+    if condition is ErrorCodes.LinkRedirect:
+        return _judged(LinkRedirect(condition, description, _as_bytes(info)), policy.on_link_error)
+    if isinstance(condition, ErrorCodes):
+        return _judged(LinkDetach(condition, description, _as_bytes(info)), policy.on_link_error)
+    return _judged(VendorLinkDetach(condition, description, _as_bytes(info)), policy.on_unrecognized_error)
+
+
+def process_message_error(
+    policy: ErrorPolicy, condition: Any, description: Any = None, info: Any = None
+) -> MessageException:
+    """The error of a negative outcome: `MessageSendFailed`, or `MessageException` for a condition not in `ErrorCodes`.
+    It was the peer that said so, hence `delivery` is DELIVERED."""
+    condition = _known(condition)
+    error: MessageException
+    if isinstance(condition, ErrorCodes):
+        error = _judged(MessageSendFailed(condition, description, _as_bytes(info)), policy.on_message_error)
+    else:
+        error = _judged(MessageException(condition, description, _as_bytes(info)), policy.on_unrecognized_error)
+    error.delivery = Delivery.DELIVERED
+    return error

@@ -1,0 +1,127 @@
+"""Wrappers that say which AMQP type a Python value has: `AMQPSymbol("x")`, `AMQPuLong(5)`.
+
+`.value` is the Python value, `.c_data` the native one. A subclass of `AMQPType` gives the native value in
+`_c_wrapper(self, value)`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from . import c_uamqp, utils
+
+
+class AMQPType:
+    """Base of the wrappers."""
+
+    def __init__(self, value: Any) -> None:
+        self._c_value = self._c_wrapper(value)
+
+    def _c_wrapper(self, value: Any) -> c_uamqp.AMQPValue:
+        raise NotImplementedError(f"{type(self).__name__} does not say which AMQP type it is")
+
+    @property
+    def value(self) -> Any:
+        return self._c_value.value
+
+    @property
+    def c_data(self) -> c_uamqp.AMQPValue:
+        return self._c_value
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.value!r})"
+
+
+class AMQPSymbol(AMQPType):
+    """A symbol, from str or bytes."""
+
+    def __init__(self, value: str | bytes, encoding: str = "UTF-8") -> None:
+        self._c_value = self._c_wrapper(value, encoding)
+
+    def _c_wrapper(self, value: str | bytes, encoding: str = "UTF-8") -> c_uamqp.AMQPValue:
+        return c_uamqp.symbol_value(value.encode(encoding) if isinstance(value, str) else value)
+
+
+class AMQPChar(AMQPType):
+    """A char, from a str of one character, its bytes, or its code point."""
+
+    def __init__(self, value: str | bytes | int, encoding: str = "UTF-8") -> None:
+        self._c_value = self._c_wrapper(value, encoding)
+
+    def _c_wrapper(self, value: str | bytes | int, encoding: str = "UTF-8") -> c_uamqp.AMQPValue:
+        if isinstance(value, bytes):
+            value = value.decode(encoding)
+        if isinstance(value, str):
+            if len(value) != 1:
+                raise ValueError(f"a char is one character, not {len(value)}")
+            value = ord(value)
+        return c_uamqp.char_value(value)
+
+
+class _Integer(AMQPType):
+    _maker: Any = None
+
+    def _c_wrapper(self, value: Any) -> c_uamqp.AMQPValue:
+        try:
+            number = int(value)
+        except TypeError as error:
+            raise ValueError(f"{type(self).__name__} takes an integer, not {type(value).__name__}") from error
+        try:
+            return type(self)._maker(number)  # type: ignore[no-any-return]
+        except OverflowError as error:
+            raise ValueError(str(error)) from error
+
+
+class AMQPLong(_Integer):
+    _maker = staticmethod(c_uamqp.long_value)
+
+
+class AMQPuLong(_Integer):
+    _maker = staticmethod(c_uamqp.ulong_value)
+
+
+class AMQPByte(_Integer):
+    _maker = staticmethod(c_uamqp.byte_value)
+
+
+class AMQPuByte(_Integer):
+    _maker = staticmethod(c_uamqp.ubyte_value)
+
+
+class AMQPInt(_Integer):
+    _maker = staticmethod(c_uamqp.int_value)
+
+
+class AMQPuInt(_Integer):
+    _maker = staticmethod(c_uamqp.uint_value)
+
+
+class AMQPShort(_Integer):
+    _maker = staticmethod(c_uamqp.short_value)
+
+
+class AMQPuShort(_Integer):
+    _maker = staticmethod(c_uamqp.ushort_value)
+
+
+class AMQPArray(AMQPType):
+    """An array: the items have one Python type and one AMQP type. Raises ValueError when they do not."""
+
+    def _c_wrapper(self, value: Any) -> c_uamqp.AMQPValue:
+        items = list(value)
+        if len({type(item) for item in items}) > 1:
+            raise ValueError("all values of an array must have the same type")
+        array = c_uamqp.array_value()
+        for item in items:
+            array.append(utils.data_factory(item))
+        return array
+
+
+class AMQPDescribed(AMQPType):
+    """A described value: descriptor and value may be anything with an AMQP type."""
+
+    def __init__(self, descriptor: Any, described: Any) -> None:
+        self._c_value = self._c_wrapper(descriptor, described)
+
+    def _c_wrapper(self, value: Any, described: Any = None) -> c_uamqp.AMQPValue:
+        return c_uamqp.described_value(utils.data_factory(value), utils.data_factory(described))

@@ -26,6 +26,9 @@ from urllib.parse import quote, urlsplit, urlunsplit
 from ._cli_send import GaveUp, Interrupted, Lines, Repeated, Report, Sender, make_progress, printable, say, to_nowhere
 
 if TYPE_CHECKING:
+    import ssl
+
+    from .broker import Broker
     from .client import SendClient
 
 OK, NOT_ALL, USAGE, NO_CONNECTION = 0, 1, 2, 3
@@ -214,7 +217,7 @@ def _send_to(
     if status == OK and report.good < report.handed_over:
         status = NOT_ALL
         error = f"{report.handed_over - report.good:,} of {report.handed_over:,} messages were not accepted"
-    _close(client, signals)
+    _finish(client.close, _CLOSING if signals.number else None)
     return _print(args, report, url, status, error)
 
 
@@ -263,12 +266,12 @@ def _drive(
         signals.deferred = False
 
 
-def _close(client: SendClient, signals: _Signals) -> None:
-    """Close in order; after Ctrl-C only as long as that takes no noticeable time."""
-    closing = threading.Thread(target=client.close, name="uamqp-cffi-close", daemon=True)
+def _finish(close: Callable[[], object], patience: float | None) -> None:
+    """Call `close`, and let it go on by itself after `patience` seconds (None: never) or on Ctrl-C."""
+    closing = threading.Thread(target=close, name="uamqp-cffi-close", daemon=True)
     closing.start()
     try:
-        closing.join(_CLOSING if signals.number else None)
+        closing.join(patience)
     except KeyboardInterrupt:
         closing.join(_CLOSING)
 
@@ -279,25 +282,22 @@ def _close(client: SendClient, signals: _Signals) -> None:
 def _broker(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     from .broker import Broker
 
-    users = dict(_user(text, parser) for text in args.user or ())
-    options: dict[str, Any] = {"users": users} if users else {}
+    options: dict[str, Any] = {"store": not args.discard}
+    if args.user:
+        options["users"] = dict(_user(text, parser) for text in args.user)
     if args.tls:
-        import ssl
-
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         try:
-            context.load_cert_chain(*args.tls)
+            options["ssl_context"] = _server_context(*args.tls)
         except OSError as exc:
             parser.error(f"cannot use {' and '.join(args.tls)}: {exc}")
-        options["ssl_context"] = context
+    port = args.port if args.port is not None else 5671 if args.tls else 5672
     stop = threading.Event()
     with _Signals(stop.set) as signals:
         signals.deferred = True
         try:
-            broker = Broker(args.host, args.port, **options)
-            broker.__enter__()
+            broker = Broker(args.host, port, **options)
         except OSError as exc:
-            say(f"error: cannot listen on {args.host}:{args.port}: {exc.strerror or exc}")
+            say(f"error: cannot listen on {args.host}:{port}: {exc.strerror or exc}")
             return NO_CONNECTION
         try:
             print(json.dumps({"url": broker.url}) if args.json else f"ready: {broker.url}", flush=True)
@@ -306,10 +306,31 @@ def _broker(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
             if args.stop_on_eof:
                 threading.Thread(target=_wait_for_eof, args=(stop,), daemon=True).start()
             while not stop.wait(0.25 if os.name == "nt" else 3600):
-                pass
+                continue
+            _print_queues(broker, args.json, args.quiet)
         finally:
-            broker.__exit__(None, None, None)
+            _finish(broker.close, _CLOSING)
         return signals.exit_status if signals.number else OK
+
+
+def _server_context(cert_file: str, key_file: str) -> ssl.SSLContext:
+    import ssl
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(cert_file, key_file)
+    return context
+
+
+def _print_queues(broker: Broker, as_json: bool, quiet: bool) -> None:
+    queues = [broker.info(name) for name in broker.queues]
+    if as_json:
+        counts = {q.name: {"received": q.received, "held": q.messages + q.unsettled, "dead": q.dead} for q in queues}
+        print(json.dumps({"queues": counts}), flush=True)
+    elif not quiet:
+        print(f"stopped: {sum(q.received for q in queues):,} messages had been accepted")
+        for q in queues:
+            print(f"  {printable(q.name)}: {q.received:,} accepted, {q.messages + q.unsettled:,} still here")
+        sys.stdout.flush()
 
 
 def _user(text: str, parser: argparse.ArgumentParser) -> tuple[str, str]:

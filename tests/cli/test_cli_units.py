@@ -1,0 +1,127 @@
+"""The parts of the command that need no broker."""
+
+from __future__ import annotations
+
+import os
+import random
+from pathlib import Path
+
+import pytest
+
+from uamqp_cffi import _cli_send, cli
+
+
+def lines_of(path: Path, count: int | None = None, block: int = 7, batch: int = 2) -> list[bytes]:
+    with path.open("rb", buffering=0) as file:
+        source = _cli_send.Lines(file, count)
+        source.BLOCK = block
+        out: list[bytes] = []
+        while source.left != 0:
+            out += source.take(batch)
+        return out
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"", []),
+        (b"one", [b"one"]),
+        (b"one\ntwo\n", [b"one", b"two"]),
+        (b"one\r\ntwo\r\n", [b"one", b"two"]),
+        (b"\n\nx\n", [b"", b"", b"x"]),
+        (b"a line longer than any block\nb\n\xff\xfe", [b"a line longer than any block", b"b", b"\xff\xfe"]),
+    ],
+)
+@pytest.mark.parametrize("block", [1, 2, 7, 1000])
+def test_lines_do_not_depend_on_where_blocks_end(
+    tmp_path: Path, content: bytes, expected: list[bytes], block: int
+) -> None:
+    path = tmp_path / "lines"
+    path.write_bytes(content)
+    assert lines_of(path, block=block) == expected
+
+
+def test_lines_stop_at_the_count(tmp_path: Path) -> None:
+    path = tmp_path / "lines"
+    path.write_bytes(b"1\n2\n3\n4\n5\n")
+    assert lines_of(path, count=3) == [b"1", b"2", b"3"]
+
+
+def test_a_line_without_end_is_refused_before_it_fills_the_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "lines"
+    path.write_bytes(b"short\n" + b"x" * 100)
+    monkeypatch.setattr(_cli_send, "MAX_LINE", 50)
+    with pytest.raises(_cli_send.GaveUp, match="line 2 is longer"):
+        lines_of(path)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="pipes cannot be polled there")
+def test_a_pipe_is_ready_only_when_something_is_in_it() -> None:
+    read_end, write_end = os.pipe()
+    with open(read_end, "rb", buffering=0) as file:
+        source = _cli_send.Lines(file, None)
+        assert not source.ready()
+        os.write(write_end, b"hel")
+        assert source.ready()
+        assert source.take(10) == []
+        assert source.left is None
+        os.write(write_end, b"lo\nwor")
+        assert source.take(10) == [b"hello"]
+        os.close(write_end)
+        assert source.take(10) == [b"wor"]
+        assert source.left == 0
+
+
+def test_percentiles_are_within_two_percent_of_exact_ones() -> None:
+    rng = random.Random(1)
+    values = [rng.expovariate(1000) for _ in range(5000)]
+    seen = _cli_send.Latencies()
+    for value in values:
+        seen.add(value)
+    values.sort()
+    for p in (1, 50, 90, 99):
+        exact = values[len(values) * p // 100 - 1]
+        assert seen.percentile(p) == pytest.approx(exact, rel=0.02)
+    assert seen.percentile(100) == seen.max == values[-1]
+
+
+def test_percentiles_weigh_by_messages_and_not_by_looks() -> None:
+    seen = _cli_send.Latencies()
+    seen.add(1.0)
+    seen.add(0.001, 999)
+    assert seen.percentile(99) == pytest.approx(0.001, rel=0.02)
+    assert seen.max == 1.0
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("amqps://user:secret@host:5671/q", "amqps://user:***@host:5671/q"),
+        ("amqps://user:se%40cret@host/q?x=1", "amqps://user:***@host/q?x=1"),
+        ("amqps://user:se@cret@host/q", "amqps://user:***@host/q"),
+        ("amqps://user@host/q", "amqps://user@host/q"),
+        ("amqps://host/q", "amqps://host/q"),
+    ],
+)
+def test_passwords_are_masked(url: str, shown: str) -> None:
+    assert cli.masked(url) == shown
+
+
+def test_words_of_the_peer_cannot_steer_the_terminal() -> None:
+    assert _cli_send.printable("full\x1b[2J\nof\u202eit") == r"full\x1b[2J\nof\u202eit"
+
+
+@pytest.mark.parametrize(
+    ("text", "offset"),
+    [("zz", 0), ("0x41 4g", 6), ("  41\n4\u0661", 6)],
+)
+def test_bad_hexadecimal_is_named_by_its_offset(text: str, offset: int) -> None:
+    with pytest.raises(ValueError, match=f"at offset {offset} is no hexadecimal digit"):
+        cli.unhex(text)
+
+
+def test_half_a_byte_is_refused() -> None:
+    with pytest.raises(ValueError, match="one digit only"):
+        cli.unhex("41 4")

@@ -1,0 +1,65 @@
+"""What `pip install` leaves behind. These tests are about the installed package, not about the source tree."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import pytest
+
+import uamqp_cffi
+
+PACKAGE = Path(uamqp_cffi.__file__).resolve().parent
+
+
+def run(code: str, cwd: Path) -> str:
+    done = subprocess.run([sys.executable, "-c", code], cwd=cwd, capture_output=True, text=True, check=True, timeout=60)
+    return done.stdout
+
+
+def test_the_tests_run_against_the_installed_package() -> None:
+    site = {Path(sysconfig.get_path(name)).resolve() for name in ("purelib", "platlib")}
+    assert PACKAGE.parent in site
+
+
+def test_the_version_is_the_distributions() -> None:
+    assert uamqp_cffi.__version__ == importlib.metadata.version("uamqp-cffi")
+
+
+def test_type_checkers_are_told_that_the_package_is_typed() -> None:
+    assert (PACKAGE / "py.typed").is_file()
+
+
+def test_the_console_command_is_the_module() -> None:
+    scripts = importlib.metadata.entry_points(group="console_scripts", name="uamqp-cffi")
+    assert [script.value for script in scripts] == ["uamqp_cffi.cli:main"]
+
+
+def test_the_tests_and_the_c_sources_are_not_installed() -> None:
+    assert {path.name for path in PACKAGE.iterdir()}.isdisjoint({"tests", "csrc", "build_ffi.py"})
+
+
+def test_import_leaves_out_what_not_everybody_needs(tmp_path: Path) -> None:
+    code = "import sys; before = set(sys.modules); import uamqp_cffi; print(*(set(sys.modules) - before))"
+    loaded = set(run(code, tmp_path).split())
+    assert "uamqp_cffi._core.engine" in loaded
+    heavy = {"asyncio", "h11", "wsproto", "certifi", "rich", "argparse", "subprocess", "multiprocessing", "pytest"}
+    ours = {"uamqp_cffi.broker", "uamqp_cffi.cli", "uamqp_cffi.async_ops"}
+    assert loaded & (heavy | ours) == set()
+
+
+def test_every_public_name_can_be_imported() -> None:
+    missing = [name for name in uamqp_cffi.__all__ if not hasattr(uamqp_cffi, name)]
+    assert missing == []
+
+
+@pytest.mark.parametrize("arguments", [["-m", "uamqp_cffi"], ["-P", "-m", "uamqp_cffi"]])
+def test_the_module_runs_as_a_command(arguments: list[str], tmp_path: Path) -> None:
+    if "-P" in arguments and sys.version_info < (3, 11):
+        arguments = arguments[1:]
+    command = [sys.executable, *arguments, "--version"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, f"uamqp-cffi {uamqp_cffi.__version__}\n")

@@ -151,6 +151,7 @@ static void put_open(uam_engine *e) {
   p.set |= UAM_SET(open, max_frame_size);
   p.max_frame_size = e->max_frame;
   uam_frame_put(e, 0, 0, UAM_PERF_open, &p);
+  if (e->last_received < e->now) e->last_received = e->now; /* silence counts from here */
   uam_conn_move(e, UAM_S_OPEN);
 }
 
@@ -182,12 +183,12 @@ void uam_conn_on_open(uam_engine *e, const uam_p_open *p, uam_span list) {
 }
 
 void uam_conn_on_close(uam_engine *e, const uam_p_close *p) {
+  uam_conn_settle_all(e);
+  uam_event_window(e, uam_event_push(e, UAM_EV_CLOSE, 0), p->error);
   if (uam_conn_next(e->conn_state, UAM_R_CLOSE) == 0) {
     uam_conn_fail(e, "amqp:illegal-state", "close before open");
     return;
   }
-  uam_conn_settle_all(e);
-  uam_event_window(e, uam_event_push(e, UAM_EV_CLOSE, 0), p->error);
   uam_conn_move(e, UAM_R_CLOSE);
   if (e->conn_state == UAM_CONN_CLOSE_RCVD) {
     e->want_close = true;

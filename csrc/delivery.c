@@ -204,7 +204,7 @@ static bool start_receiving(uam_engine *e, uam_lnk *l, const uam_p_transfer *p) 
     uam_session_error(e, l->session, "amqp:invalid-field", "transfer.delivery-id or delivery-tag of a first frame is wrong");
     return false;
   }
-  if (l->credit == 0) {
+  if (!seq_lt(l->delivery_count, l->granted)) {
     uam_link_error(e, l, "amqp:link:transfer-limit-exceeded", "transfer %lu came without credit", (unsigned long)p->delivery_id);
     return false;
   }
@@ -216,7 +216,7 @@ static bool start_receiving(uam_engine *e, uam_lnk *l, const uam_p_transfer *p) 
     uam_session_error(e, l->session, "amqp:invalid-field", "transfer.delivery-id %lu does not follow", (unsigned long)p->delivery_id);
     return false;
   }
-  l->credit--;
+  if (l->credit > 0) l->credit--;
   l->delivery_count++;
   l->receiving = true;
   l->in_settled = false;

@@ -157,7 +157,8 @@ static void on_performative(uam_engine *e, uint16_t channel, uint32_t code, cons
     default:
       if (opened) on_channel(e, channel, code, any, list, payload);
   }
-  if (!opened && e->conn_state != UAM_CONN_CLOSE_SENT) uam_conn_error(e, "amqp:not-allowed", "%s before open", uam_perf_name(code));
+  bool over = e->conn_state == UAM_CONN_CLOSE_SENT || e->conn_state == UAM_CONN_CLOSE_RCVD;
+  if (!opened && !over) uam_conn_error(e, "amqp:not-allowed", "%s before open", uam_perf_name(code));
 }
 
 static void on_amqp_frame(uam_engine *e, const uam_frame *f) {

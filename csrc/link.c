@@ -200,7 +200,9 @@ static void take_attach(uam_lnk *l, const uam_p_attach *p) {
   l->mapped_remote = true;
   l->remote_max_message = p->max_message_size;
   l->remote_snd_mode = UAM_HAS(*p, attach, snd_settle_mode) ? p->snd_settle_mode : 2;
-  if (!l->sender) l->delivery_count = p->initial_delivery_count;
+  if (l->sender) return;
+  l->delivery_count = p->initial_delivery_count;
+  l->granted = l->delivery_count + l->credit;
 }
 
 void uam_link_on_attach(uam_engine *e, uam_session *s, const uam_p_attach *p, uam_span list) {
@@ -379,6 +381,7 @@ int uam_flow(uam_engine *e, uint32_t link, uint32_t credit, int flags) {
   if (l == NULL || l->sender || l->want_detach || l->state >= UAM_LINK_DETACH_SENT)
     return uam_refuse(e, UAM_E_STATE, "no such receiving link");
   l->credit = credit;
+  if (seq_lt(l->granted, l->delivery_count + credit)) l->granted = l->delivery_count + credit;
   l->want_drain = (flags & UAM_F_DRAIN) != 0;
   l->want_echo = (flags & UAM_F_ECHO) != 0;
   l->want_flow = true;

@@ -224,6 +224,10 @@ void uam_session_on_end(uam_engine *e, uam_session *s, const uam_p_end *p) {
   settle_links(e, s);
   uam_event_window(e, uam_event_push(e, UAM_EV_END, s->id), p->error);
   move(e, s, UAM_R_END);
+  if (s->state == UAM_SESS_UNMAPPED) { /* both ends are out: the peer may use the channel again at once */
+    uam_map_remove(&e->by_remote_channel, s->remote_channel);
+    s->mapped_remote = false;
+  }
   if (s->state == UAM_SESS_END_RCVD) {
     uam_buf_free(&s->error, &e->mem);
     s->want_end = true;

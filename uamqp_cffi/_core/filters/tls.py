@@ -7,6 +7,7 @@ window). A stream that ends without close_notify is a lost connection, not an en
 from __future__ import annotations
 
 import ssl
+from typing import Any
 
 
 class TransportError(Exception):
@@ -136,6 +137,10 @@ class Tls:
             self._ssl.unwrap()
         except ssl.SSLError:
             return  # WantRead: the peer has not answered, which nobody waits for. Anything else: there is nobody to tell
+
+    def peer_certificate(self) -> dict[str, Any] | None:
+        """The other end's certificate as `ssl.SSLSocket.getpeercert` gives it; None or empty without a verified one."""
+        return self._ssl.getpeercert() if self.ready else None
 
     def version(self) -> str | None:
         """The protocol agreed on, such as "TLSv1.3"."""

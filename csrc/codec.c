@@ -37,6 +37,15 @@ static const struct {
     [0xf0] = {UAM_K_ARRAY, MANY32},         [0x00] = {UAM_K_DESCRIBED, NONE},
 };
 
+uint8_t uam_kind_of(uint8_t code) {
+  return formats[code].form == NONE && code != 0 ? (uint8_t)UAM_K_ILLEGAL : formats[code].kind;
+}
+
+const char *const uam_kind_names[UAM_K_ILLEGAL] = {
+    "null",  "boolean", "ubyte", "ushort",    "uint",      "byte",       "short",  "int",    "char",
+    "float", "ulong",   "long",  "timestamp", "double",    "uuid",       "decimal32", "decimal64", "decimal128",
+    "binary", "string", "symbol", "list",     "map",       "array",      "described"};
+
 /* ---- reader ---- */
 
 void uam_read_fail(uam_reader *r, const char *why) {

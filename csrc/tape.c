@@ -116,6 +116,7 @@ int64_t uam_tape(const uint8_t *buf, size_t n, uint64_t *words, size_t cap) {
     if (r.err != 0) return UAM_E_DECODE;
     uam_reader checked = uam_reader_of(value.ptr, value.len);
     put_value(&t, &checked);
+    if (t.len > 2 * (n + UAM_MAX_ITEMS)) return UAM_E_DECODE; /* many values, all of elements without bytes */
   }
   return (int64_t)t.len;
 }

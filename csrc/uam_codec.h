@@ -93,6 +93,8 @@ typedef struct uam_item {
 /* The data that belongs to format code `code`. A described value (code 0) has no data: descriptor and value follow. */
 uam_item uam_read_item(uam_reader *r, uint8_t code);
 uint8_t uam_read_code(uam_reader *r);                         /* one byte */
+uint8_t uam_kind_of(uint8_t code);                            /* UAM_K_ILLEGAL when there is no such format code */
+extern const char *const uam_kind_names[UAM_K_ILLEGAL];       /* the specification's */
 uint64_t uam_item_bits(const uam_item *item);                 /* booleans and fixed widths: value, signed ones extended */
 
 /* ---- writer: codec.c ------------------------------------------------------------------------------------------- */
@@ -190,5 +192,9 @@ void uam_perf_encode(uam_writer *w, uint32_t code, const void *in);
 uint32_t uam_perf_field_count(uint32_t code);
 /* The kind of the i-th field; UAM_K_ILLEGAL for RAW ones and past the end. */
 uint8_t uam_field_kind(uint32_t code, uint32_t i);
+
+/* ---- notation: trace.c (out), undump.c (in) ---------------------------------------------------------------------- */
+bool uam_is_symbol_char(char c);                  /* may stand in an unquoted symbol */
+const char *uam_section_name(uint32_t code);      /* of the sections that are no composites; NULL for the rest */
 
 #endif

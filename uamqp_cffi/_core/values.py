@@ -410,7 +410,7 @@ def symbol_map(mapping: dict[Any, Any], encoding: str = "UTF-8", depth: int = 0)
 # ---- composites -----------------------------------------------------------------------------------------------------
 
 
-def composite(name: str, **fields: bytes | None) -> bytes:
+def composite(name: str, /, **fields: bytes | None) -> bytes:
     """The list of the composite `name` of csrc/performatives.def. Fields are encoded values, None ones absent; absent
     ones at the end are left out. Raises TypeError for a field it does not have."""
     names = engine.FIELDS[name][1]
@@ -422,7 +422,7 @@ def composite(name: str, **fields: bytes | None) -> bytes:
     return enc_list(NULL if item is None else item for item in items)
 
 
-def described_composite(name: str, **fields: bytes | None) -> bytes:
+def described_composite(name: str, /, **fields: bytes | None) -> bytes:
     """The same with its descriptor."""
     return enc_described(engine.FIELDS[name][0], composite(name, **fields))
 

@@ -1,0 +1,142 @@
+"""The embedded broker's `$management` node: a request comes in on one link, the answer leaves on another.
+
+`READ` with the application property `name` gives that queue's numbers, without it those of the whole broker; `QUERY` gives
+the names of all queues; any other operation is answered with the request's own body and application properties. Tests
+put answers of their own over an operation with `Broker.answer`.
+"""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from . import engine as eng
+from . import values as v
+from .broker_store import PROPERTIES, Outcome, node_name
+
+if TYPE_CHECKING:
+    from .records import Delivery
+    from .broker_core import Core, Incoming, Outgoing
+
+_log = logging.getLogger("uamqp.broker")
+
+_APPLICATION_PROPERTIES = 0x74
+_BODY = (0x75, 0x76, 0x77)
+_MAX_PARKED = 1000
+_MESSAGE_ID, _REPLY_TO = 0, 4
+
+
+class Answer(NamedTuple):
+    """What an operation is answered with: `status` None means never; `body` None means the request's own."""
+
+    status: int | None = 200
+    description: str = "OK"
+    body: Any = None
+
+
+def handle(core: Core, link: Incoming, delivery: Delivery) -> Outcome:
+    """Answer one request. The outcome of the request itself: accepted, or rejected when it cannot be read."""
+    try:
+        properties, application, body = _parse(delivery.payload)
+    except (eng.DecodeError, ValueError, TypeError):
+        return Outcome("rejected", "amqp:decode-error", "the request cannot be read")
+    operation = str(application.get("operation", ""))
+    answer = core.answers.get(operation) or _built_in(core, operation, application)
+    if answer.status is None:
+        return Outcome()
+    if answer.body is not None:
+        body = v.enc_described(0x77, v.encode(answer.body))
+    reply = _reply(properties, application, answer, body)
+    reply_to = properties[_REPLY_TO]
+    name = node_name(reply_to) if isinstance(reply_to, str) else "$management"
+    if name != "$management" and name in core.queues:
+        core.put(name, reply)
+        return Outcome()
+    receiver = _receiver(link)
+    if receiver is None:
+        _log.info("a management request has nowhere to be answered to")
+    elif len(receiver.queue) >= _MAX_PARKED or not receiver.queue.put(reply):
+        return Outcome("rejected", "amqp:resource-limit-exceeded", "too many replies wait for credit")
+    else:
+        core.pump(receiver.queue)
+    return Outcome()
+
+
+def _receiver(link: Incoming) -> Outgoing | None:
+    """The link of the requester's on which it listens to $management, one of the same session first."""
+    found = [out for out in link.peer.outgoing.values() if out.queue.name == "$management"]
+    found.sort(key=lambda out: out.session != link.session)
+    return found[0] if found else None
+
+
+def _parse(payload: bytes) -> tuple[list[Any], dict[str, Any], bytes]:
+    """Properties, application properties, and the body sections as they came."""
+    properties: list[Any] = []
+    application: dict[str, Any] = {}
+    body = b""
+    for code, offset, length, start in eng.sections(payload):
+        if code == PROPERTIES:
+            properties = list(v.decode_exact(payload[offset : offset + length]))
+        elif code == _APPLICATION_PROPERTIES:
+            application = {str(k): x for k, x in v.decode_exact(payload[offset : offset + length]).items()}
+        elif code in _BODY:
+            body += payload[start : offset + length]
+    properties += [None] * (13 - len(properties))
+    return properties, application, body
+
+
+def _built_in(core: Core, operation: str, application: dict[str, Any]) -> Answer:
+    if operation == "READ":
+        name = application.get("name")
+        if name is None:
+            return Answer(body=_totals(core))
+        queue = core.queues.get(node_name(name))
+        if queue is None:
+            return Answer(404, "Not Found", {})
+        return Answer(body=queue.info()._asdict())
+    if operation == "QUERY":
+        return Answer(body={"attributeNames": ["name"], "results": [[name] for name in core.queues]})
+    return Answer()
+
+
+def _totals(core: Core) -> dict[str, int]:
+    return {
+        "queues": len(core.queues),
+        "connections": len(core.peers),
+        "messages": sum(len(queue) for queue in core.queues.values()),
+        "bytes": core.room.held,
+    }
+
+
+def _reply(properties: list[Any], application: dict[str, Any], answer: Answer, body: bytes) -> bytes:
+    """The reply with its status under both spellings in use: statusCode (management draft) and status-code (Azure)."""
+    fields = {}
+    correlation = _message_id(properties[_MESSAGE_ID])
+    if correlation:
+        fields["correlation_id"] = correlation
+    if isinstance(properties[_REPLY_TO], str):
+        fields["to"] = v.enc_str(properties[_REPLY_TO])
+    status = v.enc_int(answer.status) if answer.status is not None else b""
+    description = v.enc_str(answer.description)
+    ours = {"statusCode": status, "status-code": status, "statusDescription": description, "status-description": description}
+    echoed = {key: v.encode(value) for key, value in application.items() if isinstance(value, (str, bytes, bool, int, float))}
+    pairs = ((v.enc_str(key), value) for key, value in (echoed | ours).items())
+    return (
+        v.described_composite("properties", **fields)
+        + v.enc_described(_APPLICATION_PROPERTIES, v.enc_map(pairs))
+        + (body or v.enc_described(0x77, v.NULL))
+    )
+
+
+def _message_id(value: Any) -> bytes:
+    """A message-id in its own type (§3.2.11-14), no bytes for none."""
+    if value is None:
+        return b""
+    if isinstance(value, bool) or not isinstance(value, (int, uuid.UUID, bytes, str)):
+        raise ValueError("a message-id of no type that AMQP knows")
+    if isinstance(value, int):
+        return v.enc_ulong(value)
+    if isinstance(value, uuid.UUID):
+        return v.enc_uuid(value)
+    return v.enc_binary(value) if isinstance(value, bytes) else v.enc_str(value)

@@ -359,23 +359,25 @@ def _decode(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
         return NOT_ALL
     if not data:
         parser.error("nothing to decode")
-    from ._core.engine import EngineError, dump
+    from ._core.engine import dump
 
-    view, at, status = memoryview(data), 0, OK
+    view, at, bad = memoryview(data), 0, []
     while at < len(data):
-        try:
-            line, used = dump(view[at:], args.payload)
-        except EngineError as exc:
-            sys.stdout.flush()
-            say(f"error: malformed frame at offset {at} of {len(data)}: {exc}")
-            return NOT_ALL
+        line, used = dump(view[at:], args.payload)
+        if not used:
+            bad.append(at)
+            break
         print(line)
         if line.startswith("raw "):
-            sys.stdout.flush()
-            say(f"error: malformed frame at offset {at} of {len(data)}: no AMQP frame reads like this")
-            status = NOT_ALL
+            bad.append(at)
         at += used
-    return status
+    sys.stdout.flush()
+    if not bad:
+        return OK
+    what = "malformed frame" if at == len(data) or bad[0] != at else "the input ends inside a frame, which begins"
+    more = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
+    say(f"error: {what} at offset {bad[0]} of {len(data)}{more}")
+    return NOT_ALL
 
 
 def unhex(text: str) -> bytes:

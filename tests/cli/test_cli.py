@@ -1,0 +1,542 @@
+"""The command as users run it: a process, its output, its exit status."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+
+from uamqp_cffi._core.engine import undump
+from uamqp_cffi.broker import Broker, Outcome
+
+MANY = 1_000_000_000  # more than any test waits for
+posix = pytest.mark.skipif(os.name == "nt", reason="signals are sent otherwise there")
+
+
+class Command:
+    """A running `python -m uamqp_cffi`."""
+
+    def __init__(self, arguments: tuple[str, ...], cwd: Path, **options: Any) -> None:
+        options.setdefault("stdin", subprocess.DEVNULL)
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "uamqp_cffi", *arguments],
+            cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options,
+        )  # fmt: skip
+        self.seen = ""
+
+    def wait_for_stderr(self, text: str) -> None:
+        """Read standard error up to the line that has `text`."""
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            self.seen += line
+            if text in line:
+                return
+        pytest.fail(f"ended without {text!r} on standard error: {self.seen}")
+
+    def ready(self) -> str:
+        """The URL of a `broker --json`, once it listens."""
+        assert self.process.stdout is not None
+        url: str = json.loads(self.process.stdout.readline())["url"]
+        return url
+
+    def finish(self, timeout: float = 60) -> tuple[int, str, str]:
+        """Exit status, standard output, all of standard error."""
+        out, err = self.process.communicate(timeout=timeout)
+        return self.process.returncode, out, self.seen + err
+
+    def interrupt(self, number: int = signal.SIGINT) -> tuple[int, str, str, float]:
+        """Send the signal and wait: also gives the seconds it took to end."""
+        started = time.monotonic()
+        self.process.send_signal(number)
+        status, out, err = self.finish(10)
+        return status, out, err, time.monotonic() - started
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., Command]]:
+    commands: list[Command] = []
+
+    def start(*arguments: str, **options: Any) -> Command:
+        commands.append(Command(arguments, tmp_path, **options))
+        return commands[-1]
+
+    yield start
+    for command in commands:
+        if command.process.poll() is None:
+            command.process.kill()
+        command.process.communicate()
+
+
+@pytest.fixture
+def run(start: Callable[..., Command]) -> Callable[..., tuple[int, str, str]]:
+    def run(*arguments: str, **options: Any) -> tuple[int, str, str]:
+        return start(*arguments, **options).finish()
+
+    return run
+
+
+@pytest.fixture
+def broker() -> Iterator[Broker]:
+    with Broker() as broker:
+        yield broker
+
+
+def only_line(text: str, start: str) -> str:
+    """The one line of `text` that begins with `start`."""
+    (line,) = [line for line in text.splitlines() if line.startswith(start)]
+    return line
+
+
+# ---- send: what becomes of messages ----
+
+
+def test_send_without_url_brings_its_own_broker(run: Callable[..., Any]) -> None:
+    status, out, err = run("send", "--count", "3000", "--json")
+    report = json.loads(out)
+    assert status == report["exit_status"] == 0
+    assert report["accepted"] == report["handed_over"] == 3000
+    assert report["rejected"] == report["unconfirmed"] == report["not_sent"] == 0
+    assert report["url"].startswith("amqp://127.0.0.1:")
+    assert report["messages_per_second"] > 0
+    latency = report["latency_ms"]
+    assert 0 < latency["p50"] <= latency["p90"] <= latency["p99"] <= latency["max"]
+    assert "started the embedded broker" in err
+
+
+def test_people_get_a_table(run: Callable[..., Any]) -> None:
+    status, out, _ = run("send", "--count", "20")
+    assert status == 0
+    assert only_line(out, "20 messages to amqp://127.0.0.1:")
+    assert only_line(out, "  accepted").split() == ["accepted", "20"]
+    assert "p50" in only_line(out, "  latency")
+    assert "messages/s" in only_line(out, "  rate")
+
+
+def test_bodies_are_what_was_asked_for(run: Callable[..., Any], broker: Broker) -> None:
+    assert run("send", broker.url + "/size", "--size", "5")[0] == 0
+    assert run("send", broker.url + "/body", "--body", "crème", "--count", "2")[0] == 0
+    assert [b"".join(m.get_data()) for m in broker.messages("size")] == [b"xxxxx"]
+    assert [str(m) for m in broker.messages("body")] == ["crème", "crème"]
+
+
+@pytest.mark.parametrize("by_pipe", [False, True])
+def test_a_file_is_sent_line_by_line(
+    run: Callable[..., Any], broker: Broker, tmp_path: Path, by_pipe: bool
+) -> None:
+    lines = [f"line {n}" for n in range(1200)]
+    path = tmp_path / "lines.txt"
+    path.write_text("\n".join(lines))
+    name = "-" if by_pipe else str(path)
+    with path.open("rb") as file:
+        status, out, _ = run("send", broker.url + "/lines", "--file", name, "--json", stdin=file)
+    assert status == 0
+    assert json.loads(out)["accepted"] == 1200
+    assert [str(m) for m in broker.messages("lines")] == lines
+
+
+@posix
+def test_lines_of_a_pipe_are_sent_as_they_come(start: Callable[..., Command], broker: Broker) -> None:
+    command = start("send", broker.url + "/lines", "--file", "-", stdin=subprocess.PIPE)
+    assert command.process.stdin is not None
+    for n, line in enumerate(("one", "two", "three"), 1):
+        command.process.stdin.write(line + "\n")
+        command.process.stdin.flush()
+        assert str(broker.wait_for("lines", n)[-1]) == line
+    status, _, _ = command.finish()
+    assert status == 0
+
+
+def test_other_outcomes_are_counted_and_end_with_1(run: Callable[..., Any], broker: Broker) -> None:
+    answers = iter([Outcome("rejected", "amqp:not-allowed", "no \x1b[31mway"), "released", "modified", "accepted"] * 5)
+    broker.script("mixed", lambda message: next(answers))
+    status, out, err = run("send", broker.url + "/mixed", "--count", "20", "--json")
+    report = json.loads(out)
+    assert status == report["exit_status"] == 1
+    assert [report[k] for k in ("accepted", "rejected", "released", "modified", "failed")] == [5, 5, 5, 5, 0]
+    assert any("no \\x1b[31mway" in reason for reason in report["reasons"])
+    assert "\x1b" not in out + err
+    assert only_line(err, "error: ") == "error: 15 of 20 messages were not accepted"
+
+
+@pytest.mark.parametrize("mode", ["settled", "mixed"])
+def test_settled_messages_are_counted_as_sent(run: Callable[..., Any], broker: Broker, mode: str) -> None:
+    status, out, _ = run("send", broker.url + "/log", "--count", "500", "--settle", mode, "--json")
+    report = json.loads(out)
+    assert (status, report["sent_settled"], report["accepted"]) == (0, 500, 0)
+    assert len(broker.wait_for("log", 500)) == 500
+
+
+def test_address_goes_out_as_given(run: Callable[..., Any], broker: Broker) -> None:
+    assert run("send", broker.url, "--address", "/queues/orders")[0] == 0
+    assert broker.queues == ["queues/orders"]
+
+
+def test_no_message_is_no_failure(run: Callable[..., Any], broker: Broker) -> None:
+    status, out, _ = run("send", broker.url + "/q", "--count", "0", "--json")
+    assert (status, json.loads(out)["accepted"]) == (0, 0)
+
+
+def test_gives_up_on_a_broker_that_never_answers(run: Callable[..., Any], broker: Broker) -> None:
+    broker.script("silent", "none")
+    status, out, err = run("send", broker.url + "/silent", "--count", "3", "--timeout", "0.3", "--json")
+    report = json.loads(out)
+    assert (status, report["unconfirmed"], report["maybe_delivered"]) == (1, 3, 3)
+    assert "gave up: no outcome for 0.3 s" in only_line(err, "error: ")
+
+
+def test_without_credit_nothing_can_have_arrived(run: Callable[..., Any], broker: Broker) -> None:
+    broker.script("stingy", credit=0)
+    status, out, _ = run("send", broker.url + "/stingy", "--count", "3", "--timeout", "0.3", "--json")
+    report = json.loads(out)
+    assert (status, report["unconfirmed"], report["maybe_delivered"]) == (1, 3, 0)
+
+
+# ---- send: no connection ----
+
+
+def test_refused_port_ends_with_3(run: Callable[..., Any]) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # bound, and nobody listens
+        url = f"amqp://127.0.0.1:{taken.getsockname()[1]}/q"
+        status, out, err = run("send", url, "--count", "5", "--json")
+    report = json.loads(out)
+    assert status == report["exit_status"] == 3
+    assert (report["handed_over"], report["not_sent"]) == (0, 5)
+    assert only_line(err, "error: ").startswith(f"error: cannot connect to {url}: ")
+    assert "efused" in err
+
+
+def test_unknown_host_ends_with_3(run: Callable[..., Any]) -> None:
+    status, _, err = run("send", "amqps://no-such-host.invalid/q", "--timeout", "20")
+    assert status == 3
+    assert "no-such-host.invalid" in only_line(err, "error: ")
+
+
+def test_tls_to_a_plain_server_ends_with_3(run: Callable[..., Any], broker: Broker) -> None:
+    status, _, err = run("send", broker.url.replace("amqp:", "amqps:") + "/q", "--timeout", "20")
+    assert status == 3
+    assert "use_tls=False" in only_line(err, "error: ")
+
+
+def test_refused_attach_ends_with_3(run: Callable[..., Any], broker: Broker) -> None:
+    broker.script("missing", fail="attach", condition="amqp:not-found", description="no queue of that name")
+    status, _, err = run("send", broker.url + "/missing")
+    assert status == 3
+    assert "no queue of that name" in only_line(err, "error: ")
+
+
+@pytest.fixture
+def secure(tmp_path: Path) -> Iterator[tuple[Broker, str]]:
+    """A TLS broker that wants ann and her password, and the file with its authority's certificate."""
+    authority = trustme.CA()
+    ca_file, cert_file = str(tmp_path / "ca.pem"), str(tmp_path / "server.pem")
+    authority.cert_pem.write_to_path(ca_file)
+    authority.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(cert_file)
+    with Broker(cert_file=cert_file, key_file=cert_file, users={"ann": "s3/cret"}) as broker:
+        yield broker, ca_file
+
+
+def test_tls_is_verified_and_the_password_stays_secret(run: Callable[..., Any], secure: tuple[Broker, str]) -> None:
+    broker, ca_file = secure
+    with_password = os.environ | {"AMQP_PASSWORD": "s3/cret"}
+    url = broker.url + "/q"
+    status, out, err = run("send", url, "--user", "ann", "--ca", ca_file, "--json", env=with_password)
+    assert status == 0, err
+    assert json.loads(out)["url"] == url.replace("://", "://ann:***@")
+    everything = out + err
+    status, out, err = run("send", url, "--user", "ann", env=with_password)
+    assert status == 3
+    assert "certificate" in only_line(err, "error: ")
+    everything += out + err
+    in_url = url.replace("://", "://ann:s3%2Fcret@")
+    status, out, err = run("send", in_url, "--ca", ca_file)
+    assert status == 0, err
+    everything += out + err
+    status, out, err = run("send", in_url.replace("cret", "crets"), "--ca", ca_file)
+    assert status == 3
+    assert "PLAIN" in only_line(err, "error: ")
+    everything += out + err
+    assert "cret" not in everything
+
+
+# ---- send: usage ----
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((), "required"),
+        (("send", "amqp://127.0.0.1"), "address"),
+        (("send", "amqp:///q"), ""),
+        (("send", "--size", "1", "--body", "x"), "not allowed with"),
+        (("send", "--count", "-1"), "--count"),
+        (("send", "--size", "x"), "--size"),
+        (("send", "--timeout", "0"), "--timeout"),
+        (("send", "--settle", "never"), "--settle"),
+        (("send", "--file", "no-such-file"), "cannot read no-such-file"),
+        (("send", "amqps://localhost/q", "--ca", "no-such-file"), "no-such-file"),
+        (("send", "amqps://localhost/q", "--user", "a", "--password-env", "NOT_SET_AT_ALL"), "NOT_SET_AT_ALL"),
+        (("send", "--user", "a"), "--user"),
+        (("broker", "--port", "65536"), "--port"),
+        (("broker", "--user", "no-colon"), "NAME:PASSWORD"),
+        (("broker", "--tls", "no-cert", "no-key"), "cannot use no-cert"),
+        (("decode",), "HEX"),
+        (("decode", " "), "nothing to decode"),
+    ],
+)
+def test_wrong_usage_ends_with_2_and_one_clear_line(
+    run: Callable[..., Any], arguments: tuple[str, ...], said: str
+) -> None:
+    status, out, err = run(*arguments)
+    assert (status, out) == (2, "")
+    assert "Traceback" not in err
+    line = err.splitlines()[-1]
+    assert line.startswith("uamqp-cffi") and ": error: " in line and said in line
+
+
+# ---- send: interrupted ----
+
+
+@posix
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "expected"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_ctrl_c_in_the_middle_still_gives_the_report(
+    start: Callable[..., Command], number: int, expected: int
+) -> None:
+    command = start("send", "--count", str(MANY), "--json")
+    command.wait_for_stderr("messages done")
+    status, out, err, seconds = command.interrupt(number)
+    report = json.loads(out)
+    assert status == report["exit_status"] == expected
+    assert report["accepted"] > 0
+    assert report["accepted"] + report["unconfirmed"] == report["handed_over"]
+    assert report["handed_over"] + report["not_sent"] == MANY
+    assert f"{report['accepted']:,} messages confirmed" in only_line(err, "error: ")
+    assert seconds < 1.5  # half a second, and what a busy machine adds
+
+
+@posix
+def test_ctrl_c_does_not_wait_for_a_silent_broker(start: Callable[..., Command], broker: Broker) -> None:
+    came = threading.Semaphore(0)
+
+    def never(message: object) -> str:
+        came.release()
+        return "none"
+
+    broker.script("silent", never)
+    command = start("send", broker.url + "/silent", "--count", "3", "--json")
+    for _ in range(3):
+        assert came.acquire(timeout=30)
+    status, out, err, seconds = command.interrupt()
+    report = json.loads(out)
+    assert (status, report["accepted"], report["unconfirmed"], report["maybe_delivered"]) == (130, 0, 3, 3)
+    assert "0 messages confirmed, 3 not" in only_line(err, "error: ")
+    assert seconds < 1.5
+
+
+@posix
+def test_ctrl_c_while_connecting(start: Callable[..., Command]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        command = start("send", f"amqp://127.0.0.1:{mute.getsockname()[1]}/q", "--json")
+        connection, _ = mute.accept()
+        with connection:
+            assert connection.recv(8)
+            status, out, err, seconds = command.interrupt()
+    report = json.loads(out)
+    assert (status, report["handed_over"], report["not_sent"]) == (130, 0, 1)
+    assert "nothing was sent" in only_line(err, "error: ")
+    assert seconds < 1.5
+
+
+@pytest.mark.slow
+def test_a_broker_that_dies_leaves_every_message_accounted_for(start: Callable[..., Command]) -> None:
+    server = start("broker", "--port", "0", "--json", "--discard")
+    command = start("send", server.ready() + "/q", "--count", str(MANY), "--json")
+    command.wait_for_stderr("messages done")
+    server.process.kill()
+    status, out, err = command.finish()
+    report = json.loads(out)
+    assert status == report["exit_status"] == 1
+    assert report["accepted"] > 0
+    assert report["unconfirmed"] > 0
+    assert report["accepted"] + report["unconfirmed"] == report["handed_over"]
+    assert 0 <= report["maybe_delivered"] <= report["unconfirmed"]
+    assert only_line(err, "error: ").startswith("error: lost amqp://")
+
+
+@pytest.mark.parametrize("failure", ["detach", "end", "close", "drop"])
+def test_what_breaks_after_the_attach_ends_with_1(run: Callable[..., Any], broker: Broker, failure: str) -> None:
+    broker.script("fragile", fail=failure, after=10)
+    status, out, err = run("send", broker.url + "/fragile", "--count", "30", "--window", "1", "--json")
+    report = json.loads(out)
+    assert status == 1
+    assert 9 <= report["accepted"] <= 10
+    assert report["accepted"] + report["unconfirmed"] + report["failed"] == report["handed_over"]
+    assert report["handed_over"] + report["not_sent"] == 30
+    assert only_line(err, "error: ").startswith("error: lost amqp://")
+
+
+# ---- output that goes nowhere ----
+
+
+@posix
+def test_a_reader_that_leaves_is_no_traceback(start: Callable[..., Command]) -> None:
+    process = start("decode", "-", stdin=subprocess.PIPE).process
+    assert process.stdin is not None and process.stdout is not None and process.stderr is not None
+    process.stdout.close()  # before there is input, hence before there is output
+    process.stdin.write("00000008 02000000\n" * 20_000)
+    process.stdin.close()
+    assert (process.stderr.read(), process.wait(60)) == ("", 141)
+
+
+@posix
+def test_sending_goes_on_when_nobody_reads_the_progress(start: Callable[..., Command], broker: Broker) -> None:
+    command = start("send", broker.url + "/q", "--count", "50", "--json")
+    assert command.process.stderr is not None
+    command.process.stderr.close()
+    command.process.stderr = None
+    out, _ = command.process.communicate(timeout=60)
+    assert (command.process.returncode, json.loads(out)["accepted"]) == (0, 50)
+
+
+# ---- broker ----
+
+
+@posix
+@pytest.mark.parametrize(("number", "expected"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_broker_serves_until_ctrl_c_and_says_what_it_had(
+    start: Callable[..., Command], run: Callable[..., Any], number: int, expected: int
+) -> None:
+    server = start("broker", "--port", "0")
+    assert server.process.stdout is not None
+    ready = server.process.stdout.readline()
+    assert ready.startswith("ready: amqp://127.0.0.1:")
+    server.wait_for_stderr("not for production")
+    assert run("send", ready.split()[1] + "/orders", "--count", "7")[0] == 0
+    status, out, _, seconds = server.interrupt(number)
+    assert status == expected
+    assert out.splitlines() == ["stopped: 7 messages had been accepted", "  orders: 7 accepted, 7 still here"]
+    assert seconds < 1.5
+
+
+@posix
+def test_broker_stops_at_once_with_clients_connected(start: Callable[..., Command]) -> None:
+    server = start("broker", "--port", "0", "--json")
+    host, _, port = server.ready().removeprefix("amqp://").partition(":")
+    with socket.create_connection((host, int(port))) as client:
+        client.sendall(b"AMQP\x00\x01\x00\x00")
+        assert client.recv(8) == b"AMQP\x00\x01\x00\x00"
+        status, out, _, seconds = server.interrupt()
+    assert (status, json.loads(out)) == (130, {"queues": {}})
+    assert seconds < 1.5
+
+
+def test_broker_ends_with_its_standard_input(start: Callable[..., Command]) -> None:
+    server = start("broker", "--port", "0", "--json", "--stop-on-eof", stdin=subprocess.PIPE)
+    assert server.ready()
+    assert server.finish()[0] == 0  # communicate closes it
+
+
+def test_broker_that_discards_keeps_nothing(start: Callable[..., Command], run: Callable[..., Any]) -> None:
+    server = start("broker", "--port", "0", "--json", "--discard", "--stop-on-eof", stdin=subprocess.PIPE)
+    assert run("send", server.ready() + "/q", "--count", "9")[0] == 0
+    _, out, _ = server.finish()
+    assert json.loads(out) == {"queues": {"q": {"received": 9, "held": 0, "dead": 0}}}
+
+
+def test_broker_asks_for_the_password_it_was_given(start: Callable[..., Command], run: Callable[..., Any]) -> None:
+    server = start("broker", "--port", "0", "--json", "--user", "ann:pass:word")
+    url = server.ready().replace("://", "://ann:{}@") + "/q"
+    assert run("send", url.format("pass%3Aword"))[0] == 0
+    assert run("send", url.format("password"))[0] == 3
+
+
+def test_broker_with_tls(start: Callable[..., Command], run: Callable[..., Any], tmp_path: Path) -> None:
+    authority = trustme.CA()
+    certificate = authority.issue_cert("localhost")
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    certificate.cert_chain_pems[0].write_to_path(str(tmp_path / "cert.pem"))
+    certificate.private_key_pem.write_to_path(str(tmp_path / "key.pem"))
+    server = start("broker", "--port", "0", "--json", "--tls", "cert.pem", "key.pem")
+    url = server.ready()
+    assert url.startswith("amqps://localhost:")
+    assert run("send", url + "/q", "--ca", "ca.pem", "--count", "5")[0] == 0
+
+
+def test_broker_on_a_port_in_use_ends_with_3(run: Callable[..., Any], broker: Broker) -> None:
+    status, out, err = run("broker", "--port", str(broker.port))
+    assert (status, out) == (3, "")
+    assert only_line(err, "error: ").startswith(f"error: cannot listen on 127.0.0.1:{broker.port}: ")
+
+
+# ---- decode ----
+
+
+def test_frames_are_printed_as_the_trace_prints_them(run: Callable[..., Any]) -> None:
+    lines = ["AMQP 0.1.0.0", "ch=0 empty", 'ch=0 open(container-id="me" max-frame-size=65536)', "ch=3 close()"]
+    status, out, err = run("decode", *(undump(line).hex(" ") for line in lines))
+    assert (status, out.splitlines(), err) == (0, lines, "")
+
+
+def test_decode_reads_standard_input(run: Callable[..., Any], tmp_path: Path) -> None:
+    path = tmp_path / "frames.hex"
+    path.write_text("0x414d5150\n00010000\n\n00 00 00 08 02 00 00 00\n")
+    with path.open() as file:
+        status, out, err = run("decode", "-", stdin=file)
+    assert (status, out, err) == (0, "AMQP 0.1.0.0\nch=0 empty\n", "")
+
+
+def test_payloads_are_printed_only_on_request(run: Callable[..., Any]) -> None:
+    init = undump("sasl-init(mechanism=:PLAIN initial-response=h'00616e6e00736563')").hex()
+    hidden = run("decode", init)
+    shown = run("decode", "--payload", init)
+    assert hidden[0] == shown[0] == 0, hidden
+    assert "616e6e" not in hidden[1]
+    assert "616e6e" in shown[1]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("414d5150 00010000 000000", "ends inside a frame, which begins at offset 8 of 11"),
+        ("00000008 02000000 0000000b 02000000 005310", "malformed frame at offset 8 of 19"),
+        ("0000000b 02000000 005310 0000000b 02000000 005310", "malformed frame at offset 0 of 22 (and 1 more)"),
+        ("41 4g", "'g' at offset 4"),
+        ("414", "one digit only"),
+    ],
+)
+def test_malformed_input_ends_with_1_and_names_the_place(run: Callable[..., Any], text: str, said: str) -> None:
+    status, _, err = run("decode", text)
+    assert status == 1
+    assert said in only_line(err, "error: ")
+
+
+# ---- the command itself ----
+
+
+def test_version_and_help(run: Callable[..., Any]) -> None:
+    assert run("--version")[0] == 0
+    status, out, _ = run("send", "--help")
+    assert status == 0
+    assert "130 Ctrl-C" in " ".join(out.split())
+
+
+def test_the_installed_command_does_the_same(tmp_path: Path) -> None:
+    script = shutil.which("uamqp-cffi", path=str(Path(sys.executable).parent))
+    if script is None:
+        pytest.skip("not installed in this environment")
+    command = [script, "decode", "414d515000010000"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "AMQP 0.1.0.0\n", "")

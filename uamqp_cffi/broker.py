@@ -1,11 +1,12 @@
 """An AMQP 1.0 broker inside your test: `with Broker() as b: SendClient(b.url + "/q")`.
 
 It keeps everything in memory, listens on 127.0.0.1 unless told otherwise, and is **not for production**: nothing is
-durable, nothing is tuned for anything but tests, demonstrations and the command line. Any AMQP 1.0 client may talk to it.
+durable, nothing is tuned for anything but tests, demonstrations and the command line. Any AMQP 1.0 client may talk to
+it.
 
-Queues come into being when an address is first used; `q`, `/q` and `amqp://host:5672/q` are the same one. An address can
-be told to misbehave (`Broker.script`), so that a test sees rejections, detached links and dropped connections when it
-wants them.
+Queues come into being when an address is first used; `q`, `/q` and `amqp://host:5672/q` are the same one. An address
+can be told to misbehave (`Broker.script`), so that a test sees rejections, detached links and dropped connections when
+it wants them.
 
     >>> from uamqp_cffi.broker import Broker
     >>> with Broker() as b:
@@ -17,23 +18,22 @@ wants them.
 from __future__ import annotations
 
 import contextlib
-import errno
 import logging
-import selectors
-import socket
 import ssl
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from ._core.broker_core import Core, Peer, Refused, Settings
+from ._core import values as v
+from ._core.broker_core import Core, Settings
 from ._core.broker_management import Answer
-from ._core.broker_store import Failure, Outcome, QueueInfo, Script, encode_error, node_name, redelivered
-from ._core.filters.tls import Tls, TransportError
-from ._core.wire import Wire, clock
+from ._core.broker_peer import accept, shutdown_error
+from ._core.broker_store import Failure, Outcome, QueueInfo, Refused, Script, node_name, redelivered
+from ._core.drivers.broker import BrokerThread, listen_on
+from ._core.filters.tls import TransportError
+from ._core.wire import clock
 
 if TYPE_CHECKING:
     from .message import Message
@@ -44,10 +44,8 @@ NOTICE = "embedded AMQP 1.0 broker: everything is in memory; for tests and demon
 
 _log = logging.getLogger("uamqp.broker")
 
-_LINGER = 1_000  # milliseconds for a peer to end its side after we ended ours
-_SHUTDOWN = 2.0  # seconds for all connections to close in close()
-_ROUNDS = 16  # flushes of one connection before the others get their turn
-_AGAIN = (BlockingIOError, InterruptedError)
+_JOIN = 10.0  # seconds; the thread gives its connections two to close
+
 
 
 class Broker:
@@ -77,7 +75,8 @@ class Broker:
     ) -> None:
         """Listen on `host`, `port` (0: a free one) and serve.
 
-        ssl_context, or cert_file and key_file (PEM): TLS. client_ca: certificates of clients signed by it are welcome for
+        ssl_context, or cert_file and key_file (PEM): TLS. client_ca: certificates of clients signed by it are welcome
+        for
           SASL EXTERNAL.
         users: name to password; SASL is then required, PLAIN offered and ANONYMOUS not. Without, any password will do.
         sasl: the mechanisms to offer, of ANONYMOUS, PLAIN, EXTERNAL; False: no SASL layer at all.
@@ -89,7 +88,8 @@ class Broker:
         credit: messages a sender may have under way.
         listen: False: no socket and no thread; `connect` gives in-memory connections.
 
-        Raises OSError when the port cannot be had, ssl.SSLError for unusable certificates, ValueError for bad arguments.
+        Raises OSError when the port cannot be had, ssl.SSLError for unusable certificates, ValueError for bad
+        arguments.
         """
         self._tls = ssl_context if ssl_context is not None else _server_context(cert_file, key_file, client_ca)
         mechanisms = self._mechanisms(sasl, users)
@@ -110,15 +110,15 @@ class Broker:
         self._core = Core(settings, _decode)
         self._core.now = clock() if listen else 0
         self._changed = threading.Condition(threading.RLock())  # its lock guards the core and every connection
-        self._max_connections = max_connections
         self._closed = False
-        self._thread: _Thread | None = None
+        self._thread: BrokerThread | None = None
         self.host = host
         self.port = 0
         for address, outcome in (scripts or {}).items():
             self.on_message(address, outcome)
         if listen:
-            self._thread = _Thread(self, _listen(host, port))
+            listener = listen_on(host, port)
+            self._thread = BrokerThread(self._core, self._tls, self._changed, listener, max_connections)
             self.port = self._thread.port
             self._thread.start()
             _log.info("%s; listening on %s", NOTICE, self.url)
@@ -138,12 +138,18 @@ class Broker:
     def __enter__(self) -> Broker:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def __repr__(self) -> str:
         where = "closed" if self._closed else self.url if self._thread is not None else "in memory"
         return f"<Broker {where}, not for production>"
+
+    @property
+    def _over(self) -> bool:
+        return self._closed or (self._thread is not None and self._thread.over)
 
     @property
     def url(self) -> str:
@@ -160,7 +166,8 @@ class Broker:
     # what is there
 
     def messages(self, address: str) -> list[Message]:
-        """The messages that are ready in a queue, oldest first; they stay there. Those with a consumer are not among them."""
+        """The messages that are ready in a queue, oldest first; they stay there. Those with a consumer are not among
+        them."""
         with self._changed:
             queue = self._core.queues.get(node_name(address))
             payloads = queue.ready() if queue is not None else []
@@ -199,8 +206,8 @@ class Broker:
             return len(self._core.peers)
 
     def wait_for(self, address: str, n: int = 1, timeout: float = 10.0) -> list[Message]:
-        """Wait until `n` messages have come into a queue since it was made, then give those that are ready in it. Raises
-        TimeoutError after `timeout` seconds."""
+        """Wait until `n` messages have come into a queue since it was made, then give those that are ready in it.
+        Raises TimeoutError after `timeout` seconds."""
         if self._thread is not None and threading.current_thread() is self._thread:
             raise RuntimeError("the broker's own thread cannot wait for messages: nobody would take them in")
         with self._changed:
@@ -211,13 +218,13 @@ class Broker:
                 queue = queues.get(name)
                 return queue.received if queue is not None else 0
 
-            if not self._changed.wait_for(lambda: come() >= n or self._closed, timeout) or come() < n:
+            if not self._changed.wait_for(lambda: come() >= n or self._over, timeout) or come() < n:
                 raise TimeoutError(f"{come()} of {n} messages came into {name!r} within {timeout} s")
         return self.messages(address)
 
     def put(self, address: str, message: Message | bytes | str) -> None:
-        """Put a message into a queue; bytes and str become the body of one. Raises ValueError for an address that names no
-        queue, MemoryError beyond `max_bytes`."""
+        """Put a message into a queue; bytes and str become the body of one. Raises ValueError for an address that names
+        no queue, MemoryError beyond `max_bytes`."""
         payloads = list(_encode(message))
         with self._acting() as core:
             for message_format, payload in payloads:
@@ -237,8 +244,8 @@ class Broker:
     # misbehaviour on request
 
     def on_message(self, address: str, outcome: str | Outcome | Callable[[Message], Any]) -> None:
-        """Answer every message to `address` so: an outcome's name or an `Outcome`, or a function that is called with the
-        message, on the broker's thread, and gives one (None: accepted)."""
+        """Answer every message to `address` so: an outcome's name or an `Outcome`, or a function that is called with
+        the message, on the broker's thread, and gives one (None: accepted)."""
         self.script(address, outcome)
 
     def script(
@@ -263,13 +270,15 @@ class Broker:
     ) -> None:
         """Make `address` behave as a test wants; a new script replaces the old one, `unscript` takes it off.
 
-        outcome: what messages get: "accepted", "rejected", "released", "modified", "none" (never settled), "bare" (settled
+        outcome: what messages get: "accepted", "rejected", "released", "modified", "none" (never settled), "bare"
+        (settled
           without a state), an `Outcome`, or a function of the message that gives one of these.
         condition, description, info: of the error that goes with "rejected", or with `fail`.
         delivery_failed, undeliverable_here, annotations: the fields of "modified".
         times: how often the outcome, or `fail`, applies; after that the address behaves. None: always.
         delay: seconds before the outcome is sent.
-        fail: what breaks: "attach" is refused; "detach", "end", "close" take back link, session or connection; "drop" ends
+        fail: what breaks: "attach" is refused; "detach", "end", "close" take back link, session or connection; "drop"
+        ends
           the transport without a word; "hang" leaves it open and never reads or writes again.
         after: messages on a link (sent or received) before `fail`; 0: right after the attach.
         closed: False makes "detach" a soft one, without an error unless `condition` is given.
@@ -281,7 +290,9 @@ class Broker:
             outcome = Outcome(outcome, condition, description, info, delivery_failed, undeliverable_here, annotations)
         if isinstance(outcome, Outcome):
             outcome.encode()  # what cannot be encoded is found out here
-        script = Script(outcome, times, delay, fail, after, closed, credit, store, max_message_size, condition, description, info)
+        script = Script(
+            outcome, times, delay, fail, after, closed, credit, store, max_message_size, condition, description, info
+        )
         script.error()
         with self._acting() as core:
             core.set_script(node_name(address), script)
@@ -292,7 +303,8 @@ class Broker:
             core.set_script(node_name(address), None)
 
     def answer(self, operation: str, status: int | None = 200, description: str = "OK", body: Any = None) -> None:
-        """Answer this `operation` of $management so; `status` None: never. Without a `body` the request's own is echoed."""
+        """Answer this `operation` of $management so; `status` None: never. Without a `body` the request's own is
+        echoed."""
         with self._acting() as core:
             core.answers[operation] = Answer(status, description, body)
 
@@ -306,8 +318,8 @@ class Broker:
     # connections in memory
 
     def connect(self, now: int | None = None) -> Pipe:
-        """A connection without a socket, for a broker made with listen=False. `now`: milliseconds on a clock of the caller's
-        that starts at 0; it stands still unless a call says otherwise."""
+        """A connection without a socket, for a broker made with listen=False. `now`: milliseconds on a clock of the
+        caller's that starts at 0; it stands still unless a call says otherwise."""
         if self._thread is not None:
             raise ValueError("this broker listens on a socket; in-memory connections need listen=False")
         if self._closed:
@@ -318,7 +330,8 @@ class Broker:
     # life
 
     def close(self) -> None:
-        """Close every connection and stop; done within a few seconds whatever the clients do. A second call does nothing."""
+        """Close every connection and stop; done within a few seconds whatever the clients do. A second call does
+        nothing."""
         with self._changed:
             if self._closed:
                 return
@@ -327,11 +340,11 @@ class Broker:
             thread = self._thread
             if thread is None:
                 for peer in list(self._core.peers.values()):
-                    peer.guard(peer.shut, _shutdown_error())
+                    peer.guard(peer.shut, shutdown_error())
                 return
-            thread.wake()
+            thread.stop()
         if threading.current_thread() is not thread:
-            thread.join(_SHUTDOWN + 5.0)
+            thread.join(_JOIN)
 
     @contextlib.contextmanager
     def _acting(self) -> Iterator[Core]:
@@ -347,9 +360,6 @@ class Broker:
                 if self._thread is not None:
                     self._thread.wake()
 
-    def _filters(self) -> list[Tls]:
-        return [] if self._tls is None else [Tls(self._tls, server_side=True)]
-
 
 class Pipe:
     """A connection to a broker without a socket: bytes in with `feed`, bytes out with `take`, time with `tick`."""
@@ -357,9 +367,7 @@ class Pipe:
     def __init__(self, broker: Broker, now: int | None = None) -> None:
         self._broker = broker
         self._at(now)
-        self._filters = broker._filters()
-        self._peer = Peer(broker._core, _subject_of(self._filters))
-        self._wire = Wire(self._peer.engine, self._filters, broker._core.now)
+        self._peer, self._wire = accept(broker._core, broker._tls)
 
     def _at(self, now: int | None) -> int:
         core = self._broker._core
@@ -430,307 +438,6 @@ class Pipe:
             self._peer.lost()
 
 
-class _Connection:
-    """One accepted socket."""
-
-    def __init__(self, sock: socket.socket, broker: Broker) -> None:
-        self.sock = sock
-        filters = broker._filters()
-        self.peer = Peer(broker._core, _subject_of(filters))
-        self.wire = Wire(self.peer.engine, filters, broker._core.now)
-        self.blocked = False  # the kernel takes no more for now
-        self.lingering = False  # our side is shut; what still comes is thrown away
-
-
-class _Thread(threading.Thread):
-    """Moves bytes between sockets and the connections' wires. The broker's lock is held for all but waiting."""
-
-    def __init__(self, broker: Broker, listener: socket.socket) -> None:
-        super().__init__(name="uamqp-cffi-broker", daemon=True)
-        self._broker = broker
-        self._core = broker._core
-        self._listener = listener
-        self.port: int = listener.getsockname()[1]
-        self._selector = selectors.DefaultSelector()
-        self._waker, self._woken = socket.socketpair()
-        for sock in (listener, self._waker, self._woken):
-            sock.setblocking(False)
-        self._selector.register(listener, selectors.EVENT_READ)
-        self._selector.register(self._woken, selectors.EVENT_READ)
-        self._by_peer: dict[Peer, _Connection] = {}
-        self._next_tick = 0
-        self._stop_at: float | None = None
-
-    def wake(self) -> None:
-        """Let the thread look at what was left to be sent. From any thread."""
-        with contextlib.suppress(BlockingIOError, OSError):  # full: it wakes up anyway; closed: it is over
-            self._waker.send(b"\0")
-
-    # the loop
-
-    def run(self) -> None:
-        try:
-            while self._round():
-                continue
-        except Exception:
-            _log.exception("the broker's thread failed")
-        finally:
-            self._release()
-
-    def _round(self) -> bool:
-        ready = self._selector.select(self._patience())
-        broker = self._broker
-        with broker._changed:
-            self._core.now = clock()
-            for key, mask in ready:
-                if key.fileobj is self._listener:
-                    self._accept()
-                elif key.fileobj is self._woken:
-                    self._drain_waker()
-                elif key.data.peer in self._by_peer:
-                    self._serve(key.data, mask)
-            self._core.run_timers()
-            if self._core.now >= self._next_tick:
-                self._tick_all()
-            if broker._closed and self._stop_at is None:
-                self._begin_stop()
-            while self._core.dirty:
-                connection = self._by_peer.get(self._core.dirty.pop())
-                if connection is not None:
-                    self._flush(connection)
-            if self._core.arrived:
-                self._core.arrived = False
-                broker._changed.notify_all()
-            return self._stop_at is None or (bool(self._by_peer) and time.monotonic() < self._stop_at)
-
-    def _patience(self) -> float | None:
-        """Seconds until something is due; None: for ever."""
-        timer = self._core.next_timer()
-        due = self._next_tick if timer is None else min(timer, self._next_tick)
-        if self._stop_at is not None:
-            return max(0.0, min(self._stop_at - time.monotonic(), 0.1))
-        return max(0.0, min((due - clock()) / 1000 + 0.001, 3600.0))
-
-    def _drain_waker(self) -> None:
-        with contextlib.suppress(*_AGAIN):
-            while self._woken.recv(4096):
-                continue
-
-    def _tick_all(self) -> None:
-        now = self._core.now
-        for connection in list(self._by_peer.values()):
-            peer = connection.peer
-            if connection.wire.deadline <= now and not peer.hung and not connection.lingering:
-                self._guard(connection, lambda c: c.peer.handle(c.wire.tick(now, dry=True)))
-                self._core.dirty.add(peer)
-        self._next_tick = min((c.wire.deadline for c in self._by_peer.values() if not c.peer.hung), default=1 << 62)
-
-    # connections
-
-    def _accept(self) -> None:
-        for _ in range(64):
-            try:
-                sock, address = self._listener.accept()
-            except _AGAIN:
-                return
-            except OSError as error:
-                if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
-                    self._pause_listening(error)
-                return
-            if len(self._by_peer) >= self._broker._max_connections or self._stop_at is not None:
-                _log.warning("a connection is turned away: there are %d", len(self._by_peer))
-                sock.close()
-                continue
-            self._welcome(sock, address)
-
-    def _pause_listening(self, error: OSError) -> None:
-        _log.warning("no connection can be accepted for a moment: %s", error)
-        self._selector.unregister(self._listener)
-
-        def again() -> None:
-            if self._stop_at is None:
-                self._selector.register(self._listener, selectors.EVENT_READ)
-
-        self._core.after(200, again)
-
-    def _welcome(self, sock: socket.socket, address: Any) -> None:
-        try:
-            sock.setblocking(False)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            connection = _Connection(sock, self._broker)
-        except (OSError, MemoryError) as error:
-            _log.warning("a connection from %s failed at once: %s", address, error)
-            sock.close()
-            return
-        self._by_peer[connection.peer] = connection
-        self._selector.register(sock, selectors.EVENT_READ, connection)
-        self._next_tick = min(self._next_tick, connection.wire.deadline)
-        _log.debug("%r comes from %s", connection.peer, address)
-
-    def _guard(self, connection: _Connection, act: Callable[[_Connection], None]) -> None:
-        """Whatever goes wrong with a connection ends that connection, and nothing else."""
-        try:
-            act(connection)
-        except (OSError, TransportError) as error:
-            _log.info("%r: %s", connection.peer, error)
-            self._remove(connection)
-        except Exception:
-            _log.exception("%r is dropped", connection.peer)
-            self._remove(connection)
-
-    def _serve(self, connection: _Connection, mask: int) -> None:
-        if mask & selectors.EVENT_READ:
-            self._guard(connection, self._read)
-        if mask & selectors.EVENT_WRITE:
-            connection.blocked = False
-            self._core.dirty.add(connection.peer)
-
-    def _read(self, connection: _Connection) -> None:
-        wire, peer, sock = connection.wire, connection.peer, connection.sock
-        if connection.lingering:
-            if not sock.recv(1 << 16):
-                self._remove(connection)
-            return
-        room = wire.window()
-        if not room:  # more events than one batch holds
-            peer.handle(wire.tick(self._core.now))
-            room = wire.window()
-        if not room:
-            return
-        try:
-            n = sock.recv_into(room)
-        except _AGAIN:
-            return
-        if n == 0:
-            with contextlib.suppress(TransportError):  # a client that cuts TLS off is gone all the same
-                wire.ended()
-            self._remove(connection)
-            return
-        peer.handle(wire.received(n, self._core.now))
-        peer.resume()
-        self._next_tick = min(self._next_tick, wire.deadline)
-        self._core.dirty.add(peer)
-
-    def _flush(self, connection: _Connection) -> None:
-        if connection.lingering or connection.blocked:
-            if connection.peer.dropping and not connection.lingering:
-                self._remove(connection)
-            return
-        self._guard(connection, self._write)
-
-    def _write(self, connection: _Connection) -> None:
-        wire, peer, sock = connection.wire, connection.peer, connection.sock
-        for _ in range(_ROUNDS):
-            out = wire.output()
-            if not out:
-                break
-            try:
-                wire.sent(sock.send(out), self._core.now)
-            except _AGAIN:
-                connection.blocked = True
-                break
-            if peer.stalled or wire.settling:
-                peer.handle(wire.tick(self._core.now))
-                peer.resume()
-        else:
-            self._core.dirty.add(peer)  # the others first
-            self.wake()
-        self._watch(connection)
-        if peer.dropping:
-            self._end(connection, goodbye=False)
-        elif not connection.blocked and peer.closing and not wire.output() and peer.engine.conn().transport_done:
-            self._end(connection, goodbye=True)
-
-    def _watch(self, connection: _Connection) -> None:
-        """Ask the selector for what can be used."""
-        mask = 0 if connection.peer.hung else selectors.EVENT_READ
-        if connection.blocked:
-            mask |= selectors.EVENT_WRITE
-        registered = connection.sock in self._selector.get_map()
-        if not mask:
-            if registered:
-                self._selector.unregister(connection.sock)
-        elif not registered:
-            self._selector.register(connection.sock, mask, connection)
-        elif self._selector.get_key(connection.sock).events != mask:
-            self._selector.modify(connection.sock, mask, connection)
-
-    def _end(self, connection: _Connection, goodbye: bool) -> None:
-        """End our side, and give the client a moment to end its own: closing at once could throw away what it has not read
-        yet."""
-        if goodbye:
-            connection.wire.close()
-            out = connection.wire.output()
-            if out:
-                with contextlib.suppress(*_AGAIN):
-                    connection.wire.sent(connection.sock.send(out), self._core.now)
-        connection.sock.shutdown(socket.SHUT_WR)
-        connection.lingering = True
-        connection.blocked = False
-        self._settle_loss(connection)
-        self._watch(connection)
-
-        def give_up() -> None:
-            self._remove(connection)
-
-        self._core.after(_LINGER, give_up)
-
-    def _settle_loss(self, connection: _Connection) -> None:
-        peer = connection.peer
-        if not peer.ended:
-            peer.guard(peer.lost)
-
-    def _remove(self, connection: _Connection) -> None:
-        if self._by_peer.pop(connection.peer, None) is None:
-            return
-        self._settle_loss(connection)
-        if connection.sock in self._selector.get_map():
-            self._selector.unregister(connection.sock)
-        connection.sock.close()
-        connection.peer.engine.free()
-
-    # the end
-
-    def _begin_stop(self) -> None:
-        self._stop_at = time.monotonic() + _SHUTDOWN
-        if self._listener in self._selector.get_map():
-            self._selector.unregister(self._listener)
-        self._listener.close()
-        for peer in list(self._by_peer):
-            peer.hung = False
-            if peer.opened and not peer.closing:
-                peer.guard(peer.shut, _shutdown_error())
-            elif not peer.closing:
-                peer.dropping = True
-            peer.touch()
-
-    def _release(self) -> None:
-        """Every descriptor goes, whatever happened before."""
-        with self._broker._changed:
-            for connection in list(self._by_peer.values()):
-                self._remove(connection)
-            self._listener.close()
-            self._selector.close()
-            self._waker.close()
-            self._woken.close()
-            self._broker._closed = True
-            self._broker._changed.notify_all()
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        if sys.platform != "win32":
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((host, port))
-        listener.listen(256)
-    except BaseException:
-        listener.close()
-        raise
-    return listener
-
-
 def _server_context(cert_file: str | None, key_file: str | None, client_ca: str | None) -> ssl.SSLContext | None:
     if cert_file is None:
         if key_file is not None or client_ca is not None:
@@ -744,23 +451,6 @@ def _server_context(cert_file: str | None, key_file: str | None, client_ca: str 
     return context
 
 
-def _subject_of(filters: list[Tls]) -> Callable[[], str | None]:
-    """Who the client's certificate says it is: the common name, or the whole subject; None without a certificate."""
-
-    def subject() -> str | None:
-        certificate = filters[0].peer_certificate() if filters else None
-        if not certificate:
-            return None
-        names = {key: value for part in certificate.get("subject", ()) for key, value in part}
-        return str(names.get("commonName") or names or "unnamed")
-
-    return subject
-
-
-def _shutdown_error() -> bytes:
-    return encode_error("amqp:connection:forced", "the embedded broker is closing")
-
-
 def _decode(payload: bytes) -> Message:
     from .message import Message
 
@@ -769,9 +459,9 @@ def _decode(payload: bytes) -> Message:
 
 def _encode(message: Message | bytes | str) -> Iterator[tuple[int, bytes]]:
     """(message-format, payload) of what was given to put."""
-    from .message import Message
-
     if isinstance(message, (bytes, str)):
-        message = Message(message)
+        body = message.encode() if isinstance(message, str) else message
+        yield 0, v.enc_described(0x75, v.enc_binary(body))
+        return
     for part in message.gather():
         yield getattr(part, "message_format", None) or 0, bytes(part.encode_message())

@@ -1,8 +1,8 @@
 """The embedded broker's `$management` node: a request comes in on one link, the answer leaves on another.
 
-`READ` with the application property `name` gives that queue's numbers, without it those of the whole broker; `QUERY` gives
-the names of all queues; any other operation is answered with the request's own body and application properties. Tests
-put answers of their own over an operation with `Broker.answer`.
+`READ` with the application property `name` gives that queue's numbers, without it those of the whole broker; `QUERY`
+gives the names of all queues; any other operation is answered with the request's own body and application properties.
+Tests put answers of their own over an operation with `Broker.answer`.
 """
 
 from __future__ import annotations
@@ -13,17 +13,19 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import engine as eng
 from . import values as v
-from .broker_store import PROPERTIES, Outcome, node_name
+from .broker_store import MANAGEMENT, PROPERTIES, Outcome, node_name
 
 if TYPE_CHECKING:
+    from .broker_core import Core
+    from .broker_links import Incoming, Outgoing
     from .records import Delivery
-    from .broker_core import Core, Incoming, Outgoing
 
 _log = logging.getLogger("uamqp.broker")
 
 _APPLICATION_PROPERTIES = 0x74
 _BODY = (0x75, 0x76, 0x77)
 _MAX_PARKED = 1000
+_ECHOED = (str, bytes, bool, int, float)
 _MESSAGE_ID, _REPLY_TO = 0, 4
 
 
@@ -49,8 +51,8 @@ def handle(core: Core, link: Incoming, delivery: Delivery) -> Outcome:
         body = v.enc_described(0x77, v.encode(answer.body))
     reply = _reply(properties, application, answer, body)
     reply_to = properties[_REPLY_TO]
-    name = node_name(reply_to) if isinstance(reply_to, str) else "$management"
-    if name != "$management" and name in core.queues:
+    name = node_name(reply_to) if isinstance(reply_to, str) else MANAGEMENT
+    if name != MANAGEMENT and name in core.queues:
         core.put(name, reply)
         return Outcome()
     receiver = _receiver(link)
@@ -65,7 +67,7 @@ def handle(core: Core, link: Incoming, delivery: Delivery) -> Outcome:
 
 def _receiver(link: Incoming) -> Outgoing | None:
     """The link of the requester's on which it listens to $management, one of the same session first."""
-    found = [out for out in link.peer.outgoing.values() if out.queue.name == "$management"]
+    found = [out for out in link.peer.outgoing.values() if out.queue.name == MANAGEMENT]
     found.sort(key=lambda out: out.session != link.session)
     return found[0] if found else None
 
@@ -119,8 +121,9 @@ def _reply(properties: list[Any], application: dict[str, Any], answer: Answer, b
         fields["to"] = v.enc_str(properties[_REPLY_TO])
     status = v.enc_int(answer.status) if answer.status is not None else b""
     description = v.enc_str(answer.description)
-    ours = {"statusCode": status, "status-code": status, "statusDescription": description, "status-description": description}
-    echoed = {key: v.encode(value) for key, value in application.items() if isinstance(value, (str, bytes, bool, int, float))}
+    ours = {"statusCode": status, "status-code": status}
+    ours |= {"statusDescription": description, "status-description": description}
+    echoed = {key: v.encode(value) for key, value in application.items() if isinstance(value, _ECHOED)}
     pairs = ((v.enc_str(key), value) for key, value in (echoed | ours).items())
     return (
         v.described_composite("properties", **fields)

@@ -33,13 +33,15 @@ _DEFAULT_CONDITIONS = {
     "close": "amqp:connection:forced",
 }
 
+MANAGEMENT = "$management"
+ID_MASK = 0xFFFFFFFF  # delivery-ids are 32 bits
 HEADER = 0x70
 PROPERTIES = 0x73
 
 
 class QueueInfo(NamedTuple):
-    """A queue in numbers. `received` counts what was accepted into it since it was made; `messages` are ready, `unsettled`
-    are with a consumer, `dead` were rejected by one; `bytes` is what all three hold."""
+    """A queue in numbers. `received` counts what was accepted into it since it was made; `messages` are ready,
+    `unsettled` are with a consumer, `dead` were rejected by one; `bytes` is what all three hold."""
 
     name: str
     messages: int
@@ -78,6 +80,14 @@ def encode_error(condition: str, description: str | None = None, info: dict[Any,
     if info:
         fields["info"] = v.enc_map((v.enc_symbol(str(k)), v.encode(x)) for k, x in info.items())
     return v.described_composite("error", **fields)
+
+
+class Refused(Exception):
+    """An attach that gets a null terminus and this error."""
+
+    def __init__(self, condition: str, description: str) -> None:
+        super().__init__(description)
+        self.error = encode_error(condition, description)
 
 
 @dataclass(frozen=True)

@@ -342,6 +342,9 @@ class ConnInfo(NamedTuple):
 _NOTHING = memoryview(b"")
 
 
+_abandoned: list[Any] = []  # never freed: see Engine.abandon
+
+
 class Engine:
     """One AMQP connection without a transport, client or server.
 
@@ -541,15 +544,24 @@ class Engine:
     # end
 
     def free(self) -> None:
-        """Give the memory back now. Calls after it raise TypeError."""
-        self.in_view = self.out_view = _NOTHING
-        e, self._e = self._e, None
-        if e is not None:
-            ffi.release(e)
+        """Give the memory back now. Verbs called after it raise StateError, as on any connection that is no more."""
+        self._replace(release=True)
 
     def abandon(self) -> None:
         """Forget the engine without touching it: in a forked child another thread may have been inside."""
+        self._replace(release=False)
+
+    def _replace(self, release: bool) -> None:
+        old = self._e
+        ended = lib.uam_new(ffi.NULL, lib.UAM_CLIENT)
+        if ended == ffi.NULL:
+            raise MemoryError("no memory for an AMQP engine")
+        lib.uam_lost(ended)
         self.in_view = self.out_view = _NOTHING
-        e, self._e = self._e, None
-        if e is not None:
-            ffi.gc(e, None)
+        self._fresh = False
+        self.deadline = NEVER
+        self._e = ffi.gc(ended, lib.uam_free)
+        if release:
+            ffi.release(old)
+        else:
+            _abandoned.append(old)

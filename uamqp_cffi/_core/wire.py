@@ -24,6 +24,7 @@ CIPHER_CAP = 256 << 10
 """Bytes of ciphertext the kernel has not taken, above which nothing more is encrypted."""
 _LOW = 64 << 10
 _STALE = 200  # milliseconds
+_COMMIT = 32 << 10
 _ROOM = 128 << 10
 _NOTHING = memoryview(b"")
 
@@ -36,8 +37,8 @@ def clock() -> int:
 class Wire:
     """See the module. Not locked: its owner lets one thread at a time in. `filters`: none, or one Tls."""
 
-    __slots__ = ("_cipher", "_cipher_at", "_cipher_made", "_cipher_sent", "_first", "_kernel", "_marks", "_now", "_room", "_sent_at",
-                 "_taken", "_total", "engine", "tls")
+    __slots__ = ("_cipher", "_cipher_at", "_cipher_made", "_cipher_sent", "_first", "_kernel", "_marks", "_room", "_taken", "engine",
+                 "last_step", "sent_at", "tls", "total")
 
     def __init__(self, engine: Engine, filters: Sequence[Tls] = (), now: int | None = None) -> None:
         """`now`: monotonic milliseconds, the present when not given."""
@@ -47,15 +48,17 @@ class Wire:
         self.tls = filters[0] if filters else None
         self._room = memoryview(bytearray(_ROOM)) if filters else _NOTHING
         self._taken = 0  # bytes at the front of the engine's output that have left it but are not committed
-        self._total = 0  # bytes of its output that ever left it
+        self.total = 0
+        """Bytes of the engine's output that ever left it."""
         self._kernel = 0  # bytes of it that are with the kernel, by their ciphertext if there is any
-        self._sent_at = self._now = clock() if now is None else now
+        self.sent_at = self.last_step = clock() if now is None else now
+        """Milliseconds of the last sent() and of the engine's last step."""
         self._first = True
         self._cipher = b""  # ciphertext; the first _cipher_at bytes of it are with the kernel
         self._cipher_at = 0
         self._cipher_made = self._cipher_sent = 0
         self._marks: deque[tuple[int, int]] = deque()  # (count of ciphertext bytes, plaintext they stand for)
-        engine.step(self._now)
+        engine.step(self.last_step)
 
     @property
     def deadline(self) -> int:
@@ -79,10 +82,10 @@ class Wire:
     def _step(self, now: int, received: int, dry: bool) -> list[Record]:
         """The engine's step, with what has left since the last one."""
         taken = self._taken
-        self._now = now
+        self.last_step = now
         if taken:
-            if now - self._sent_at > _STALE:  # else the engine would owe its next heartbeat too late
-                self.engine.commit(taken, self._sent_at)
+            if now - self.sent_at > _STALE:  # else the engine would owe its next heartbeat too late
+                self.engine.commit(taken, self.sent_at)
                 taken = 0
             self._taken = 0
         return self.engine.step(now, received, taken, self._kernel, dry)
@@ -153,7 +156,9 @@ class Wire:
         plain = self.engine.output()[self._taken : self._taken + CIPHER_CAP - held]
         done = tls.write(plain) if plain else 0
         self._taken += done
-        self._total += done
+        self.total += done
+        if self._taken > _COMMIT:
+            self._commit()
         if not tls.pending:
             return
         new = tls.take()
@@ -161,15 +166,17 @@ class Wire:
         self._cipher_at = 0
         self._cipher_made += len(new)
         if done:
-            self._marks.append((self._cipher_made, self._total))
+            self._marks.append((self._cipher_made, self.total))
 
     def sent(self, n: int, now: int) -> None:
         """The kernel took the first `n` bytes of output()."""
-        self._sent_at = now
+        self.sent_at = now
         if self.tls is None:
             self._taken += n
-            self._total += n
+            self.total += n
             self._kernel += n
+            if self._taken > _COMMIT:
+                self._commit()
             return
         self._cipher_at += n
         self._cipher_sent += n
@@ -180,20 +187,24 @@ class Wire:
         while marks and marks[0][0] <= self._cipher_sent:
             self._kernel = marks.popleft()[1]
 
+    def _commit(self) -> None:
+        """Much has left the engine: make room there for more, before its next step."""
+        taken, self._taken = self._taken, 0
+        self.engine.commit(taken, self.sent_at)
+
     @property
     def settling(self) -> bool:
         """Settled deliveries wait to hear that the kernel has them: tick() once more has gone out."""
         engine = self.engine
-        if engine.presettled and self._kernel == self._total and not self.output():
+        if engine.presettled and self._kernel == self.total and not self.output():
             engine.presettled = False
             return True
         return engine.presettled
 
     def beat(self, now: int) -> None:
         """Make a heartbeat if one is owed. Takes nothing in and judges nothing."""
-        taken, self._taken = self._taken, 0
-        if taken:
-            self.engine.commit(taken, self._sent_at)
+        if self._taken:
+            self._commit()
         self.engine.commit(0, now)
 
     def close(self) -> None:

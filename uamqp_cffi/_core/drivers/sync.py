@@ -31,18 +31,20 @@ class Poller:
         self.polling = False
         """Somebody is inside wait()."""
         self._sock: socket.socket | None = None
+        self._fd = -1
         self._write = False
         self._pair: tuple[socket.socket, socket.socket] | None = None
         self._awake = False
         self._poll: Any = _POLL() if _POLL is not None else selectors.DefaultSelector()
 
     def watch(self, sock: socket.socket | None) -> None:
-        """Wait for this socket from now on."""
+        """Wait for this socket from now on. The one watched until now may be closed already."""
         if self._sock is not None:
-            self._poll.unregister(self._sock)
+            self._poll.unregister(self._fd if _POLL is not None else self._sock)
         self._sock = sock
         self._write = False
         if sock is not None:
+            self._fd = sock.fileno()
             self._poll.register(sock, select.POLLIN if _POLL is not None else selectors.EVENT_READ)
 
     def wait(self, timeout: float, write: bool = False) -> int:
@@ -51,7 +53,7 @@ class Poller:
         if write != self._write and self._sock is not None:
             self._write = write
             if _POLL is not None:
-                self._poll.modify(self._sock, select.POLLIN | select.POLLOUT if write else select.POLLIN)
+                self._poll.modify(self._fd, select.POLLIN | select.POLLOUT if write else select.POLLIN)
             else:
                 self._poll.modify(self._sock, selectors.EVENT_READ | (selectors.EVENT_WRITE if write else 0))
         if timeout > 0.001 and self._pair is None:

@@ -1,0 +1,243 @@
+"""Who we say we are (SASL) and how the peer is reached (host, port, TLS)."""
+
+from __future__ import annotations
+
+import functools
+import ssl
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from .._core.drivers.sync import Address, is_loopback
+from ..constants import DEFAULT_AMQP_PORT, DEFAULT_AMQPS_PORT, TransportType
+
+
+class Mechanism(NamedTuple):
+    """A SASL mechanism and its initial response, None when it has none. Its text never shows the response."""
+
+    name: str
+    response: bytes | None = None
+
+    def __repr__(self) -> str:
+        return f"Mechanism({self.name!r}, response={'...' if self.response else self.response!r})"
+
+
+@functools.cache
+def _certifi_context() -> ssl.SSLContext:
+    """The context for those who gave no CA file; made once, as reading the bundle takes milliseconds."""
+    import certifi  # only for TLS
+
+    return ssl.create_default_context(cafile=certifi.where())
+
+
+def _as_bytes(value: str | bytes, encoding: str) -> bytes:
+    return value.encode(encoding) if isinstance(value, str) else value
+
+
+class AMQPAuth:
+    """Base of the ways to authenticate. One object serves one connection.
+
+    hostname: of the peer, str or bytes; also the name that its certificate must have.
+    port: 5671 with TLS, 5672 without, unless given.
+    verify: path of a PEM file with the certificates to trust instead of certifi's; FileNotFoundError if there is none.
+    http_proxy, transport_type: proxies and WebSockets are not available in this version; opening raises ValueError.
+    use_tls: False asks for plain TCP, True for TLS whatever the URL says; None leaves it to the client and the URL.
+    ssl_context: used as it is, instead of one that trusts `verify` or certifi and checks the host name.
+    """
+
+    _mechanism_name = "MSSBCBS"
+
+    def __init__(
+        self,
+        hostname: str | bytes,
+        port: int | None = None,
+        verify: str | None = None,
+        http_proxy: dict[str, Any] | None = None,
+        transport_type: TransportType = TransportType.Amqp,
+        encoding: str = "UTF-8",
+        *,
+        use_tls: bool | None = None,
+        ssl_context: ssl.SSLContext | None = None,
+    ) -> None:
+        self._encoding = encoding
+        self.hostname = _as_bytes(hostname, encoding)
+        self.cert_file = verify
+        if verify is not None and not Path(verify).exists():
+            raise FileNotFoundError(f"no file with trusted certificates at {verify!r}")
+        self.use_tls = use_tls
+        self.ssl_context = ssl_context
+        self.sasl: Mechanism | None = self._mechanism()
+        self.sasl_client: Mechanism | None = None
+        self.consumed = False
+        self._plain_on_loopback = False
+        """The URL said amqp:// and nothing else was asked for: plain TCP when every address of the host is loopback."""
+        self.set_io(hostname, port, http_proxy, transport_type)
+
+    def _mechanism(self) -> Mechanism | None:
+        return Mechanism(self._mechanism_name)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.hostname.decode(self._encoding, 'replace')!r}, port={self._port!r})"
+
+    # where to
+
+    def set_io(
+        self,
+        hostname: str | bytes,
+        port: int | None,
+        http_proxy: dict[str, Any] | None,
+        transport_type: TransportType,
+    ) -> None:
+        """Choose the transport: WebSocket when asked for or behind a proxy, else TCP."""
+        if http_proxy is not None or transport_type is TransportType.AmqpOverWebsocket:
+            self.set_wsio(hostname, port, http_proxy)
+        else:
+            self.set_tlsio(hostname, port)
+
+    def set_tlsio(self, hostname: str | bytes, port: int | None) -> None:
+        """Connect to this host by TCP."""
+        self._set(hostname, port, None, TransportType.Amqp)
+
+    def set_wsio(self, hostname: str | bytes, port: int | None, http_proxy: dict[str, Any] | None) -> None:
+        """Connect to this host by WebSocket, through a proxy if one is given."""
+        self._set(hostname, port, dict(http_proxy) if http_proxy else None, TransportType.AmqpOverWebsocket)
+
+    def _set(
+        self, hostname: str | bytes, port: int | None, http_proxy: dict[str, Any] | None, transport_type: TransportType
+    ) -> None:
+        self._connect_to = _as_bytes(hostname, self._encoding).decode(self._encoding)
+        self._port = port
+        self._http_proxy = http_proxy
+        self._transport_type = transport_type
+        self.sasl_client = self.sasl
+
+    def _check_available(self) -> None:
+        """Raises ValueError when the transport asked for cannot be made."""
+        if self._http_proxy is not None:
+            raise ValueError("http_proxy is not available yet in this version")
+        if self._transport_type is not TransportType.Amqp:
+            raise ValueError("TransportType.AmqpOverWebsocket is not available yet in this version")
+
+    def _endpoint(self, use_tls: bool | None, addresses: list[Address]) -> tuple[bool, int]:
+        """Whether to use TLS, and the port, now that the host's addresses are known. Our own `use_tls` comes first, then
+        the one given, then the URL; the URL's amqp:// counts only if no address leaves this host."""
+        wanted = self.use_tls if self.use_tls is not None else use_tls
+        if wanted is None:
+            wanted = not (self._plain_on_loopback and bool(addresses) and all(map(is_loopback, addresses)))
+        return wanted, self._port or (DEFAULT_AMQPS_PORT if wanted else DEFAULT_AMQP_PORT)
+
+    def _context(self, given: ssl.SSLContext | None) -> ssl.SSLContext:
+        """The TLS context: our own, the one given, else one that verifies chain and host name."""
+        if self.ssl_context is not None:
+            return self.ssl_context
+        if given is not None:
+            return given
+        if self.cert_file is None:
+            return _certifi_context()
+        return ssl.create_default_context(cafile=self.cert_file)
+
+    def close(self) -> None:
+        """Done with; what it had to hide is forgotten with the object."""
+
+
+class SASLAnonymous(AMQPAuth):
+    """No credentials (SASL ANONYMOUS). Arguments as for `AMQPAuth`."""
+
+    _mechanism_name = "ANONYMOUS"
+
+
+class SASLPlain(AMQPAuth):
+    """User name and password (SASL PLAIN, RFC 4616), over TLS unless `use_tls=False` says otherwise. Further arguments as
+    for `AMQPAuth`."""
+
+    _mechanism_name = "PLAIN"
+
+    def __init__(
+        self,
+        hostname: str | bytes,
+        username: str | bytes,
+        password: str | bytes,
+        port: int | None = None,
+        verify: str | None = None,
+        http_proxy: dict[str, Any] | None = None,
+        transport_type: TransportType = TransportType.Amqp,
+        encoding: str = "UTF-8",
+        *,
+        use_tls: bool | None = None,
+        ssl_context: ssl.SSLContext | None = None,
+    ) -> None:
+        self.username = _as_bytes(username, encoding)
+        self.password = _as_bytes(password, encoding)
+        super().__init__(
+            hostname,
+            port=port,
+            verify=verify,
+            http_proxy=http_proxy,
+            transport_type=transport_type,
+            encoding=encoding,
+            use_tls=use_tls,
+            ssl_context=ssl_context,
+        )
+
+    def _mechanism(self) -> Mechanism:
+        if b"\0" in self.username or b"\0" in self.password:
+            raise ValueError("SASL PLAIN has no room for NUL in user name or password")
+        return Mechanism("PLAIN", b"\0" + self.username + b"\0" + self.password)
+
+
+class SASLExternal(AMQPAuth):
+    """A client certificate (SASL EXTERNAL): the peer takes our name from TLS.
+
+    cert_file, key_file: PEM files of our certificate (with its chain) and private key; the key may stand in cert_file.
+    password: of the key. verify: as for `AMQPAuth`. `ssl_context` is used as it is, and then has the certificate in it."""
+
+    _mechanism_name = "EXTERNAL"
+
+    def __init__(
+        self,
+        hostname: str | bytes,
+        port: int | None = None,
+        cert_file: str | None = None,
+        key_file: str | None = None,
+        password: str | bytes | None = None,
+        verify: str | None = None,
+        http_proxy: dict[str, Any] | None = None,
+        transport_type: TransportType = TransportType.Amqp,
+        encoding: str = "UTF-8",
+        *,
+        use_tls: bool | None = None,
+        ssl_context: ssl.SSLContext | None = None,
+    ) -> None:
+        if cert_file is None and ssl_context is None:
+            raise ValueError("SASL EXTERNAL needs cert_file, or an ssl_context with a certificate")
+        for path in (cert_file, key_file):
+            if path is not None and not Path(path).exists():
+                raise FileNotFoundError(f"no certificate or key file at {path!r}")
+        self._own = (cert_file, key_file, password)
+        super().__init__(
+            hostname,
+            port=port,
+            verify=verify,
+            http_proxy=http_proxy,
+            transport_type=transport_type,
+            encoding=encoding,
+            use_tls=use_tls,
+            ssl_context=ssl_context,
+        )
+
+    def _mechanism(self) -> Mechanism:
+        return Mechanism("EXTERNAL", b"")
+
+    def _context(self, given: ssl.SSLContext | None) -> ssl.SSLContext:
+        certificate, key, password = self._own
+        if certificate is None:
+            return super()._context(given)
+        if self.ssl_context is not None or given is not None:
+            context = super()._context(given)
+        elif self.cert_file is None:
+            import certifi  # a context of our own: the shared one must not get this certificate
+
+            context = ssl.create_default_context(cafile=certifi.where())
+        else:
+            context = ssl.create_default_context(cafile=self.cert_file)
+        context.load_cert_chain(certificate, key, password)
+        return context

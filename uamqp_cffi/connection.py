@@ -1,0 +1,1030 @@
+"""The connection: socket, wire and engine of one peer, and who may touch them when.
+
+Sessions, links and clients call the engine's verbs under `_io` and then `_flush()`; what the peer says comes back as records
+in the inboxes they registered. One thread at a time leads: it waits for the socket, takes in, hands out records. The
+others wait on events of their own, and the lead is handed over when its holder is done. `_io` covers the two critical
+sections (receive and send) and nothing else: not `poll`, not user code.
+
+A critical section marks itself in `_inside`. Whoever finds the mark knows that an interrupt (Ctrl-C) tore a section apart,
+and fails the connection instead of going on with half of it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import ssl
+import threading
+import time
+import uuid
+import weakref
+from threading import get_ident
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from . import errors
+from ._core import engine as _engine
+from ._core import heartbeat, plan, records, values
+from ._core.drivers.sync import READ, WRITE, Address, Dialer, Poller
+from ._core.filters.tls import Tls, TransportError
+from ._core.plan import Inbox, Plan
+from ._core.wire import Wire, clock
+from .c_uamqp import ConnectionState
+from .constants import ErrorCodes
+
+if TYPE_CHECKING:
+    import socket
+
+    from .authentication.common import AMQPAuth
+
+_T = TypeVar("_T")
+_logger = logging.getLogger("uamqp.connection")
+_trace_logger = logging.getLogger("uamqp.c_uamqp")
+
+PACE = (0.0, 0.0, 0.001, 0.002, 0.005, 0.010, 0.020, 0.050)
+"""Seconds that consecutive idle steps wait on the socket; the last one goes on."""
+CLOSE_TIMEOUT = 5.0
+CONNECT_TIMEOUT = 30.0
+MAX_FRAME_SIZE = 1 << 20  # UAM_MAX_FRAME: the most we announce
+QUICK = 50e-6
+"""Seconds for which a blocking call may look again for a reply instead of sleeping."""
+_LONG = 3600.0
+_ENDED = ConnectionState.END.value
+
+_LINK_RECORDS = frozenset(
+    {records.Settled, records.Credit, records.Delivery, records.LinkState, records.Attach, records.Detach}
+)
+_SESSION_RECORDS = frozenset({records.SessionState, records.Begin, records.End})
+
+_everybody: weakref.WeakSet[Connection] = weakref.WeakSet()
+
+
+def _as_bytes(value: str | bytes, encoding: str) -> bytes:
+    return value.encode(encoding) if isinstance(value, str) else value
+
+
+class Connection:
+    """An AMQP connection. Making one does no I/O; the first step connects.
+
+    hostname: what OPEN names as host, str or bytes. sasl: an auth object, which also says where to connect to.
+    container_id: a random one if not given. max_frame_size (bytes; at most 1 MiB is announced), channel_max,
+    idle_timeout (ms) and properties (dict) go out in OPEN. remote_idle_timeout_empty_frame_send_ratio: share of the
+    peer's idle time-out after which an empty frame goes out, 0 < r <= 1. debug: a line per frame to the logger
+    `uamqp.c_uamqp` at INFO. use_tls, ssl_context: for auth objects that do not say. connect_timeout: seconds from the first
+    step until the link is attached (until the peer's OPEN if nobody attaches); None or 0: no limit.
+    """
+
+    def __init__(
+        self,
+        hostname: str | bytes,
+        sasl: AMQPAuth,
+        container_id: str | bytes | bool = False,
+        max_frame_size: int | None = None,
+        channel_max: int | None = None,
+        idle_timeout: int | None = None,
+        properties: dict[Any, Any] | None = None,
+        remote_idle_timeout_empty_frame_send_ratio: float | None = None,
+        error_policy: errors.ErrorPolicy | None = None,
+        debug: bool = False,
+        encoding: str = "UTF-8",
+        *,
+        use_tls: bool | None = None,
+        ssl_context: ssl.SSLContext | None = None,
+        connect_timeout: float | None = CONNECT_TIMEOUT,
+    ) -> None:
+        ratio = remote_idle_timeout_empty_frame_send_ratio
+        if ratio is not None and not 0 < ratio <= 1:
+            raise ValueError(f"remote_idle_timeout_empty_frame_send_ratio must be above 0 and at most 1, not {ratio!r}")
+        self._encoding = encoding
+        chosen = str(uuid.uuid4()) if not container_id or container_id is True else container_id
+        self.container_id = _as_bytes(chosen, encoding)
+        self.error_policy = error_policy or errors.ErrorPolicy()
+        self._debug = debug
+        self._ratio = ratio
+        self._use_tls = use_tls
+        self._ssl_context = ssl_context
+        self._connect_timeout = connect_timeout
+        self._settings: dict[str, Any] = {}
+        self.max_frame_size = max_frame_size
+        self.channel_max = channel_max
+        self.idle_timeout = idle_timeout
+        self.properties = properties
+        self._cbs: Any = None
+        self._sessions: list[Any] = []
+        self._advisory = threading.Lock()
+        self._io = threading.Lock()
+        self._turns = threading.Lock()
+        self._reset(hostname, sasl)
+        _everybody.add(self)
+
+    def _reset(self, hostname: str | bytes, auth: AMQPAuth) -> None:
+        """A connection that nothing was done with yet."""
+        if auth.consumed:
+            raise ValueError("this auth object serves another connection already; make one for each")
+        auth.consumed = True
+        self.hostname = _as_bytes(hostname, self._encoding)
+        self.auth = auth
+        self._engine = _engine.Engine()
+        if self._ratio is not None:
+            self._engine.set(_engine.OPT_HEARTBEAT, max(1, round(self._ratio * 1000)))
+        if self._debug:
+            self._engine.set(_engine.OPT_TRACE, 1)
+        self._started = False
+        self._closed = False
+        self._done = False  # the transport is gone, whoever closed it
+        self._opened = False
+        self._remote: dict[str, Any] = {}
+        self._failure: Exception | None = None
+        self._why: Exception | None = None  # what the end that is coming will be called
+        self._ending = False
+        self._conn_state: int = ConnectionState.UNKNOWN.value
+        # transport
+        self._poller = Poller()
+        self._dialer: Dialer | None = None
+        self._sock: socket.socket | None = None
+        self._wire: Wire | None = None
+        self._tls: bool | None = None
+        self._blocked = False  # the kernel would not take all output
+        self._broken: OSError | None = None  # sending failed; there may be something left to read
+        self._connect_deadline: float | None = None
+        self._attach_expected = False
+        # inboxes
+        self._links: dict[int, Inbox] = {}
+        self._link_sessions: dict[int, int] = {}
+        self._session_inboxes: dict[int, Inbox] = {}
+        self._room_wanted: list[Inbox] = []
+        # threads
+        self._inside = 0
+        self._leader = 0
+        self._leading: Inbox | None = None
+        self._followers: list[threading.Event] = []
+        # pace
+        self._idle = 0
+        self._closing: Inbox | None = None
+        self._close_later = False
+        self._quick = 0
+        self._flushed_at = 0.0
+        self._log: list[str] = []
+
+    # ---- uamqp's members ------------------------------------------------------------------------------------------
+
+    @property
+    def max_frame_size(self) -> int:
+        """Bytes, as given; 4294967295 when not. At most 1 MiB is announced. Settable before the first step."""
+        return self._settings["max_frame_size"] or 0xFFFFFFFF
+
+    @max_frame_size.setter
+    def max_frame_size(self, value: int | None) -> None:
+        self._settings["max_frame_size"] = value if value is None else int(value)
+
+    @property
+    def channel_max(self) -> int:
+        """The largest channel number; 65535 when not given."""
+        value = self._settings["channel_max"]
+        return 0xFFFF if value is None else value
+
+    @channel_max.setter
+    def channel_max(self, value: int | None) -> None:
+        self._settings["channel_max"] = value if value is None else int(value)
+
+    @property
+    def idle_timeout(self) -> int | None:
+        """Milliseconds of the peer's silence after which the connection is closed; None: never."""
+        return self._settings["idle_timeout"]
+
+    @idle_timeout.setter
+    def idle_timeout(self, value: int | None) -> None:
+        self._settings["idle_timeout"] = value if value is None else int(value)
+
+    @property
+    def properties(self) -> Any:
+        """The connection properties as a native map, None when there are none."""
+        given = self._settings["properties"]
+        if given is None:
+            return None
+        from . import utils
+
+        return utils.data_factory(given, self._encoding)
+
+    @properties.setter
+    def properties(self, value: dict[Any, Any] | None) -> None:
+        if value is not None and not isinstance(value, dict):
+            raise TypeError(f"connection properties must be a dict, not {type(value).__name__}")
+        self._settings["properties"] = value
+
+    @property
+    def remote_max_frame_size(self) -> int:
+        """Bytes the peer takes in one frame; 512 until its OPEN."""
+        return (self._remote.get("max_frame_size") or 0xFFFFFFFF) if self._opened else 512
+
+    @property
+    def _state(self) -> ConnectionState:
+        return ConnectionState(self._conn_state)
+
+    def work(self) -> None:
+        """One step: raises the error of the connection if it has one, else moves what can be moved. Does nothing once closed.
+        Waits only when there was nothing to do for a while (at most 50 ms)."""
+        if self._closed:
+            return
+        self._raise_failure()
+        try:
+            self.lock()
+        except TimeoutError:
+            _logger.debug("%r: somebody else holds the connection's lock", self.container_id)
+            return
+        try:
+            self._paced_step(False)
+        finally:
+            self.release()
+
+    def sleep(self, seconds: float) -> None:
+        """Hold the lock for that long."""
+        self.lock()
+        try:
+            time.sleep(seconds)
+        finally:
+            self.release()
+
+    def lock(self, timeout: float = 3.0) -> None:
+        """Take the advisory lock, which `work()` takes too; raises TimeoutError after `timeout` seconds (-1: never)."""
+        if not self._advisory.acquire(timeout=timeout):
+            raise TimeoutError(f"the connection's lock was not free within {timeout} s")
+
+    def release(self) -> None:
+        """Give the advisory lock back; nothing happens when nobody holds it."""
+        try:
+            self._advisory.release()
+        except RuntimeError:
+            return  # it was not held, as uamqp allows
+
+    def destroy(self) -> None:
+        """Close the connection and wait for the peer's answer, 5 s at most. Repeatable; wakes all who wait on it."""
+        self._close(CLOSE_TIMEOUT)
+
+    def redirect(self, redirect_error: Any, auth: AMQPAuth) -> None:
+        """Connect to the host of a LinkRedirect instead, with `auth`. Nothing happens when we are there already."""
+        if redirect_error.hostname is None:
+            raise ValueError("the redirect names no host")
+        if self.hostname == redirect_error.hostname:
+            return
+        self.lock()
+        try:
+            self._close(CLOSE_TIMEOUT)
+            self._reset(redirect_error.hostname, auth)
+        finally:
+            self.release()
+
+    def __enter__(self) -> Connection:
+        return self
+
+    def __exit__(self, *args: Any) -> None:
+        self.destroy()
+
+    # ---- for sessions, links and clients ---------------------------------------------------------------------------
+
+    def _route_session(self, session: int, inbox: Inbox | None) -> None:
+        """Records of this session go to `inbox` from now on; None: nowhere. Under `_io`, together with the verb."""
+        if inbox is None:
+            self._session_inboxes.pop(session, None)
+        else:
+            self._session_inboxes[session] = inbox
+
+    def _route_link(self, link: int, inbox: Inbox | None) -> None:
+        """Records of this link go to `inbox` from now on; None: nowhere. Under `_io`, together with the verb."""
+        if inbox is None:
+            self._links.pop(link, None)
+            self._link_sessions.pop(link, None)
+        else:
+            self._links[link] = inbox
+
+    def _expect_attach(self) -> None:
+        """`connect_timeout` covers an attach too: `_attached()` will be called."""
+        self._attach_expected = True
+
+    def _attached(self) -> None:
+        """What `connect_timeout` was to cover has happened."""
+        self._connect_deadline = None
+
+    def _raise_failure(self) -> None:
+        if self._failure is not None:
+            raise self._failure.with_traceback(None)
+
+    def _start(self) -> None:
+        """Begin to connect; blocks on nothing. Raises ValueError for a transport that is not available."""
+        self.auth._check_available()
+        performative = self._encode_open()
+        with self._io:
+            if self._started or self._closed:
+                return
+            if self.auth.sasl is not None:
+                self._engine.sasl_client(self.auth.sasl.name, self.auth.sasl.response)
+            self._engine.open(performative)
+            if self._connect_timeout:
+                self._connect_deadline = time.monotonic() + self._connect_timeout
+            self._conn_state = ConnectionState.START.value
+            self._dialer = Dialer(self.auth._connect_to, self._choose, self._connect_deadline, self._poller.wake)
+            self._started = True
+
+    def _encode_open(self) -> bytes:
+        given = self._settings
+        size = given["max_frame_size"]
+        fields = {
+            "container_id": values.enc_str(self.container_id),
+            "hostname": values.enc_str(self.hostname),
+            "max_frame_size": values.enc_uint(MAX_FRAME_SIZE if size is None else min(size, MAX_FRAME_SIZE)),
+            "channel_max": values.enc_ushort(self.channel_max),
+        }
+        if given["idle_timeout"] is not None:
+            fields["idle_time_out"] = values.enc_uint(given["idle_timeout"])
+        if given["properties"] is not None:
+            fields["properties"] = values.symbol_map(given["properties"], self._encoding)
+        return values.composite("open", **fields)
+
+    def _choose(self, addresses: list[Address]) -> int:
+        self._tls, port = self.auth._endpoint(self._use_tls, addresses)
+        return port
+
+    def _step(self, wait: float = 0.0) -> bool:
+        """One step of whoever leads; waits up to `wait` seconds for something to do. True when anything moved. When another
+        thread leads, waits for it. Never raises the failure of the connection: look at `_failure`."""
+        if self._done or self._closed:
+            return False
+        if not self._started:
+            self._start()
+        me = get_ident()
+        try:
+            if self._take_lead(me):
+                return self._turn(wait)
+        finally:
+            if self._leader == me:
+                self._drop_lead(me)
+        if wait > 0:
+            self._follow(Inbox(), wait)
+        return False
+
+    def _paced_step(self, moved_work: bool = False) -> bool:
+        """A step that waits the longer the more idle ones went before it; never if `moved_work`: the caller just sent,
+        received, or was handed a message."""
+        if moved_work:
+            self._idle = 0
+        moved = self._step(PACE[min(self._idle, len(PACE) - 1)])
+        self._idle = 0 if moved or moved_work else self._idle + 1
+        return moved
+
+    def _run(self, work: Plan[_T]) -> _T:
+        """Drive a plan to its end and give its value."""
+        return plan.run(work, self._wait)
+
+    def _wait(self, inbox: Inbox, deadline: float | None = None) -> bool:
+        """Wait until `inbox` has records or was poked: True; or until `deadline` (`time.monotonic`): False. Raises the
+        failure of the connection when there is nothing in the inbox, and AMQPConnectionError when it was closed."""
+        if inbox.ready():
+            return True
+        if not self._started and not self._closed:
+            self._start()
+        me = get_ident()
+        while True:
+            try:
+                if self._take_lead(me):
+                    self._leading = inbox
+                    inbox.wait_with(self._poller.wake)
+                    return self._lead(inbox, deadline)
+            finally:
+                if self._leader == me:
+                    self._leading = None
+                    inbox.wait_with(None)
+                    self._drop_lead(me)
+            left = _LONG if deadline is None else deadline - time.monotonic()
+            self._follow(inbox, max(0.0, left))
+            if inbox.ready():
+                return True
+            self._check_alive()
+            if left <= 0:
+                return False
+
+    def _lead(self, inbox: Inbox, deadline: float | None) -> bool:
+        while not inbox.ready():
+            self._check_alive()
+            left = _LONG
+            if deadline is not None and (left := deadline - time.monotonic()) <= 0:
+                return False
+            self._turn(left)
+        return True
+
+    def _check_alive(self) -> None:
+        if self._failure is not None:
+            self._raise_failure()
+        if self._closed and self._leading is not self._closing:
+            raise self._closed_error()
+
+    def _closed_error(self) -> errors.AMQPConnectionError:
+        error = errors.AMQPConnectionError("the connection was closed")
+        error.retryable = False
+        return error
+
+    def _reentered(self) -> bool:
+        """Whether a signal handler of this thread runs inside one of its sections."""
+        return self._inside == get_ident() and self._io.locked()
+
+    # ---- lead and follow ------------------------------------------------------------------------------------------
+
+    def _take_lead(self, me: int) -> bool:
+        with self._turns:
+            if self._leader == 0 or self._leader == me:
+                self._leader = me
+                return True
+            return False
+
+    def _drop_lead(self, me: int) -> None:
+        with self._turns:
+            if self._poller.polling:  # a signal handler ran a step inside a wait of this very thread
+                return
+            self._leader = 0
+            if self._followers:
+                self._followers[0].set()
+
+    def _follow(self, inbox: Inbox, left: float) -> None:
+        """Wait, at most `left` seconds, until something came for `inbox` or the lead is free."""
+        event = threading.Event()
+        with self._turns:
+            if self._leader == 0:
+                return
+            self._followers.append(event)
+        try:
+            inbox.wait_with(event.set)
+            if not (inbox.poked or inbox.records or self._done):
+                event.wait(left)
+        finally:
+            inbox.wait_with(None)
+            with self._turns:
+                self._followers.remove(event)
+                if event.is_set() and self._leader == 0 and self._followers:
+                    self._followers[0].set()  # we were offered the lead but may not want it
+
+    def _wake_all(self) -> None:
+        """Have everybody who waits look around."""
+        self._poller.wake()
+        for inbox in {*list(self._links.values()), *list(self._session_inboxes.values())}:
+            inbox.poke()
+        with self._turns:
+            for event in self._followers:
+                event.set()
+
+    # ---- sending --------------------------------------------------------------------------------------------------
+
+    def _flush(self) -> bool:
+        """Hand the engine's output to the kernel, from any thread, after engine calls that made some. True when nothing is
+        left over; what is goes out from the steps to come."""
+        if self._sock is None:
+            return False
+        if self._inside and self._reentered():
+            raise RuntimeError("this connection's own section was interrupted by the signal handler that uses it")
+        with self._io:
+            if self._inside:
+                self._torn()
+            if self._sock is None:
+                return False
+            self._inside = get_ident()
+            try:
+                clean = self._send(clock())
+                wire = self._wire
+                if wire is not None and self._engine.presettled and wire.settling:
+                    self._route(wire.tick(wire.last_step))  # an older time: nothing is judged here
+            except Exception as error:
+                self._lose(self._explain(error))
+                clean = False
+            self._inside = 0
+        self._flushed_at = time.perf_counter()
+        if not clean and self._leader != get_ident():
+            self._poller.wake()  # the leader must wait for room, too
+        return clean
+
+    def _when_drained(self, inbox: Inbox) -> None:
+        """Poke `inbox` once all output is with the kernel: for a sender that found the engine's output full."""
+        with self._io:
+            self._room_wanted.append(inbox)
+
+    def _send(self, now: int) -> bool:
+        """The send section. True when the kernel has everything. Only inside the critical section."""
+        wire, sock = self._wire, self._sock
+        assert wire is not None and sock is not None
+        try:
+            while out := wire.output():
+                n = sock.send(out)
+                wire.sent(n, now)
+                if n < len(out):
+                    self._blocked = True
+                    return False
+        except (BlockingIOError, InterruptedError):
+            self._blocked = True
+            return False
+        except OSError as error:
+            self._broken = error  # the peer may have said why: read on until there is no more
+            return False
+        self._blocked = False
+        if self._room_wanted:
+            wanted, self._room_wanted = self._room_wanted, []
+            for inbox in wanted:
+                self._tell(inbox)
+        return True
+
+    # ---- the leader's turn ----------------------------------------------------------------------------------------
+
+    def _turn(self, wait: float) -> bool:
+        """Wait for the socket, then receive, hand out, send. Only by the leader."""
+        sock, wire = self._sock, self._wire
+        if sock is None or wire is None:
+            return False if self._done else self._dial(wait)
+        start = clock()
+        due = wire.engine.deadline
+        if due - start < wait * 1000:
+            wait = max(0, due - start) / 1000
+        limit = self._connect_deadline
+        if limit is not None:
+            wait = min(wait, limit - time.monotonic())
+            if wait <= 0 and time.monotonic() >= limit:
+                with self._io:
+                    self._time_out()
+                return True
+        poller = self._poller if not self._poller.polling else self._other_poller(sock)
+        if wait > 0 and self._quick and self._flushed_at:
+            bits = self._look(poller) or poller.wait(wait, self._blocked)
+        else:
+            bits = poller.wait(wait, self._blocked)
+        if self._inside and self._reentered():
+            raise RuntimeError("this connection's own section was interrupted by the signal handler that uses it")
+        moved = False
+        with self._io:
+            if self._inside:
+                self._torn()
+            if self._sock is not sock:
+                return True
+            now = clock()
+            if not bits and now < wire.engine.deadline and not self._broken and not self._stale_output(wire):
+                return False
+            self._inside = get_ident()
+            try:
+                moved = self._sections(sock, wire, bits, now)
+            except Exception as error:
+                self._lose(self._explain(error))
+                moved = True
+            self._inside = 0
+        if bits & READ and self._flushed_at:
+            self._learn()
+        if self._log:
+            self._write_log()
+        if self._close_later:
+            self._close_later = False
+            self._close(CLOSE_TIMEOUT)
+        return moved
+
+    def _stale_output(self, wire: Wire) -> bool:
+        """Output that nobody flushed, and that need not wait for the kernel."""
+        return not self._blocked and len(wire.output()) > 0
+
+    def _sections(self, sock: socket.socket, wire: Wire, bits: int, now: int) -> bool:
+        """Receive, hand out records, send; the critical section itself."""
+        n = -1
+        if bits & READ or self._broken or now >= wire.engine.deadline:  # silence is judged only by a dry socket
+            try:
+                n = sock.recv_into(wire.window())
+            except (BlockingIOError, InterruptedError):
+                n = -1
+            except OSError as error:
+                self._lose(self._gone(error))
+                return True
+        if n > 0:
+            self._route(wire.received(n, now))
+        elif n < 0:
+            if self._broken is not None:
+                self._lose(self._gone(self._broken))
+                return True
+            self._route(wire.tick(now, dry=True))
+        moved = n > 0
+        if not self._blocked or bits & WRITE:
+            before = wire.total
+            self._send(now)
+            moved = moved or wire.total != before
+        if self._engine.presettled and wire.settling:
+            self._route(wire.tick(wire.last_step))
+        if self._debug and (text := self._engine.trace()):
+            self._log.append(text)
+        if self._ending:
+            self._lose(self._why or self._ended_error())
+        elif n == 0 or wire.ended_by_peer:
+            try:
+                wire.ended()
+            except TransportError as error:
+                self._lose(self._gone(error))
+            else:
+                self._lose(self._gone(None))
+        return moved or n == 0
+
+    def _look(self, poller: Poller) -> int:
+        """Replies have lately been quick: look a little longer before going to sleep."""
+        end = self._flushed_at + QUICK
+        while True:
+            bits = poller.wait(0.0, self._blocked)
+            if bits:
+                return bits
+            if time.perf_counter() >= end:
+                self._quick -= 1
+                return 0
+
+    def _learn(self) -> None:
+        """Whether the reply to the last flush was quick."""
+        took = time.perf_counter() - self._flushed_at
+        self._flushed_at = 0.0
+        if took < 2 * QUICK:
+            self._quick = 16
+
+    def _other_poller(self, sock: socket.socket) -> Poller:
+        poller = Poller()
+        poller.watch(sock)
+        return poller
+
+    def _write_log(self) -> None:
+        """The frame trace, outside of every lock: log handlers are user code."""
+        lines, self._log = self._log, []
+        for text in lines:
+            for line in text.splitlines():
+                _trace_logger.info("%s", line)
+
+    # ---- connecting -----------------------------------------------------------------------------------------------
+
+    def _dial(self, wait: float) -> bool:
+        dialer = self._dialer
+        assert dialer is not None
+        limit = self._connect_deadline
+        try:
+            sock = dialer.step()
+            if sock is None:
+                now = time.monotonic()
+                for end in (limit, dialer.give_up):
+                    if end is not None:
+                        wait = min(wait, max(0.0, end - now))
+                self._poller.watch(dialer.sock)
+                try:
+                    self._poller.wait(wait, write=dialer.sock is not None)
+                finally:
+                    self._poller.watch(None)
+                if limit is not None and time.monotonic() >= limit:
+                    with self._io:
+                        self._time_out()
+                    return True
+                sock = dialer.step()
+            if sock is None:
+                return False
+            self._connected(sock, dialer)
+        except (OSError, ValueError) as error:
+            failure = errors.AMQPConnectionError(str(error))
+            failure.__cause__ = error
+            with self._io:
+                self._lose(failure)
+        return True
+
+    def _connected(self, sock: socket.socket, dialer: Dialer) -> None:
+        with self._io:
+            if self._closed:
+                sock.close()
+                return
+            self._inside = get_ident()
+            try:
+                filters: list[Tls] = []
+                if self._tls:
+                    filters.append(Tls(self.auth._context(self._ssl_context), dialer.host))
+                self._wire = Wire(self._engine, filters)
+                self._sock = sock
+                self._poller.watch(sock)
+                self._send(clock())
+            except Exception as error:
+                if self._sock is None:
+                    sock.close()
+                self._lose(self._explain(error))
+            self._inside = 0
+
+    def _time_out(self) -> None:
+        dialer = self._dialer
+        if self._wire is None:
+            doing = dialer.doing if dialer is not None else "starting"
+        elif self._wire.tls is not None and not self._wire.tls.ready:
+            doing = "in the TLS handshake"
+        elif not self._opened:
+            doing = f"waiting for the peer to open the connection (state {self._state.name})"
+        else:
+            doing = "waiting for the peer to attach the link"
+        self._lose(errors.ConnectTimeout(f"connect_timeout of {self._connect_timeout} s passed while {doing}"))
+
+    # ---- records --------------------------------------------------------------------------------------------------
+
+    def _route(self, batch: list[records.Record]) -> None:
+        """Put each record where it belongs. Only inside the critical section."""
+        links, sessions = self._links, self._session_inboxes
+        told: Inbox | None = None
+        for record in batch:
+            kind = type(record)
+            if kind in _LINK_RECORDS:
+                inbox = links.get(record[0])  # type: ignore[misc]
+                if inbox is None:
+                    inbox = self._unclaimed(record)
+            elif kind in _SESSION_RECORDS:
+                inbox = sessions.get(record[0])  # type: ignore[misc]
+                if inbox is None:
+                    self._unclaimed_session(record)
+            else:
+                inbox = self._own(record)
+            if inbox is None:
+                continue
+            inbox.records.append(record)
+            if inbox is not told:
+                if told is not None:
+                    self._tell(told)
+                told = inbox
+        if told is not None:
+            self._tell(told)
+
+    def _tell(self, inbox: Inbox) -> None:
+        """Something is in that inbox now; the leader sees its own without being woken."""
+        if inbox is self._leading:
+            inbox.poked = True
+        else:
+            inbox.poke()
+
+    def _unclaimed(self, record: Any) -> Inbox | None:
+        """A link that nobody registered: its session's inbox, if that is known."""
+        if isinstance(record, records.Attach):
+            self._link_sessions[record.link] = record.session
+            if not record.reply:
+                self._engine.detach(record.link, True, _not_allowed("this client attaches its links itself"))
+        elif isinstance(record, records.Detach):
+            return self._session_inboxes.get(self._link_sessions.pop(record.link, 0))
+        return self._session_inboxes.get(self._link_sessions.get(record.link, 0))
+
+    def _unclaimed_session(self, record: Any) -> None:
+        if isinstance(record, records.Begin) and not record.reply:
+            self._engine.end(record.session, _not_allowed("this client begins its sessions itself"))
+
+    def _own(self, record: Any) -> Inbox | None:
+        """A record of the connection."""
+        if isinstance(record, records.ConnState):
+            self._conn_state = record.new
+            if record.new == _ENDED:
+                self._ending = True
+        elif isinstance(record, records.Open):
+            self._on_open(record.fields)
+        elif isinstance(record, records.Close):
+            self._ending = True
+            if self._why is None:
+                error = record.error or records.Error(ErrorCodes.UnknownError.value, None, None)
+                self._why = errors.process_connection_error(self.error_policy, *error)
+        elif isinstance(record, records.PeerError):
+            if record.scope == _engine.SCOPE_LINK:
+                return self._links.get(record.id)
+            if record.scope == _engine.SCOPE_SESSION:
+                return self._session_inboxes.get(record.id)
+            self._on_peer_error(record.error)
+        elif isinstance(record, records.SaslOutcome):
+            if record.code:
+                self._refused(errors.SASLRefused(self._mechanism(), record.code))
+        elif isinstance(record, records.SaslMechanisms):
+            if not record.offered:
+                self._refused(errors.SASLRefused(self._mechanism(), None, record.names))
+        elif isinstance(record, records.SaslChallenge):
+            self._engine.sasl_response(b"")
+        return None
+
+    def _mechanism(self) -> str:
+        return self.auth.sasl.name if self.auth.sasl is not None else "none"
+
+    def _refused(self, error: Exception) -> None:
+        self._why = self._why or error
+        self._ending = True
+
+    def _on_open(self, fields: dict[str, Any]) -> None:
+        self._remote = fields
+        self._opened = True
+        if not self._attach_expected:
+            self._connect_deadline = None
+        silence = self._engine.conn().remote_idle_timeout
+        if silence:
+            self._beat_every = silence * (self._ratio or 0.5) / 1000
+            heartbeat.heart.watch(self, time.monotonic() + self._beat_every)
+
+    def _on_peer_error(self, error: records.Error | None) -> None:
+        self._ending = True
+        if self._why is not None:
+            return
+        error = error or records.Error(ErrorCodes.InternalServerError.value, None, None)
+        self._why = errors.process_connection_error(self.error_policy, *error)
+        if error.condition == ErrorCodes.InternalServerError.value:
+            self._why.action = None  # the peer's silence: no policy was asked
+
+    # ---- heartbeats -----------------------------------------------------------------------------------------------
+
+    _beat_every = 0.0
+
+    def _beat(self, now: float) -> float | None:
+        """For the heartbeat thread: send an empty frame if one is owed. Neither reads nor hands out anything."""
+        if self._done or self._closed:
+            return None
+        with self._io:
+            wire = self._wire
+            if wire is None or self._done or self._inside:
+                return None
+            self._inside = get_ident()
+            ms = int(now * 1000)
+            every = int(self._beat_every * 1000)
+            try:
+                if ms - wire.sent_at >= every:
+                    wire.beat(ms)
+                    if not self._blocked:
+                        self._send(ms)
+            except Exception as error:
+                self._lose(self._explain(error))
+            self._inside = 0
+            return max(wire.sent_at + every, ms + 100) / 1000
+
+    # ---- the end --------------------------------------------------------------------------------------------------
+
+    def _ended_error(self) -> Exception:
+        if self._closed:
+            return self._closed_error()
+        return errors.ConnectionClose(ErrorCodes.UnknownError, "the connection ended without a word from the peer")
+
+    def _gone(self, cause: BaseException | None) -> Exception:
+        """The error for a transport that is gone."""
+        if self._why is not None:
+            return self._why
+        if self._closed:
+            return self._closed_error()
+        how = str(cause) if cause is not None else "the peer closed the TCP connection"
+        cls = errors.MessageHandlerError if self._opened else errors.AMQPConnectionError
+        when = "" if self._opened else f" before it was open (state {self._state.name})"
+        error = cls(how if isinstance(cause, TransportError) and not self._opened else f"the connection was lost{when}: {how}")
+        error.scope = "connection"
+        error.__cause__ = cause
+        return error
+
+    def _explain(self, error: Exception) -> Exception:
+        """What a section raised, as what we raise."""
+        if isinstance(error, (TransportError, OSError)):
+            return self._gone(error)
+        failure = errors.AMQPConnectionError(f"the connection failed inside: {error!r}")
+        failure.__cause__ = error
+        return failure
+
+    def _torn(self) -> None:
+        """The mark of a section was found: it was torn apart. What left in it is unknown, so all that is open is called
+        unknown. Under `_io`."""
+        self._inside = 0
+        if self._done:
+            return
+        error = errors.AMQPConnectionError("the connection was interrupted (Ctrl-C?) in the middle of sending or receiving")
+        self._lose(error)
+
+    def _lose(self, error: Exception) -> None:
+        """The end, once: last records, failure, everybody woken. Under `_io`."""
+        if self._done:
+            return
+        self._done = True
+        wire, sock = self._wire, self._sock
+        last: list[records.Record] = []
+        try:
+            if wire is not None:
+                last = wire.lost(clock())
+            elif self._started:
+                self._engine.lost()
+                last = self._engine.step(clock())
+        except (_engine.EngineError, MemoryError) as broken:
+            error.__context__ = broken
+        self._ending = True
+        if wire is None:
+            self._conn_state = ConnectionState.ERROR.value
+        self._route(last)
+        if self._debug and (text := self._engine.trace()):
+            self._log.append(text)
+        self._sock = None
+        if self._dialer is not None:
+            self._dialer.close()
+        if sock is not None:
+            self._hang_up(sock, wire)
+        if self._failure is None and not self._closed:
+            self._failure = error
+            _logger.info("connection %r ended: %s", self.container_id, error)
+        self._wake_all()
+        if self._closing is not None:
+            self._closing.poke()
+
+    def _hang_up(self, sock: socket.socket, wire: Wire | None) -> None:
+        """Say TLS's goodbye if there is room for it, and close."""
+        try:
+            if wire is not None and not self._broken:
+                wire.close()
+                if out := wire.output():
+                    sock.send(out)
+            sock.shutdown(1)  # SHUT_WR: a close with unread bytes would take back what was sent
+            while sock.recv(65536):
+                pass
+        except (OSError, TransportError, _engine.EngineError) as error:
+            _logger.debug("connection %r: goodbye not said: %s", self.container_id, error)
+        finally:
+            sock.close()
+
+    def _close(self, timeout: float, error: bytes = b"") -> None:
+        """CLOSE, the peer's answer or `timeout` seconds, and everything given back."""
+        if self._reentered():
+            self._close_later = True  # a signal handler inside a section: its own turn does it
+            return
+        with self._turns:
+            if self._closed:
+                return
+            self._closed = True
+        deadline = time.monotonic() + timeout
+        inbox = self._closing = Inbox()
+        if self._opened and not self._done:
+            try:
+                with self._io:
+                    if not self._done:
+                        self._engine.close(error)
+                self._flush()
+            except _engine.EngineError as refused:
+                _logger.debug("connection %r: no CLOSE: %s", self.container_id, refused)
+            self._wake_all()
+            while not self._done and self._wait_closed(inbox, deadline):
+                continue
+        with self._io:
+            if self._inside:
+                self._torn()
+            self._lose(self._closed_error())
+            self._done = True
+            self._engine.free()
+        self._wake_all()
+        self._release_poller()
+        self.auth.close()
+        self._write_log()
+        if self._conn_state != ConnectionState.UNKNOWN.value:
+            self._conn_state = _ENDED
+
+    def _wait_closed(self, inbox: Inbox, deadline: float) -> bool:
+        """One step towards the peer's CLOSE; False when time is up."""
+        left = deadline - time.monotonic()
+        if left <= 0:
+            return False
+        me = get_ident()
+        try:
+            if self._take_lead(me):
+                self._leading = inbox
+                inbox.wait_with(self._poller.wake)
+                self._turn(left)
+                return True
+        finally:
+            if self._leader == me:
+                self._leading = None
+                inbox.wait_with(None)
+                self._drop_lead(me)
+        self._follow(inbox, left)
+        return True
+
+    def _release_poller(self) -> None:
+        """Close the wake-up pair, unless another thread still sits in its poll: then it goes with the connection."""
+        me = get_ident()
+        if not self._take_lead(me):
+            self._follow(Inbox(), 1.0)
+            if not self._take_lead(me):
+                return
+        if not self._poller.polling:
+            self._poller.close()
+        self._drop_lead(me)
+
+    def _orphan(self) -> None:
+        """In a forked child: the connection is the parent's. Nothing is sent, and what another thread may have been
+        inside of is not touched."""
+        self._io, self._turns, self._advisory = threading.Lock(), threading.Lock(), threading.Lock()
+        self._leader = self._inside = 0
+        self._followers = []
+        if self._closed or self._done:
+            return
+        self._done = True
+        self._failure = errors.AMQPConnectionError("this connection belongs to the parent process; make one after fork")
+        self._failure.retryable = False
+        self._engine.abandon()
+        sock, self._sock = self._sock, None
+        self._wire = None
+        if sock is not None:
+            sock.close()  # only our copy of the descriptor: the parent's stays connected
+        if self._dialer is not None:
+            self._dialer.close()
+
+
+def _after_fork() -> None:
+    for connection in list(_everybody):
+        connection._orphan()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+def _not_allowed(text: str) -> bytes:
+    return values.described_composite(
+        "error", condition=values.enc_symbol(ErrorCodes.NotAllowed.value), description=values.enc_str(text)
+    )

@@ -385,6 +385,7 @@ class MessageRejected(MessageResponse):
             description.encode(encoding) if isinstance(description, str) else description
         ) or b""
         self.error_info = utils.data_factory(info, encoding=encoding) if info else None
+        self.info = info or None
         super().__init__()
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -408,6 +409,7 @@ class MessageModified(MessageResponse):
         self.failed = failed
         self.undeliverable = undeliverable
         self.annotations = utils.data_factory(annotations, encoding=encoding) if annotations else None
+        self.info = annotations or None
         super().__init__()
 
     def __reduce__(self) -> tuple[Any, ...]:

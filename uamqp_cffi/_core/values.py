@@ -17,7 +17,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime, timedelta, timezone
-from functools import lru_cache
 from struct import Struct
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -191,7 +190,7 @@ def enc_symbol(value: str | bytes) -> bytes:
 def _compound(code8: int, code32: int, body: bytes, count: int) -> bytes:
     size = len(body) + 1
     if size < 256 and count < 256:
-        return bytes((code8, size, count)) + body
+        return b"%c%c%c%b" % (code8, size, count, body)
     return _pack_sized32(code32, size + 3, count) + body
 
 
@@ -354,10 +353,27 @@ def map_of(mapping: dict[Any, Any], key_encoder: _Encoder, encoding: str, depth:
     return enc_map(entries.items())
 
 
-# Property and annotation names come from a small set, so their encodings are kept; the bound is for programs that make
-# names up.
-_cached_str_key = lru_cache(maxsize=1024)(enc_str)
-_cached_symbol = lru_cache(maxsize=1024)(enc_symbol)
+class _Cache(dict[Any, bytes]):
+    """Encodings of names, made when first asked for. Property and annotation names come from a small set; the bound is
+    for programs that make names up, and the length limit keeps what it holds small."""
+
+    __slots__ = ("_encoder",)
+
+    def __init__(self, encoder: Callable[[Any], bytes]) -> None:
+        super().__init__()
+        self._encoder = encoder
+
+    def __missing__(self, name: Any) -> bytes:
+        encoded = self._encoder(name)
+        if len(encoded) <= 256:
+            if len(self) >= 1024:
+                self.clear()
+            self[name] = encoded
+        return encoded
+
+
+string_names = _Cache(enc_str)
+symbol_names = _Cache(enc_symbol)
 
 
 def string_map(mapping: dict[Any, Any], encoding: str = "UTF-8") -> bytes:
@@ -367,15 +383,20 @@ def string_map(mapping: dict[Any, Any], encoding: str = "UTF-8") -> bytes:
         return map_of(mapping, _encode, encoding, 1)
     parts: list[bytes] = []
     add = parts.append
+    names = string_names
     for key, value in mapping.items():
         if type(key) is not str:
             return map_of(mapping, _encode, encoding, 1)
-        add(_cached_str_key(key))
+        add(names[key])
         kind = type(value)
         if kind is str:
-            raw = utf8(value)
+            try:
+                raw = value.encode()
+            except UnicodeEncodeError:
+                raw = utf8(value)
             n = len(raw)
-            add((_STR8[n] if n < 256 else _pack_u32(0xB1, n)) + raw)
+            add(_STR8[n] if n < 256 else _pack_u32(0xB1, n))
+            add(raw)
         elif kind is bool:
             add(TRUE if value else FALSE)
         elif kind is float:
@@ -387,15 +408,15 @@ def string_map(mapping: dict[Any, Any], encoding: str = "UTF-8") -> bytes:
                 add(_encode(value, encoding, 1))
             except _BAD_VALUE as error:
                 raise _explained(error, f"at key {key!r}") from error
-    return _compound(0xC1, 0xD1, b"".join(parts), len(parts))
+    return _compound(0xC1, 0xD1, b"".join(parts), 2 * len(mapping))
 
 
 def _symbol_key(key: Any, encoding: str, depth: int) -> bytes:
     kind = type(key)
     if kind is str:
-        return _cached_symbol(key) if encoding == "UTF-8" else enc_symbol(key.encode(encoding))
+        return symbol_names[key] if encoding == "UTF-8" else enc_symbol(key.encode(encoding))
     if kind is bytes:
-        return _cached_symbol(key)
+        return symbol_names[key]
     if kind is int:
         return enc_ulong(key)
     return _encode(key, encoding, depth)

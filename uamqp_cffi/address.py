@@ -1,0 +1,381 @@
+"""Addresses and what stands around them on an attach: source and target (§3.5.3, §3.5.4).
+
+An address is a URL such as `amqps://user:password@host:5671/queue`, of which scheme, host and path go out on the wire,
+or a bare node name such as `/queues/orders`, which goes out as it is. `str()` and `repr()` show no password.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+from urllib.parse import ParseResult, ParseResultBytes, urlsplit
+
+from . import c_uamqp, constants, utils
+from ._core import values
+
+_A = TypeVar("_A", bound="Address")
+
+
+def _parse(text: str) -> ParseResult:
+    """A URL in parts; a text without "://" is a node name, all of it path. Raises ValueError."""
+    if "://" not in text:
+        return ParseResult("", "", text, "", "", "")
+    try:
+        parts = urlsplit(text)
+    except ValueError:
+        raise ValueError("its host is malformed") from None  # urllib's own text may hold the password
+    if not parts.scheme:
+        raise ValueError("it has no scheme in front of '://'")
+    if not parts.hostname:
+        raise ValueError("it has no host")
+    try:
+        _ = parts.port
+    except ValueError:
+        raise ValueError("its port is no number from 0 to 65535; percent-encode '/' in a password") from None
+    return ParseResult(parts.scheme, parts.netloc, parts.path, "", parts.query, parts.fragment)
+
+
+def _masked(text: str, parsed: ParseResult) -> str:
+    if parsed.password is None:
+        return text
+    user_info, _, host = parsed.netloc.rpartition("@")
+    masked = text.replace(f"{user_info}@{host}", f"{user_info.partition(':')[0]}:***@{host}", 1)
+    return masked if masked != text else _unsafe_masked(text)
+
+
+class Address:
+    """An address without a terminus: the base of `Source` and `Target`.
+
+    `address` is str or bytes (in `encoding`). Raises ValueError when it is no address, and says why. `parsed_address` is
+    the URL in parts, as bytes, as `urllib.parse.urlparse` gives them.
+    """
+
+    def __init__(self, address: str | bytes, encoding: str = "UTF-8") -> None:
+        self._read(address, encoding, needs_path=True)
+
+    def _read(self, address: str | bytes, encoding: str, needs_path: bool) -> None:
+        kind = type(self).__name__
+        if not address or not isinstance(address, (str, bytes)):
+            given = "nothing" if not address else type(address).__name__
+            raise ValueError(f"a {kind} address is a str or bytes that is not empty: {given} was given")
+        self._encoding = encoding
+        text = address.decode(encoding) if isinstance(address, bytes) else address
+        try:
+            parsed = _parse(text)
+        except ValueError as error:
+            raise ValueError(f"this is no {kind} address ({error}): {_unsafe_masked(text)!r}") from error
+        self._text = _masked(text, parsed)
+        self._node: str | None = None
+        self._parsed = parsed
+        self.parsed_address: ParseResultBytes = parsed.encode("utf-8")
+        if needs_path and not parsed.path:
+            raise ValueError(f"a {kind} address needs a path, the node's name, and {self._text!r} has none")
+
+    @classmethod
+    def _endpoint(cls: type[_A], url: str | bytes, node: str | bytes | None = None, encoding: str = "UTF-8") -> _A:
+        """Where to connect to by `url`, which needs no path when `node` is given: that goes out as it is."""
+        made = cls.__new__(cls)
+        made._read(url, encoding, needs_path=node is None)
+        made._node = node.decode(encoding) if isinstance(node, bytes) else node
+        made._reset()
+        return made
+
+    def _reset(self) -> None:
+        """Sets every field of the terminus, where there is one, to unset."""
+
+    @classmethod
+    def from_c_obj(cls: type[_A], c_value: Any, encoding: str = "UTF-8") -> _A:
+        """A peer's terminus: a decoded source or target (`Described`, list), its encoding, or a native value."""
+        made = cls.__new__(cls)
+        made._encoding = encoding
+        made._reset()
+        if isinstance(c_value, c_uamqp.AMQPValue):
+            c_value = c_value.encoded()
+        if isinstance(c_value, (bytes, bytearray)):
+            c_value = values.decode_exact(bytes(c_value))
+        if isinstance(c_value, values.Described):
+            c_value = c_value.value
+        fields = list(c_value) if isinstance(c_value, (list, tuple)) else []
+        address = fields[0] if fields else None
+        text = address.decode(encoding, "replace") if isinstance(address, bytes) else str(address or "")
+        try:
+            parsed = _parse(text)
+        except ValueError:
+            parsed = ParseResult("", "", text, "", "", "")  # a peer may name its nodes as it likes
+        made._text = _masked(text, parsed)
+        made._node = text
+        made._parsed = parsed
+        made.parsed_address = parsed.encode("utf-8", "replace")
+        made._load(fields)
+        return made
+
+    def _load(self, fields: list[Any]) -> None:
+        """Takes over the fields of a peer's terminus."""
+
+    def __str__(self) -> str:
+        return self._text
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._text!r})"
+
+    @property
+    def hostname(self) -> str | None:
+        """The host, lower case; None for a bare node name."""
+        return self._parsed.hostname
+
+    @property
+    def port(self) -> int | None:
+        """The port, when the URL has one."""
+        return self._parsed.port
+
+    @property
+    def scheme(self) -> str:
+        """The scheme; empty for a bare node name."""
+        return self._parsed.scheme
+
+    @property
+    def username(self) -> str | None:
+        """The user name as it stands in the URL, percent-encoding and all."""
+        return self._parsed.username
+
+    @property
+    def password(self) -> str | None:
+        """The password as it stands in the URL, percent-encoding and all."""
+        return self._parsed.password
+
+    @property
+    def address(self) -> str:
+        """What goes out on the wire: scheme://host/path, or the bare node name."""
+        if self._node is not None:
+            return self._node
+        parsed = self._parsed
+        if not parsed.scheme:
+            return parsed.path
+        host = parsed.hostname or ""
+        return f"{parsed.scheme}://{f'[{host}]' if ':' in host else host}{parsed.path}"
+
+    @property
+    def _is_url(self) -> bool:
+        """Whether the address goes out as a whole URL, which some brokers refuse."""
+        return "://" in self.address
+
+    @property
+    def _c_address(self) -> c_uamqp.StringValue:
+        return c_uamqp.string_value(self.address.encode())
+
+    @property
+    def _address(self) -> c_uamqp.AMQPValue:
+        """The terminus as a native value."""
+        return c_uamqp.decode_value(self._encode())
+
+    def _encode(self) -> bytes:
+        """The terminus on the wire."""
+        raise self._no_terminus()
+
+    def _no_terminus(self) -> AttributeError:
+        return AttributeError(f"{type(self).__name__} has no terminus: use Source or Target")
+
+    @property
+    def durable(self) -> int | None:
+        """terminus-durability: 0 none, 1 configuration, 2 unsettled-state."""
+        raise self._no_terminus()
+
+    @durable.setter
+    def durable(self, value: int) -> None:
+        raise self._no_terminus()
+
+    @property
+    def expiry_policy(self) -> bytes:
+        """When the terminus expires: b"link-detach", b"session-end", b"connection-close", b"never"."""
+        raise self._no_terminus()
+
+    @expiry_policy.setter
+    def expiry_policy(self, value: bytes) -> None:
+        raise self._no_terminus()
+
+    @property
+    def timeout(self) -> int | None:
+        """Seconds that the terminus outlives what `expiry_policy` names."""
+        raise self._no_terminus()
+
+    @timeout.setter
+    def timeout(self, value: int) -> None:
+        raise self._no_terminus()
+
+    @property
+    def dynamic(self) -> bool | None:
+        """Whether the peer shall make a node and say its address."""
+        raise self._no_terminus()
+
+    @dynamic.setter
+    def dynamic(self, value: bool) -> None:
+        raise self._no_terminus()
+
+    @property
+    def distribution_mode(self) -> str | None:
+        """Of a source: "move" or "copy"."""
+        raise AttributeError(f"{type(self).__name__} has no distribution mode: only a Source has")
+
+    @distribution_mode.setter
+    def distribution_mode(self, value: str | bytes) -> None:
+        raise AttributeError(f"{type(self).__name__} has no distribution mode: only a Source has")
+
+
+def _unsafe_masked(text: str) -> str:
+    """A URL that could not be parsed, without anything that may be a password."""
+    scheme, slashes, rest = text.partition("://")
+    _, at, host = rest.rpartition("@")
+    return f"{scheme}{slashes}***@{host}" if at else text
+
+
+def _integer(name: str, value: int) -> int:
+    if not isinstance(value, int):
+        raise TypeError(f"{name} must be an integer, not {type(value).__name__}")
+    values.enc_uint(value)
+    return int(value)
+
+
+class _Terminus(Address):
+    """What source and target have in common."""
+
+    _kind = ""
+
+    def __init__(self, address: str | bytes, encoding: str = "UTF-8") -> None:
+        super().__init__(address, encoding)
+        self._reset()
+
+    def _reset(self) -> None:
+        self._durable: int | None = None
+        self._expiry_policy: bytes | None = None
+        self._timeout: int | None = None
+        self._dynamic: bool | None = None
+
+    def _load(self, fields: list[Any]) -> None:
+        durable, policy, self._timeout, dynamic = (fields[1:5] + [None] * 4)[:4]
+        self._durable = durable
+        self._expiry_policy = policy.encode() if isinstance(policy, str) else policy
+        self._dynamic = dynamic
+
+    @property
+    def durable(self) -> int | None:
+        return self._durable
+
+    @durable.setter
+    def durable(self, value: int) -> None:
+        self._durable = _integer("durable", value)
+
+    @property
+    def expiry_policy(self) -> bytes:
+        return self._expiry_policy or b"session-end"
+
+    @expiry_policy.setter
+    def expiry_policy(self, value: bytes) -> None:
+        if not isinstance(value, bytes):
+            raise TypeError(f"expiry_policy must be bytes, not {type(value).__name__}")
+        self._expiry_policy = value
+
+    @property
+    def timeout(self) -> int | None:
+        return self._timeout
+
+    @timeout.setter
+    def timeout(self, value: int) -> None:
+        self._timeout = _integer("timeout", value)
+
+    @property
+    def dynamic(self) -> bool | None:
+        return self._dynamic
+
+    @dynamic.setter
+    def dynamic(self, value: bool) -> None:
+        self._dynamic = bool(value)
+
+    def _fields(self) -> dict[str, bytes | None]:
+        return {
+            # §3.5.3: who asks for a dynamic node must not name one
+            "address": None if self._dynamic else values.enc_str(self.address),
+            "durable": None if self._durable is None else values.enc_uint(self._durable),
+            "expiry_policy": None if self._expiry_policy is None else values.enc_symbol(self._expiry_policy),
+            "timeout": None if self._timeout is None else values.enc_uint(self._timeout),
+            "dynamic": None if self._dynamic is None else values.enc_bool(self._dynamic),
+        }
+
+    def _encode(self) -> bytes:
+        return values.described_composite(self._kind, **self._fields())
+
+
+class Source(_Terminus):
+    """Where messages come from: the address of a receiver, with its filter.
+
+    >>> source = Source("amqps://me:secret@example.com/queue")
+    >>> source.address, str(source)
+    ('amqps://example.com/queue', 'amqps://me:***@example.com/queue')
+    """
+
+    _kind = "source"
+
+    def __init__(self, address: str | bytes, encoding: str = "UTF-8") -> None:
+        super().__init__(address, encoding)
+
+    def _reset(self) -> None:
+        super()._reset()
+        self.filter_key = constants.STRING_FILTER
+        self._distribution_mode: bytes | None = None
+        self._filter: c_uamqp.DictValue | None = None
+
+    def _load(self, fields: list[Any]) -> None:
+        super()._load(fields)
+        mode, filters = (fields[6:8] + [None] * 2)[:2]
+        self._distribution_mode = mode.encode() if isinstance(mode, str) else mode
+        if isinstance(filters, dict):
+            native = utils.data_factory(filters)
+            self._filter = native if isinstance(native, c_uamqp.DictValue) else None
+
+    @property
+    def distribution_mode(self) -> str | None:
+        return None if self._distribution_mode is None else self._distribution_mode.decode(self._encoding)
+
+    @distribution_mode.setter
+    def distribution_mode(self, value: str | bytes) -> None:
+        if isinstance(value, str):
+            value = value.encode(self._encoding)
+        if not isinstance(value, bytes):
+            raise TypeError(f"distribution_mode must be str or bytes, not {type(value).__name__}")
+        self._distribution_mode = value
+
+    def get_filter(self, name: bytes = constants.STRING_FILTER) -> Any:
+        """The value of the filter `name`, None when there is none."""
+        if self._filter is None:
+            return None
+        try:
+            return self._filter[c_uamqp.symbol_value(name)].value
+        except KeyError:
+            return None
+
+    def set_filter(
+        self, value: Any, name: bytes = constants.STRING_FILTER, descriptor: bytes | None = constants.STRING_FILTER
+    ) -> None:
+        """Makes `name` the only filter: `value`, described by the symbol `descriptor` (None: undescribed). A `value` of None
+        is null and undescribed. Raises TypeError when a name is not bytes or the value has no AMQP type."""
+        native = utils.data_factory(value, encoding=self._encoding)
+        if value is not None and descriptor is not None:
+            native = c_uamqp.described_value(c_uamqp.symbol_value(descriptor), native)
+        filters = c_uamqp.dict_value()
+        filters[c_uamqp.symbol_value(name)] = native
+        self._filter = filters
+
+    def _fields(self) -> dict[str, bytes | None]:
+        fields = super()._fields()
+        if self._distribution_mode is not None:
+            fields["distribution_mode"] = values.enc_symbol(self._distribution_mode)
+        if self._filter is not None:
+            fields["filter"] = self._filter.encoded()
+        return fields
+
+
+class Target(_Terminus):
+    """Where messages go: the address of a sender."""
+
+    _kind = "target"
+
+    def __init__(self, address: str | bytes, encoding: str = "UTF-8") -> None:
+        super().__init__(address, encoding)

@@ -1,0 +1,1197 @@
+"""Messages: what a client sends and receives.
+
+A `Message` that is one bytes body and nothing else is the common case and made to cost next to nothing: its bytes are
+in `_raw`, and no other object exists for it. Whatever else it is given, or asked for, makes it an ordinary message:
+`_raw` is None and the sections stand in slots of their own. A received message holds its payload; each section is
+decoded when first looked at, and a section nobody looked at, or changed, goes out again as it came in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from . import c_uamqp, constants, errors, utils
+from ._core import sections, values
+from ._core.sections import Sections, data_section
+from ._core.values import NULL, Native
+from .constants import Delivery, MessageBodyType, MessageState
+
+if TYPE_CHECKING:
+    Settler = Callable[[errors.MessageResponse], Any]
+
+_WAITING = MessageState.WaitingToBeSent
+_SENT = MessageState.WaitingForSendAck
+_COMPLETE = MessageState.SendComplete
+_FAILED = MessageState.SendFailed
+_UNSETTLED = MessageState.ReceivedUnsettled
+_SETTLED = MessageState.ReceivedSettled
+
+# A section that was received and not looked at. It is not a private object() so that it survives pickling.
+_UNREAD: Any = ...
+
+
+def _text(data: Any) -> str:
+    return data.decode("utf-8", "backslashreplace") if isinstance(data, bytes) else str(data)
+
+
+# ---- bodies ---------------------------------------------------------------------------------------------------------
+
+
+class MessageBody:
+    """The body of a message: its sections, encoded. `c_message` is the received message that it belongs to, if any."""
+
+    __slots__ = ("_encoding", "_parts")
+    _type = c_uamqp.MessageBodyType.NoneType
+    _code = 0
+
+    def __init__(self, c_message: Sections | None, encoding: str = "UTF-8") -> None:
+        self._encoding = encoding
+        self._parts: list[bytes] = [] if c_message is None else self._read(c_message)
+
+    def _read(self, received: Sections) -> list[bytes]:
+        return received.raw_all(self._code)
+
+    @property
+    def type(self) -> c_uamqp.MessageBodyType:
+        return self._type
+
+    @property
+    def data(self) -> Any:
+        raise NotImplementedError(f"{type(self).__name__} does not say what it holds")
+
+    def _encode(self) -> bytes:
+        if not self._parts:
+            raise ValueError("the message body has no section")
+        prefix = sections.PREFIX[self._code]
+        return b"".join([part for raw in self._parts for part in (prefix, raw)])
+
+    def _at(self, index: int) -> bytes:
+        if not 0 <= index < len(self._parts):
+            raise IndexError(f"index {index} of {len(self._parts)} sections")
+        return self._parts[index]
+
+
+class DataBody(MessageBody):
+    """Data sections: `data` gives their bytes, one by one."""
+
+    __slots__ = ()
+    _type = c_uamqp.MessageBodyType.DataType
+    _code = sections.DATA
+
+    def _read(self, received: Sections) -> list[bytes]:
+        return [values.decode(raw) for raw in received.raw_all(self._code)]
+
+    def append(self, data: str | bytes) -> None:
+        """Adds a section; as in uamqp, what is neither str nor bytes is ignored."""
+        if isinstance(data, str):
+            self._parts.append(data.encode())
+        elif isinstance(data, bytes):
+            self._parts.append(bytes(data))
+
+    @property
+    def data(self) -> Iterator[bytes]:
+        yield from self._parts
+
+    def _encode(self) -> bytes:
+        if not self._parts:
+            raise ValueError("the message body has no section")
+        return b"".join([data_section(part) for part in self._parts])
+
+    def __len__(self) -> int:
+        return len(self._parts)
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __getitem__(self, index: int) -> bytes:
+        return self._at(index)
+
+    def __bytes__(self) -> bytes:
+        return b"".join(self._parts)
+
+    def __str__(self) -> str:
+        return "".join(map(_text, self._parts))
+
+
+class SequenceBody(MessageBody):
+    """AMQP sequences: `data` gives their lists, one by one."""
+
+    __slots__ = ()
+    _type = c_uamqp.MessageBodyType.SequenceType
+    _code = sections.AMQP_SEQUENCE
+
+    def append(self, data: list[Any]) -> None:
+        """Adds a section. Raises TypeError for what is no list, or holds what has no AMQP type."""
+        if not isinstance(data, list):
+            raise TypeError(f"an amqp-sequence section is a list, not {type(data).__name__}")
+        self._parts.append(_encoded_body(data, self._encoding))
+
+    @property
+    def data(self) -> Iterator[list[Any]]:
+        for part in self._parts:
+            yield values.decode(part)
+
+    def __len__(self) -> int:
+        return len(self._parts)
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __getitem__(self, index: int) -> list[Any]:
+        return values.decode(self._at(index))  # type: ignore[no-any-return]
+
+    def __bytes__(self) -> bytes:
+        items = [item for part in self.data for item in part]
+        return b"".join([item if isinstance(item, bytes) else str(item).encode() for item in items])
+
+    def __str__(self) -> str:
+        return "".join([_text(item) for part in self.data for item in part])
+
+
+class ValueBody(MessageBody):
+    """One AMQP value: `data` is that value as Python has it."""
+
+    __slots__ = ()
+    _type = c_uamqp.MessageBodyType.ValueType
+    _code = sections.AMQP_VALUE
+
+    def set(self, value: Any) -> None:
+        """Raises TypeError for what has no AMQP type."""
+        self._parts = [_encoded_body(value, self._encoding)]
+
+    @property
+    def data(self) -> Any:
+        return values.decode(self._parts[0]) if self._parts else None
+
+    def __bytes__(self) -> bytes:
+        value = self.data
+        return value if isinstance(value, bytes) else str(self).encode()
+
+    def __str__(self) -> str:
+        value = self.data
+        return _text(value) if value else ""
+
+
+def _encoded_body(value: Any, encoding: str) -> bytes:
+    try:
+        return values.encode(value, encoding)
+    except TypeError as error:
+        raise TypeError(f"message body: {error}") from error
+
+
+def _make_body(body: Any, body_type: MessageBodyType | None) -> MessageBody:
+    """The body object for what was given as a body. str are always UTF-8 here, whatever the message's encoding."""
+    if body_type is None:
+        if isinstance(body, (str, bytes)) or _only_text(body):
+            body_type = MessageBodyType.Data
+        else:
+            body_type = MessageBodyType.Value
+    if body_type is MessageBodyType.Data:
+        return _make_data(body)
+    if body_type is MessageBodyType.Sequence:
+        return _make_sequence(body)
+    if body_type is MessageBodyType.Value:
+        value = ValueBody(None)
+        value.set(body)
+        return value
+    raise ValueError(f"body_type must be a MessageBodyType, not {body_type!r}")
+
+
+def _only_text(body: Any) -> bool:
+    return isinstance(body, list) and all(isinstance(item, (str, bytes)) for item in body)
+
+
+def _make_data(body: Any) -> DataBody:
+    made = DataBody(None)
+    if isinstance(body, (str, bytes)):
+        made.append(body)
+    elif _only_text(body):
+        for item in body or [b""]:  # §3.2 wants at least one section: an empty list is one of no bytes
+            made.append(item)
+    else:
+        raise TypeError("for MessageBodyType.Data the body must be str, bytes or a list of these")
+    return made
+
+
+def _make_sequence(body: Any) -> SequenceBody:
+    if not isinstance(body, list):
+        raise TypeError("for MessageBodyType.Sequence the body must be a list or a list of lists")
+    made = SequenceBody(None)
+    for item in body if body and all(isinstance(item, list) for item in body) else [body]:
+        made.append(item)
+    return made
+
+
+# ---- properties (§3.2.4) --------------------------------------------------------------------------------------------
+
+
+def _encode_id(value: Any) -> bytes:
+    kind = type(value)
+    if kind is str:
+        return values.enc_str(value)
+    if kind is int and value >= 0:  # of the integers only ulong may be an id
+        return values.enc_ulong(value)
+    return values.encode(value)
+
+
+def _encode_string(value: str | bytes) -> bytes:
+    if type(value) is bytes and not values.is_utf8(value):
+        raise ValueError("the bytes are not UTF-8, which an AMQP string must be")
+    return values.enc_str(value)
+
+
+def _encode_binary(value: str | bytes) -> bytes:
+    return values.enc_binary(values.utf8(value) if isinstance(value, str) else value)
+
+
+_PROPERTIES: tuple[tuple[str, Callable[[Any], bytes]], ...] = (
+    ("message_id", _encode_id),
+    ("user_id", _encode_binary),
+    ("to", _encode_id),
+    ("subject", _encode_string),
+    ("reply_to", _encode_id),
+    ("correlation_id", _encode_id),
+    ("content_type", values.symbol_names.__getitem__),
+    ("content_encoding", values.symbol_names.__getitem__),
+    ("absolute_expiry_time", values.enc_timestamp),
+    ("creation_time", values.enc_timestamp),
+    ("group_id", _encode_string),
+    ("group_sequence", values.enc_uint),
+    ("reply_to_group_id", _encode_string),
+)
+_PROPERTY_ENCODERS = tuple(encoder for _, encoder in _PROPERTIES)
+_COUNT = len(_PROPERTIES)
+_ABSENT = [NULL] * _COUNT
+
+
+def _any_property(index: int) -> property:
+    """A field that takes whatever has an AMQP type."""
+    name = _PROPERTIES[index][0]
+
+    def put(self: MessageProperties, value: Any) -> None:
+        self._change()[index] = value if value is None else self._any(name, value)
+
+    return property(lambda self: self._get(index), put, doc=f"The {name.replace('_', '-')} field.")
+
+
+def _text_property(index: int) -> property:
+    """A field that takes str or bytes."""
+    name = _PROPERTIES[index][0]
+
+    def put(self: MessageProperties, value: str | bytes | None) -> None:
+        self._change()[index] = value if value is None else self._text(name, value)
+
+    return property(lambda self: self._get(index), put, doc=f"The {name.replace('_', '-')} field.")
+
+
+def _int_property(index: int) -> property:
+    """A field that takes an int."""
+    name = _PROPERTIES[index][0]
+
+    def put(self: MessageProperties, value: int | None) -> None:
+        self._change()[index] = value if value is None else self._int(name, value)
+
+    return property(lambda self: self._get(index), put, doc=f"The {name.replace('_', '-')} field.")
+
+
+class MessageProperties:
+    """The standard properties of a message (§3.2.4), all optional.
+
+    str and bytes are the same to every field, and read back as bytes. Times are milliseconds since the epoch. An int as
+    `message_id` or `correlation_id` is sent as ulong. `properties` wraps received ones (their encoded list). Raises
+    TypeError for a value that a field cannot take.
+    """
+
+    __slots__ = ("__dict__", "__weakref__", "_encoding", "_fields", "_received", "_wire")
+
+    def __init__(
+        self,
+        message_id: Any = None,
+        user_id: str | bytes | None = None,
+        to: Any = None,
+        subject: str | bytes | None = None,
+        reply_to: Any = None,
+        correlation_id: Any = None,
+        content_type: str | bytes | None = None,
+        content_encoding: str | bytes | None = None,
+        absolute_expiry_time: int | None = None,
+        creation_time: int | None = None,
+        group_id: str | bytes | None = None,
+        group_sequence: int | None = None,
+        reply_to_group_id: str | bytes | None = None,
+        properties: bytes | None = None,
+        encoding: str = "UTF-8",
+    ) -> None:
+        self._encoding = encoding
+        self._received: list[Any] | None = None  # what the peer sent, as Python has it; read on first need
+        self._wire: bytes | None = properties  # the encoded list, until a field changes
+        if properties is not None:
+            self._fields: list[Any] | None = None
+            return
+        self._fields = fields = [None] * _COUNT
+        if message_id is not None:
+            fields[0] = self._any("message_id", message_id)
+        if user_id is not None:
+            fields[1] = self._text("user_id", user_id)
+        if to is not None:
+            fields[2] = self._any("to", to)
+        if subject is not None:
+            fields[3] = self._text("subject", subject)
+        if reply_to is not None:
+            fields[4] = self._any("reply_to", reply_to)
+        if correlation_id is not None:
+            fields[5] = self._any("correlation_id", correlation_id)
+        if content_type is not None:
+            fields[6] = self._text("content_type", content_type)
+        if content_encoding is not None:
+            fields[7] = self._text("content_encoding", content_encoding)
+        if absolute_expiry_time is not None:
+            fields[8] = self._int("absolute_expiry_time", absolute_expiry_time)
+        if creation_time is not None:
+            fields[9] = self._int("creation_time", creation_time)
+        if group_id is not None:
+            fields[10] = self._text("group_id", group_id)
+        if group_sequence is not None:
+            fields[11] = self._int("group_sequence", group_sequence)
+        if reply_to_group_id is not None:
+            fields[12] = self._text("reply_to_group_id", reply_to_group_id)
+
+    message_id = _any_property(0)
+    user_id = _text_property(1)
+    to = _any_property(2)
+    subject = _text_property(3)
+    reply_to = _any_property(4)
+    correlation_id = _any_property(5)
+    content_type = _text_property(6)
+    content_encoding = _text_property(7)
+    absolute_expiry_time = _int_property(8)
+    creation_time = _int_property(9)
+    group_id = _text_property(10)
+    group_sequence = _int_property(11)
+    reply_to_group_id = _text_property(12)
+
+    def _any(self, name: str, value: Any) -> Any:
+        """What a field of any type keeps: the value where that is unambiguous and cannot change, else a native one."""
+        kind = type(value)
+        if kind is str:
+            return value if self._encoding == "UTF-8" else value.encode(self._encoding)
+        if kind is bytes or kind is int or kind is UUID:
+            return value
+        try:
+            return utils.data_factory(value, encoding=self._encoding)
+        except TypeError as error:
+            raise TypeError(f"{name}: {error}") from error
+
+    def _text(self, name: str, value: str | bytes) -> str | bytes:
+        if isinstance(value, str):
+            return value if self._encoding == "UTF-8" else value.encode(self._encoding)
+        if isinstance(value, bytes):
+            return value
+        raise TypeError(f"{name} must be bytes or str, not {type(value).__name__}")
+
+    def _int(self, name: str, value: int) -> int:
+        if isinstance(value, int):
+            return value
+        raise TypeError(f"{name} must be an integer, not {type(value).__name__}")
+
+    def _get(self, index: int) -> Any:
+        if self._fields is None:
+            received = self._received
+            if received is None:
+                received = self._received = self._read()
+            return received[index] if index < len(received) else None
+        value = self._fields[index]
+        if type(value) is str:
+            return values.utf8(value)
+        return value.value if isinstance(value, Native) else value  # type: ignore[attr-defined]
+
+    def _read(self) -> list[Any]:
+        received = values.decode(self._wire or b"")
+        if not isinstance(received, list):
+            raise ValueError("the properties section holds no list")
+        return received
+
+    def _change(self) -> list[Any]:
+        """The fields, about to be changed. Received ones keep the AMQP types they came with."""
+        if self._fields is None:
+            wire = self._wire or b""
+            native = c_uamqp.decode_value(wire)._content if self._read() else []
+            fields = [None if type(item) is c_uamqp.AMQPValue else item for item in native]
+            self._fields = (fields + [None] * _COUNT)[:_COUNT]
+        self._wire = None
+        return self._fields
+
+    def _encode(self) -> bytes:
+        """The list (§3.2.4). Nothing in here can change behind our back, so it is made once."""
+        wire = self._wire
+        if wire is not None:
+            return wire
+        parts = _ABSENT.copy()
+        used = 0
+        for index, value in enumerate(self._fields or ()):
+            if value is not None:
+                used = index + 1
+                try:
+                    if type(value) is str:
+                        parts[index] = _PROPERTY_ENCODERS[index](value)
+                    elif isinstance(value, Native):
+                        parts[index] = value.encoded(1)
+                    else:
+                        parts[index] = _PROPERTY_ENCODERS[index](value)
+                except (TypeError, ValueError, OverflowError) as error:
+                    raise values._explained(error, f"properties, {_PROPERTIES[index][0]}") from error
+        self._wire = wire = values.enc_list(parts[:used])
+        return wire
+
+    def get_properties_obj(self) -> c_uamqp.AMQPValue:
+        """The section as a native value."""
+        return c_uamqp.decode_value(sections.PREFIX[sections.PROPERTIES] + self._encode())
+
+    def _as_dict(self) -> dict[str, Any]:
+        return {name: self._get(index) for index, (name, _) in enumerate(_PROPERTIES)}
+
+    def __str__(self) -> str:
+        return str(self._as_dict())
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = dict(self.__dict__)
+        for name in ("_encoding", "_fields", "_received", "_wire"):
+            state[name] = getattr(self, name)
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        for name, value in state.items():
+            setattr(self, name, value)
+
+
+# ---- header (§3.2.1) ------------------------------------------------------------------------------------------------
+
+
+class MessageHeader:
+    """The transport header: `delivery_count`, `time_to_live` (ms), `first_acquirer`, `durable`, `priority`. Attributes
+    left None are sent as null. `header` wraps a received one (its encoded list)."""
+
+    def __init__(self, header: bytes | None = None) -> None:
+        self.delivery_count: int | None = 0
+        self.time_to_live: int | None = None
+        self.first_acquirer: bool | None = None
+        self.durable: bool | None = None
+        self.priority: int | None = None
+        if header is not None:
+            fields = values.decode(header)
+            if not isinstance(fields, list):
+                raise ValueError("the header section holds no list")
+            fields += [None] * (5 - len(fields))
+            self.durable, self.priority, self.time_to_live, self.first_acquirer, count = fields[:5]
+            self.delivery_count = count or 0
+            if self.priority is None:
+                self.priority = 4  # §3.2.1: the default
+
+    @property
+    def ttl(self) -> int | None:
+        return self.time_to_live
+
+    def _encode(self) -> bytes:
+        try:
+            return values.enc_list(
+                (
+                    NULL if self.durable is None else values.enc_bool(self.durable),
+                    NULL if self.priority is None else values.enc_ubyte(self.priority),
+                    NULL if self.time_to_live is None else values.enc_uint(self.time_to_live),
+                    NULL if self.first_acquirer is None else values.enc_bool(self.first_acquirer),
+                    NULL if self.delivery_count is None else values.enc_uint(self.delivery_count),
+                )
+            )
+        except (TypeError, ValueError, OverflowError) as error:
+            raise values._explained(error, "header") from error
+
+    def get_header_obj(self) -> c_uamqp.AMQPValue:
+        """The section as a native value."""
+        return c_uamqp.decode_value(sections.PREFIX[sections.HEADER] + self._encode())
+
+    def _as_dict(self) -> dict[str, Any]:
+        return {
+            "delivery_count": self.delivery_count,
+            "time_to_live": self.time_to_live,
+            "first_acquirer": self.first_acquirer,
+            "durable": self.durable,
+            "priority": self.priority,
+        }
+
+    def __str__(self) -> str:
+        return str(self._as_dict())
+
+
+# ---- messages -------------------------------------------------------------------------------------------------------
+
+
+def _check_mapping(what: str, value: Any) -> None:
+    if value and not isinstance(value, dict):
+        raise TypeError(f"{what} must be a dict, not {type(value).__name__}")
+
+
+class Message:
+    """A message to be sent, or one that was received.
+
+    Args:
+        body: str or bytes (one data section), a list of these (a section each), or anything else with an AMQP type (an
+            amqp-value section). The body is encoded now: later changes to a list or dict given here do not count.
+        properties: `MessageProperties`.
+        application_properties: dict with str keys. Encoded when the message is sent.
+        annotations: dict of message annotations; str and bytes keys are sent as symbols, ints as ulong.
+        header: `MessageHeader`.
+        msg_format: message-format of the transfer (default 0).
+        message, settler, delivery_no: for a received message: its encoding, the function that sends its outcome (None
+            when there is nothing to settle), its delivery-id. All else but `encoding` is ignored then.
+        encoding: how str in properties and annotations become bytes; bodies are always UTF-8.
+        body_type: `constants.MessageBodyType`, to choose the section.
+        footer, delivery_annotations: dicts, keys as in `annotations`.
+
+    Raises TypeError for a body or section of a type that cannot be sent, ValueError for an unknown `body_type`.
+
+    `state` is a `constants.MessageState`; `delivery` a `constants.Delivery` once it is on its way; `retries` counts
+    re-sends; `on_send_complete(result, exception)` is called when a send has ended; `delivery_no` and `delivery_tag` are
+    those of a received message.
+
+    >>> message = Message(b"hello", application_properties={"n": 1})
+    >>> message.encode_message().hex()
+    '005374c10602a1016e5401005375a00568656c6c6f'
+    """
+
+    # What most messages never have more than the default of is a class attribute, so that it costs a message nothing.
+    # `_raw`: the body, when the message is one bytes body and nothing else; the slots after `state` are not set then.
+    # `_held`: the body otherwise: bytes (one data section), a MessageBody, None (no body), or _UNREAD.
+    __slots__ = (
+        "__dict__",
+        "__weakref__",
+        "_annotations",
+        "_application_properties",
+        "_header",
+        "_held",
+        "_properties",
+        "_raw",
+        "state",
+    )
+
+    idle_time: float = 0
+    retries: int = 0
+    on_send_complete: Callable[[Any, Any], Any] | None = None
+    delivery_no: int | None = None
+    delivery_tag: bytes | None = None
+    _encoding: str = "UTF-8"
+    _format: int = 0
+    _footer: Any = None
+    _delivery_annotations: Any = None
+    _settler: Settler | None = None
+    _sections: Sections | None = None
+    _answer: Exception | None = None
+    _fate: tuple[MessageState, Delivery | None] | None = None
+
+    def __init__(
+        self,
+        body: Any = None,
+        properties: MessageProperties | None = None,
+        application_properties: dict[Any, Any] | None = None,
+        annotations: dict[Any, Any] | None = None,
+        header: MessageHeader | None = None,
+        msg_format: int | None = None,
+        message: Any = None,
+        settler: Settler | None = None,
+        delivery_no: int | None = None,
+        encoding: str = "UTF-8",
+        body_type: MessageBodyType | None = None,
+        footer: dict[Any, Any] | None = None,
+        delivery_annotations: dict[Any, Any] | None = None,
+    ) -> None:
+        self.state = _WAITING
+        if (
+            type(body) is bytes
+            and properties is None
+            and application_properties is None
+            and annotations is None
+            and header is None
+            and msg_format is None
+            and message is None
+            and body_type is None
+            and footer is None
+            and delivery_annotations is None
+            and delivery_no is None
+        ):
+            self._raw: bytes | None = body
+            return
+        self._raw = None
+        if encoding != "UTF-8":
+            self._encoding = encoding
+        if delivery_no is not None:
+            self.delivery_no = delivery_no
+        if message is not None:
+            self._receive(message, settler)
+            return
+        self._held: Any
+        if type(body) is bytes and body_type is None:
+            self._held = body
+        else:
+            self._held = _make_body(body, body_type)
+        self._properties: Any = None
+        self._application_properties: Any = application_properties
+        self._annotations: Any = annotations
+        self._header: Any = None
+        if properties is not None:
+            self.properties = properties
+        if application_properties is not None and type(application_properties) is not dict:
+            _check_mapping("application properties", application_properties)
+        if annotations is not None and type(annotations) is not dict:
+            _check_mapping("message annotations", annotations)
+        if header is not None:
+            self.header = header
+        if footer is not None:
+            self.footer = footer
+        if delivery_annotations is not None:
+            self._delivery_annotations = delivery_annotations
+        if msg_format:
+            self._format = msg_format
+
+    # -- received messages --
+
+    def _receive(self, message: Any, settler: Settler | None) -> None:
+        self._sections = message if isinstance(message, Sections) else Sections(bytes(message))
+        self._format = self._sections.message_format
+        self._settler = settler
+        self.state = _SETTLED if settler is None else _UNSETTLED
+        self._held = self._properties = self._application_properties = self._annotations = self._header = _UNREAD
+        self._footer = self._delivery_annotations = _UNREAD
+
+    @classmethod
+    def _received(
+        cls,
+        payload: bytes,
+        settler: Settler | None = None,
+        delivery_no: int | None = None,
+        delivery_tag: bytes | None = None,
+        message_format: int = 0,
+        encoding: str = "UTF-8",
+    ) -> Message:
+        """A message as it came in. `settler(response)` gets an `errors.MessageAccepted` or the like and sends it; an
+        exception from it leaves the message unsettled. None: there is nothing to settle."""
+        made = cls(
+            message=Sections(payload, message_format), settler=settler, delivery_no=delivery_no, encoding=encoding
+        )
+        made.delivery_tag = delivery_tag
+        return made
+
+    @classmethod
+    def decode_from_bytes(cls, data: bytes | bytearray) -> Message:
+        """A message from its encoding, in state ReceivedSettled. Raises ValueError when it is none, TypeError for what is
+        neither bytes nor bytearray."""
+        if not isinstance(data, (bytes, bytearray)):
+            raise TypeError(f"expected bytes, {type(data).__name__} found")
+        found = Sections(bytes(data))
+        found.check()
+        return cls(message=found)
+
+    def _lookup(self, code: int) -> Any:
+        return None if self._sections is None else self._sections.raw(code)
+
+    def _lookup_map(self, code: int) -> Any:
+        return None if self._sections is None else self._sections.mapping(code)
+
+    # -- sections --
+
+    def _expand(self) -> None:
+        """From one bytes body to an ordinary message with it as its body."""
+        self._held, self._raw = self._raw, None
+        self._properties = self._application_properties = self._annotations = self._header = None
+
+    @property
+    def properties(self) -> MessageProperties | None:
+        if self._raw is not None:
+            return None
+        if self._properties is _UNREAD:
+            raw = self._lookup(sections.PROPERTIES)
+            self._properties = None if raw is None else MessageProperties(properties=raw, encoding=self._encoding)
+        return self._properties  # type: ignore[no-any-return]
+
+    @properties.setter
+    def properties(self, value: MessageProperties | None) -> None:
+        if value and not isinstance(value, MessageProperties):
+            raise TypeError(f"properties must be MessageProperties, not {type(value).__name__}")
+        if self._raw is not None:
+            self._expand()
+        self._properties = value or None
+
+    @property
+    def header(self) -> MessageHeader | None:
+        if self._raw is not None:
+            return None
+        if self._header is _UNREAD:
+            raw = self._lookup(sections.HEADER)
+            self._header = None if raw is None else MessageHeader(header=raw)
+        return self._header  # type: ignore[no-any-return]
+
+    @header.setter
+    def header(self, value: MessageHeader | None) -> None:
+        if value and not isinstance(value, MessageHeader):
+            raise TypeError(f"header must be a MessageHeader, not {type(value).__name__}")
+        if self._raw is not None:
+            self._expand()
+        self._header = value or None
+
+    @property
+    def application_properties(self) -> dict[Any, Any] | None:
+        if self._raw is not None:
+            return None
+        if self._application_properties is _UNREAD:
+            self._application_properties = self._lookup_map(sections.APPLICATION_PROPERTIES)
+        return self._application_properties  # type: ignore[no-any-return]
+
+    @application_properties.setter
+    def application_properties(self, value: dict[Any, Any] | None) -> None:
+        _check_mapping("application properties", value)
+        if self._raw is not None:
+            self._expand()
+        self._application_properties = value
+
+    @property
+    def annotations(self) -> dict[Any, Any] | None:
+        if self._raw is not None:
+            return None
+        if self._annotations is _UNREAD:
+            self._annotations = self._lookup_map(sections.MESSAGE_ANNOTATIONS)
+        return self._annotations  # type: ignore[no-any-return]
+
+    @annotations.setter
+    def annotations(self, value: dict[Any, Any] | None) -> None:
+        _check_mapping("message annotations", value)
+        if self._raw is not None:
+            self._expand()
+        self._annotations = value
+
+    @property
+    def message_annotations(self) -> dict[Any, Any] | None:
+        return self.annotations
+
+    @property
+    def footer(self) -> dict[Any, Any] | None:
+        if self._footer is _UNREAD:
+            self._footer = self._lookup_map(sections.FOOTER)
+        return self._footer  # type: ignore[no-any-return]
+
+    @footer.setter
+    def footer(self, value: dict[Any, Any] | None) -> None:
+        _check_mapping("footer", value)
+        if self._raw is not None:
+            self._expand()
+        self._footer = value
+
+    @property
+    def delivery_annotations(self) -> dict[Any, Any] | None:
+        if self._delivery_annotations is _UNREAD:
+            self._delivery_annotations = self._lookup_map(sections.DELIVERY_ANNOTATIONS)
+        return self._delivery_annotations  # type: ignore[no-any-return]
+
+    @delivery_annotations.setter
+    def delivery_annotations(self, value: dict[Any, Any] | None) -> None:
+        if self._raw is not None:
+            self._expand()
+        self._delivery_annotations = value
+
+    # -- body --
+
+    @property
+    def _body(self) -> MessageBody | None:
+        if self._raw is not None:
+            self._expand()  # whoever has the body object can append to it
+        held = self._held
+        if type(held) is bytes:
+            made = DataBody(None)
+            made.append(held)
+            self._held = held = made
+        elif held is _UNREAD:
+            self._held = held = self._read_body()
+        return held  # type: ignore[no-any-return]
+
+    def _read_body(self) -> MessageBody | None:
+        received = self._sections
+        code = None if received is None else received.body_code()
+        for kind in (DataBody, SequenceBody, ValueBody):
+            if kind._code == code:
+                return kind(received, self._encoding)
+        return None
+
+    def get_data(self) -> Any:
+        """The body: a generator of bytes (data sections) or lists (sequences), the value, or None without a body."""
+        raw = self._raw
+        if raw is not None:
+            return _single(raw)
+        body = self._body
+        return None if body is None else body.data
+
+    @property
+    def data(self) -> Iterator[bytes] | None:
+        """The data sections, one by one; None when the body is of another kind."""
+        raw = self._raw
+        if raw is not None:
+            return _single(raw)
+        body = self._body
+        return body.data if isinstance(body, DataBody) else None
+
+    @property
+    def sequence(self) -> Iterator[list[Any]] | None:
+        """The sequences, one by one; None when the body is of another kind."""
+        if self._raw is not None:
+            return None
+        body = self._body
+        return body.data if isinstance(body, SequenceBody) else None
+
+    @property
+    def value(self) -> Any:
+        """The value; None when the body is of another kind."""
+        if self._raw is not None:
+            return None
+        body = self._body
+        return body.data if isinstance(body, ValueBody) else None
+
+    def __str__(self) -> str:
+        raw = self._raw
+        return _text(raw) if raw is not None else str(self._body)
+
+    # -- encoding --
+
+    def encode_message(self) -> bytes:
+        """The whole message, sections in the order of §3.2. Made anew at every call, since the dicts given to it may have
+        changed. Raises TypeError for a value without an AMQP type, ValueError or OverflowError for one that does not fit
+        its type: each names the section and the key."""
+        raw = self._raw
+        if raw is not None:
+            return data_section(raw)
+        parts: list[bytes] = []
+        if self._header is not None:
+            self._put_header(parts)
+        if self._delivery_annotations is not None:
+            self._put_symbols(parts, sections.DELIVERY_ANNOTATIONS, self._delivery_annotations)
+        if self._annotations is not None:
+            self._put_symbols(parts, sections.MESSAGE_ANNOTATIONS, self._annotations)
+        properties = self._properties
+        if properties is not None:
+            if properties is _UNREAD:
+                parts.append(self._passed_on(sections.PROPERTIES))
+            else:
+                parts.append(_PREFIX_PROPERTIES)
+                parts.append(properties._encode())
+        if self._application_properties is not None:
+            self._put_application_properties(parts)
+        held = self._held
+        if type(held) is bytes:
+            parts.append(data_section(held))
+        elif held is _UNREAD:
+            parts.extend([self._passed_on(code) for code in sections.BODY])
+        elif held is not None:
+            parts.append(held._encode())
+        if self._footer is not None:
+            self._put_symbols(parts, sections.FOOTER, self._footer)
+        return b"".join(parts)
+
+    def _passed_on(self, code: int) -> bytes:
+        """A received section as it came."""
+        return b"" if self._sections is None else self._sections.whole(code)
+
+    def _unchanged(self, code: int, mapping: Any) -> bool:
+        """Whether a received map is still what it was: then it goes out with the AMQP types it came with."""
+        if mapping is _UNREAD:
+            return True
+        return self._sections is not None and sections.same(mapping, self._sections.mapping(code))
+
+    def _put_header(self, parts: list[bytes]) -> None:
+        header = self._header
+        raw = self._lookup(sections.HEADER)
+        if raw is not None and (header is _UNREAD or header._as_dict() == MessageHeader(raw)._as_dict()):
+            parts.append(self._passed_on(sections.HEADER))
+        elif header is not _UNREAD:
+            parts += (_PREFIX_HEADER, header._encode())
+
+    def _put_symbols(self, parts: list[bytes], code: int, mapping: Any) -> None:
+        if self._unchanged(code, mapping):
+            parts.append(self._passed_on(code))
+        elif mapping:
+            try:
+                _check_mapping("it", mapping)
+                parts += (sections.PREFIX[code], values.symbol_map(mapping, self._encoding))
+            except (TypeError, ValueError, OverflowError) as error:
+                raise values._explained(error, sections._NAMES[code]) from error
+
+    def _put_application_properties(self, parts: list[bytes]) -> None:
+        mapping = self._application_properties
+        if mapping is _UNREAD or (
+            self._sections is not None and self._unchanged(sections.APPLICATION_PROPERTIES, mapping)
+        ):
+            parts.append(self._passed_on(sections.APPLICATION_PROPERTIES))
+        elif mapping:
+            try:
+                parts += (_PREFIX_APPLICATION_PROPERTIES, values.string_map(mapping, self._encoding))
+            except (TypeError, ValueError, OverflowError) as error:
+                raise values._explained(error, "application-properties") from error
+
+    def get_message_encoded_size(self) -> int:
+        """Bytes of the encoding."""
+        return len(self.encode_message())
+
+    def get_message(self) -> Sections:
+        """The encoded message with its sections to look into: `payload`, `message_format`."""
+        if self._sections is not None:
+            return self._sections
+        return Sections(self.encode_message(), self._format)
+
+    @property
+    def _message(self) -> Sections:
+        return self.get_message()
+
+    # -- sending --
+
+    def gather(self) -> Iterable[Message]:
+        """The messages that this one stands for: itself. Raises TypeError for a received one, and for one that was sent
+        what became of it (`MessageAlreadySettled`, or its failure)."""
+        if self.state is _WAITING and self._answer is None:
+            return [self]
+        if self.state in constants.RECEIVE_STATES:
+            raise TypeError("only new messages can be gathered, not received ones")
+        response = self._response
+        if response is not None:
+            raise response
+        return [self]
+
+    @property
+    def _response(self) -> Any:
+        """What became of the message, as an exception; None while it is open. Made here for the ordinary ends, which need
+        no more than the state; whoever sets SendFailed sets this as well."""
+        if self._answer is not None:
+            return self._answer
+        if self.state is _COMPLETE or self.state is _SETTLED:
+            return errors.MessageAlreadySettled()
+        return None
+
+    @_response.setter
+    def _response(self, value: Any) -> None:
+        self._answer = value
+
+    @property
+    def settled(self) -> bool:
+        """Whether what becomes of the message is decided."""
+        return bool(self._response)
+
+    @property
+    def delivery(self) -> Delivery | None:
+        """What is known of a message to be sent; None for a received one. It follows from the state; what the connection
+        knows better it sets after the state, and that holds while the state lasts."""
+        state = self.state
+        if self._fate is not None and self._fate[0] is state:
+            return self._fate[1]
+        if state is _WAITING:
+            return Delivery.NOT_DELIVERED
+        if state is _COMPLETE:
+            return Delivery.DELIVERED
+        if state is _SENT:
+            return Delivery.UNKNOWN
+        if state is _FAILED:
+            return getattr(self._answer, "delivery", None) or Delivery.UNKNOWN
+        return None
+
+    @delivery.setter
+    def delivery(self, value: Delivery | None) -> None:
+        self._fate = (self.state, value)
+
+    # -- settling --
+
+    def accept(self) -> bool:
+        """Sends the accepted outcome. True when sent, False when the message was settled already. Raises TypeError for a
+        message that was not received; what the connection raises leaves the message unsettled. The same holds for
+        `reject`, `release` and `modify`."""
+        return self._can_settle() and self._settle(errors.MessageAccepted())
+
+    def reject(
+        self,
+        condition: bytes | str | None = None,
+        description: bytes | str | None = None,
+        info: dict[Any, Any] | None = None,
+    ) -> bool:
+        """Sends the rejected outcome with an error; without a condition amqp:internal-error."""
+        if not self._can_settle():
+            return False
+        return self._settle(errors.MessageRejected(condition, description, encoding=self._encoding, info=info))
+
+    def release(self) -> bool:
+        """Sends the released outcome."""
+        return self._can_settle() and self._settle(errors.MessageReleased())
+
+    def modify(self, failed: bool, deliverable: bool, annotations: dict[Any, Any] | None = None) -> bool:
+        """Sends the modified outcome: `failed` as delivery-failed and, as in uamqp, `deliverable` unchanged as
+        undeliverable-here, so True means that it shall not come here again."""
+        if not self._can_settle():
+            return False
+        return self._settle(errors.MessageModified(failed, deliverable, annotations, encoding=self._encoding))
+
+    def _can_settle(self) -> bool:
+        if self.state is _UNSETTLED:
+            return not self._answer
+        if self.state is _SETTLED:
+            return False
+        raise TypeError("only received messages can be settled")
+
+    def _settle(self, response: errors.MessageResponse) -> bool:
+        if self._settler is None:
+            raise TypeError("this message has no way to be settled")
+        self._settler(response)
+        self._answer = response
+        self.state = _SETTLED
+        return True
+
+    # -- copies --
+
+    def __getstate__(self) -> dict[str, Any]:
+        if self._settler is not None:
+            raise TypeError("a received message belongs to its connection and cannot be copied or pickled")
+        state: dict[str, Any] = dict(self.__dict__)
+        for name in ("state", "_raw", "_held", "_properties", "_application_properties", "_annotations", "_header"):
+            try:
+                state[name] = getattr(self, name)
+            except AttributeError:  # a slot of a message that is one bytes body
+                continue
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        for name, value in state.items():
+            setattr(self, name, value)
+
+
+_PREFIX_HEADER = sections.PREFIX[sections.HEADER]
+_PREFIX_PROPERTIES = sections.PREFIX[sections.PROPERTIES]
+_PREFIX_APPLICATION_PROPERTIES = sections.PREFIX[sections.APPLICATION_PROPERTIES]
+
+
+def _single(data: bytes) -> Generator[bytes, None, None]:
+    yield data
+
+
+class BatchMessage(Message):
+    """Many messages sent as one transfer, each encoded into a data section of an envelope.
+
+    Args:
+        data: an iterable of what is to be sent: messages, objects with a `.message` or an `encode_message()`, or bodies.
+            It is read at each `gather()`, so a list may still be appended to.
+        properties, annotations, header: of the envelope.
+        application_properties: for every item that has none of its own; not for the envelope.
+        multi_messages: make as many messages as it takes, instead of raising when one is not enough.
+        encoding: as in `Message`.
+
+    `max_message_length` bounds a message in bytes, of which `size_offset` are kept free.
+    """
+
+    batch_format = constants.BATCH_MESSAGE_FORMAT
+    max_message_length = constants.MAX_MESSAGE_LENGTH_BYTES
+    size_offset = 0
+
+    def __init__(
+        self,
+        data: Iterable[Any] | None = None,
+        properties: MessageProperties | None = None,
+        application_properties: dict[Any, Any] | None = None,
+        annotations: dict[Any, Any] | None = None,
+        header: MessageHeader | None = None,
+        multi_messages: bool = False,
+        encoding: str = "UTF-8",
+    ) -> None:
+        self.state = _WAITING
+        self._raw = None
+        self._held = None
+        self._properties = self._header = None
+        self._encoding = encoding
+        self._multi_messages = multi_messages
+        self._body_gen: Any = data
+        self.on_send_complete = None
+        self.properties = properties
+        self.application_properties = application_properties
+        self.annotations = annotations
+        self.header = header
+
+    @property
+    def data(self) -> Any:
+        """The iterable that was given."""
+        return self._body_gen
+
+    def get_data(self) -> Any:
+        """The iterable that was given."""
+        return self._body_gen
+
+    def __str__(self) -> str:
+        return str(self._body_gen)
+
+    def encode_message(self) -> bytes:
+        """The one message that this batch makes. Raises TypeError when it may be several: encode what `gather()` gives."""
+        if self._multi_messages:
+            raise TypeError("a batch of several messages has no one encoding: encode each of gather()")
+        (message,) = self.gather()
+        return message.encode_message()
+
+    def _create_batch_message(self) -> Message:
+        """An empty envelope."""
+        envelope = Message(
+            b"",
+            properties=self._properties,
+            annotations=self._annotations,
+            header=self._header,
+            msg_format=self.batch_format,
+            encoding=self._encoding,
+        )
+        envelope._held = DataBody(None)
+        envelope.on_send_complete = self.on_send_complete
+        return envelope
+
+    def _envelope_size(self, envelope: Message) -> int:
+        held, envelope._held = envelope._held, None
+        size = envelope.get_message_encoded_size()
+        envelope._held = held
+        return size + self.size_offset
+
+    def _encoded_items(self) -> Iterator[bytes]:
+        given = self._application_properties
+        for item in self._body_gen:
+            if type(item) is bytes and not given:
+                yield data_section(item)
+                continue
+            message = getattr(item, "message", item)
+            if not hasattr(message, "encode_message"):
+                message = Message(body=message, encoding=self._encoding)
+            if given and not message.application_properties:
+                message.application_properties = given
+            yield message.encode_message()
+
+    def gather(self) -> Iterable[Message]:
+        """The message of the batch in a list, or with `multi_messages` a generator of as many as it takes. Raises
+        `MessageContentTooLarge` when the batch, or with `multi_messages` one item of it, does not fit."""
+        return self._many() if self._multi_messages else [self._one()]
+
+    def _one(self) -> Message:
+        envelope = self._create_batch_message()
+        parts = envelope._held._parts
+        size = self._envelope_size(envelope)
+        for item in self._encoded_items():
+            size += len(item)
+            if size > self.max_message_length:
+                raise errors.MessageContentTooLarge()
+            parts.append(item)
+        return envelope
+
+    def _many(self) -> Iterator[Message]:
+        envelope = self._create_batch_message()
+        empty = size = self._envelope_size(envelope)
+        for item in self._encoded_items():
+            if empty + len(item) > self.max_message_length:
+                raise errors.MessageContentTooLarge()
+            if size + len(item) > self.max_message_length:
+                yield envelope
+                envelope = self._create_batch_message()
+                size = empty
+            envelope._held._parts.append(item)
+            size += len(item)
+        yield envelope

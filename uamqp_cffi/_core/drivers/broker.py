@@ -22,7 +22,7 @@ from ..wire import clock
 _log = logging.getLogger("uamqp.broker")
 
 _LINGER = 1_000  # milliseconds for a peer to end its side after we ended ours
-_SHUTDOWN = 2.0  # seconds for all connections to close when the broker does
+_SHUTDOWN = 0.3  # seconds for clients to answer our close when the broker goes; one that is not reading cannot
 _ROUNDS = 16  # flushes of one connection before the others get their turn
 _AGAIN = (BlockingIOError, InterruptedError)
 

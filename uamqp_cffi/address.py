@@ -34,6 +34,10 @@ def _parse(text: str) -> ParseResult:
     return ParseResult(parts.scheme, parts.netloc, parts.path, "", parts.query, parts.fragment)
 
 
+def _as_bytes(parsed: ParseResult) -> ParseResultBytes:
+    return ParseResultBytes(*[part.encode("utf-8", "surrogateescape") for part in parsed])
+
+
 def _masked(text: str, parsed: ParseResult) -> str:
     if parsed.password is None:
         return text
@@ -66,7 +70,7 @@ class Address:
         self._text = _masked(text, parsed)
         self._node: str | None = None
         self._parsed = parsed
-        self.parsed_address: ParseResultBytes = parsed.encode("utf-8")
+        self.parsed_address = _as_bytes(parsed)
         if needs_path and not parsed.path:
             raise ValueError(f"a {kind} address needs a path, the node's name, and {self._text!r} has none")
 
@@ -96,7 +100,7 @@ class Address:
             c_value = c_value.value
         fields = list(c_value) if isinstance(c_value, (list, tuple)) else []
         address = fields[0] if fields else None
-        text = address.decode(encoding, "replace") if isinstance(address, bytes) else str(address or "")
+        text = address.decode(encoding, "surrogateescape") if isinstance(address, bytes) else str(address or "")
         try:
             parsed = _parse(text)
         except ValueError:
@@ -104,7 +108,7 @@ class Address:
         made._text = _masked(text, parsed)
         made._node = text
         made._parsed = parsed
-        made.parsed_address = parsed.encode("utf-8", "replace")
+        made.parsed_address = _as_bytes(parsed)
         made._load(fields)
         return made
 
@@ -160,7 +164,7 @@ class Address:
 
     @property
     def _c_address(self) -> c_uamqp.StringValue:
-        return c_uamqp.string_value(self.address.encode())
+        return c_uamqp.string_value(values.utf8(self.address))
 
     @property
     def _address(self) -> c_uamqp.AMQPValue:

@@ -469,7 +469,8 @@ class BinaryValue(AMQPValue):
         return True
 
     def __str__(self) -> str:
-        return "<" + self._content.hex(" ").upper() + ">"
+        content: bytes = self._content
+        return f"<{content.hex(' ').upper()}>"
 
 
 class StringValue(AMQPValue):
@@ -581,10 +582,6 @@ class CompositeValue(ListValue):
     def create_from_long(self, descriptor: int) -> None:
         self._descriptor = ulong_value(descriptor)
         self._content = []
-
-    @property
-    def size(self) -> int:
-        return len(self._content)
 
     def pop(self, index: int) -> AMQPValue:
         """The item at `index`."""
@@ -913,16 +910,18 @@ class _Decimal(AMQPValue):
 
     __slots__ = ()
     _type = AMQPType.UnknownType
-    _CODES = {4: b"\x74", 8: b"\x84", 16: b"\x94"}
 
     def encoded(self, depth: int = 0) -> bytes:
-        return self._CODES[len(self._content)] + self._content
+        code, content = self.element(depth)
+        return code + content
 
     def element(self, depth: int) -> tuple[bytes, bytes]:
-        return self._CODES[len(self._content)], self._content
+        content: bytes = self._content
+        return {4: b"\x74", 8: b"\x84", 16: b"\x94"}[len(content)], content
 
     def __str__(self) -> str:
-        return "<" + self._content.hex(" ").upper() + ">"
+        content: bytes = self._content
+        return f"<{content.hex(' ').upper()}>"
 
 
 def _scalar(cls: type[AMQPValue], kind: int) -> Any:

@@ -13,7 +13,7 @@ Every `AMQPError` answers three questions, whatever its class:
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from . import utils
 from .constants import Delivery, ErrorCodes
@@ -476,7 +476,10 @@ class ErrorResponse:
 # ---- from what the peer said to what is raised (behaviour of uamqp, 8.2) ---------------------------------------------
 
 
-def _judged(error: Any, method: Callable[[Any], ErrorAction]) -> Any:
+_E = TypeVar("_E", bound=AMQPError)
+
+
+def _judged(error: _E, method: Callable[[Any], ErrorAction]) -> _E:
     error.action = method(error)
     error.retryable = bool(getattr(error.action, "retry", False))
     return error

@@ -330,7 +330,8 @@ class MessageProperties:
         if properties is not None:
             self._fields: list[Any] | None = None
             return
-        self._fields = fields = [None] * _COUNT
+        fields: list[Any] = [None] * _COUNT
+        self._fields = fields
         if message_id is not None:
             fields[0] = self._any("message_id", message_id)
         if user_id is not None:
@@ -410,7 +411,7 @@ class MessageProperties:
     def _read(self) -> list[Any]:
         received = values.decode(self._wire or b"")
         if not isinstance(received, list):
-            raise ValueError("the properties section holds no list")
+            raise ValueError("the properties section holds no list")  # noqa: TRY004 - it is what the peer sent
         return received
 
     def _change(self) -> list[Any]:

@@ -171,6 +171,18 @@ static void read_field(uam_reader *r, uint8_t type, void *to) {
   }
 }
 
+/* The fields of a list that fills its span; a short list8, as nearly every one is, without a detour. */
+static uam_reader read_fields(uam_span list, uint32_t *count) {
+  if (list.len > 3 && list.ptr[0] == 0xc0 && list.ptr[1] == list.len - 2 && list.ptr[2] < list.len - 2) {
+    *count = list.ptr[2];
+    return uam_reader_of(list.ptr + 3, list.len - 3);
+  }
+  uam_reader whole = uam_reader_of(list.ptr, list.len);
+  uam_reader r = uam_read_list(&whole, count);
+  if (whole.err == 0 && whole.p != whole.end) uam_read_fail(&r, "is followed by stray bytes");
+  return r;
+}
+
 static int decode_fault(uam_fault *fault, const composite *c, const char *why) {
   char name[32];
   uam_fault_set(fault, "amqp:decode-error", "%s %s", spelled(c->name, name), why);
@@ -199,10 +211,8 @@ int uam_perf_decode(uint32_t code, uam_span list, void *out, uam_fault *fault) {
   }
   memset(out, 0, c->size);
   uint32_t set = 0, count;
-  uam_reader whole = uam_reader_of(list.ptr, list.len);
-  uam_reader r = uam_read_list(&whole, &count);
-  if (whole.err != 0) return decode_fault(fault, c, whole.why);
-  if (whole.p != whole.end) return decode_fault(fault, c, "is followed by stray bytes");
+  uam_reader r = read_fields(list, &count);
+  if (r.err != 0) return decode_fault(fault, c, r.why);
   if (count > c->count) {
     uam_fault_set(fault, "amqp:decode-error", "%s has %lu fields, at most %u", spelled(c->name, (char[32]){0}),
                   (unsigned long)count, c->count);
@@ -210,7 +220,10 @@ int uam_perf_decode(uint32_t code, uam_span list, void *out, uam_fault *fault) {
   }
   const field *f = fields + c->first;
   for (uint32_t i = 0; i < count; i++, f++) {
-    if (uam_read_null(&r)) continue;
+    if (r.p != r.end && *r.p == 0x40) {
+      r.p++;
+      continue;
+    }
     read_field(&r, f->type, (uint8_t *)out + f->offset);
     if (r.err != 0) return field_fault(fault, "amqp:decode-error", c, i, r.why);
     set |= 1u << i;
@@ -223,6 +236,31 @@ int uam_perf_decode(uint32_t code, uam_span list, void *out, uam_fault *fault) {
 
 /* ---- encode ---- */
 
+static void write_uint(uam_writer *w, uint32_t v) {
+  if (w->len > w->cap || w->cap - w->len < 5) {
+    uam_write_uint(w, v);
+    return;
+  }
+  uint8_t *p = w->p + w->len;
+  if (v > 255) {
+    p[0] = 0x70;
+    store_be32(p + 1, v);
+    w->len += 5;
+  } else if (v != 0) {
+    p[0] = 0x52;
+    p[1] = (uint8_t)v;
+    w->len += 2;
+  } else {
+    p[0] = 0x43;
+    w->len++;
+  }
+}
+
+static void write_byte(uam_writer *w, uint8_t v) {
+  if (w->len < w->cap) w->p[w->len] = v;
+  w->len++;
+}
+
 static void write_span(uam_writer *w, uint8_t type, uam_span v) {
   if (type == STRING) uam_write_string(w, v);
   else if (type == SYMBOL) uam_write_symbol(w, v);
@@ -233,10 +271,10 @@ static void write_span(uam_writer *w, uint8_t type, uam_span v) {
 
 static void write_field(uam_writer *w, uint8_t type, const void *from) {
   switch (type) {
-    case BOOL: uam_write_bool(w, *(const bool *)from); break;
+    case BOOL: write_byte(w, *(const bool *)from ? 0x41 : 0x42); break;
     case UBYTE: uam_write_ubyte(w, *(const uint8_t *)from); break;
     case USHORT: uam_write_ushort(w, *(const uint16_t *)from); break;
-    case UINT: uam_write_uint(w, *(const uint32_t *)from); break;
+    case UINT: write_uint(w, *(const uint32_t *)from); break;
     case ULONG: uam_write_ulong(w, *(const uint64_t *)from); break;
     case TIMESTAMP: uam_write_timestamp(w, *(const uint64_t *)from); break;
     default: write_span(w, type, *(const uam_span *)from); break;
@@ -268,7 +306,7 @@ void uam_perf_encode(uam_writer *w, uint32_t code, const void *in) {
   const field *f = fields + c->first;
   for (uint32_t i = 0; i < count; i++, f++) {
     if ((set >> i & 1u) != 0) write_field(w, f->type, (const uint8_t *)in + f->offset);
-    else uam_write_null(w);
+    else write_byte(w, 0x40);
   }
   size_t size = w->len - start + 1;
   if (size > 255) {

@@ -938,7 +938,7 @@ def _read_null(n: int, word: Any, buf: bytes, table: Any) -> AMQPValue:
 
 
 def _read_char(n: int, word: Any, buf: bytes, table: Any) -> AMQPValue:
-    return _made(CharValue, n if n <= 0x10FFFF else 0xFFFD)
+    return _made(CharValue, n)
 
 
 def _read_list(n: int, word: Any, buf: bytes, table: Any) -> AMQPValue:

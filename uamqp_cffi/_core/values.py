@@ -482,7 +482,7 @@ def _biased(n: int, word: _Word, buf: bytes, table: Any) -> int:
 
 
 def _char(n: int, word: _Word, buf: bytes, table: Any) -> str:
-    return chr(n) if n <= 0x10FFFF else "\N{REPLACEMENT CHARACTER}"
+    return chr(n)
 
 
 def _float(n: int, word: _Word, buf: bytes, table: Any) -> float:

@@ -1,0 +1,90 @@
+"""AMQP 1.0 for Python under the names of uamqp, on an engine of its own.
+
+    >>> import uamqp_cffi as uamqp
+    >>> uamqp.Message(b"hello").encode_message().hex()
+    '005375a00568656c6c6f'
+
+Names load when they are first used, so that importing the package costs little.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .address import Source as Source
+    from .address import Target as Target
+    from .client import AMQPClient as AMQPClient
+    from .client import SendClient as SendClient
+    from .connection import Connection as Connection
+    from .constants import MessageBodyType as MessageBodyType
+    from .constants import TransportType as TransportType
+    from .message import BatchMessage as BatchMessage
+    from .message import Message as Message
+    from .sender import MessageSender as MessageSender
+    from .session import Session as Session
+
+__version__ = "1.7.0"
+
+_NAMES = {
+    "AMQPClient": "client",
+    "BatchMessage": "message",
+    "Connection": "connection",
+    "Message": "message",
+    "MessageBodyType": "constants",
+    "MessageSender": "sender",
+    "SendClient": "client",
+    "Session": "session",
+    "Source": "address",
+    "Target": "address",
+    "TransportType": "constants",
+}
+_MODULES = (
+    "address", "authentication", "broker", "c_uamqp", "client", "compat", "connection", "constants", "errors", "message",
+    "mgmt_operation", "sender", "session", "types", "utils",
+)  # fmt: skip
+
+__all__ = [*_NAMES, "get_platform_info", "send_message"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _NAMES:
+        value = getattr(importlib.import_module(f".{_NAMES[name]}", __name__), name)
+    elif name in _MODULES:
+        value = importlib.import_module(f".{name}", __name__)
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, *_MODULES})
+
+
+def send_message(target: Any, data: Any, auth: Any = None, debug: bool = False) -> list[Any]:
+    """Send one message and wait for its outcome.
+
+    Args:
+        target: where to, a URL or a `Target`.
+        data: a `Message` or `BatchMessage`, or what makes the body of one.
+        auth: an object of `authentication`; without one the URL says.
+        debug: a line per frame to the logger `uamqp.c_uamqp`.
+
+    Returns the `MessageState` of each message. Raises what `SendClient.send_all_messages` raises.
+    """
+    from .client import SendClient
+    from .message import Message
+
+    message = data if isinstance(data, Message) else Message(body=data)
+    with SendClient(target, auth=auth, debug=debug) as client:
+        client.queue_message(message)
+        return client.send_all_messages()
+
+
+def get_platform_info() -> str:
+    """What this package runs on: its version, Python's and the system's."""
+    import platform
+
+    return f"uamqp_cffi/{__version__} {platform.python_implementation()}/{platform.python_version()} ({platform.platform()})"

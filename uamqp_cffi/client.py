@@ -1,0 +1,1119 @@
+"""Clients: a connection, a session and a link to one node, driven by plain calls.
+
+What has to happen is written once, as plans (`_core/plan.py`); the public methods run them. A `SendClient` holds its
+messages in a list that `queue_message` appends to. They are handed to the link in runs, and the link tells, range by range,
+what became of them, so that no step ever looks at all that is pending.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import itertools
+import logging
+import threading
+import time
+import uuid
+from collections import deque
+from collections.abc import Callable, Iterable
+from heapq import heappop, heappush
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import unquote_plus
+
+from . import address, authentication, c_uamqp, constants, errors, sender
+from ._core.engine import SizeError
+from ._core.plan import Call, Plan, Wait
+from ._core.sending import LOST_OUTCOMES, SENT_OUTCOMES, Calls
+from .connection import Connection
+from .constants import Delivery, MessageSenderState, MessageSendResult, MessageState, TransportType
+from .message import Message
+from .session import Session
+
+if TYPE_CHECKING:
+    import ssl
+
+    from .address import Address
+
+__all__ = ["AMQPClient", "Connection", "SendClient", "Session", "TransportType"]
+
+_T = TypeVar("_T")
+_logger = logging.getLogger("uamqp.client")
+
+_WAITING = MessageState.WaitingToBeSent
+_SENT = MessageState.WaitingForSendAck
+_COMPLETE = MessageState.SendComplete
+_FAILED = MessageState.SendFailed
+_NOT_DELIVERED = 0x02
+
+_COMMON = frozenset(
+    (
+        "encoding", "transport_type", "http_proxy", "max_frame_size", "channel_max", "idle_timeout", "properties",
+        "remote_idle_timeout_empty_frame_send_ratio", "incoming_window", "outgoing_window", "handle_max", "on_attach",
+        "send_settle_mode", "receive_settle_mode", "desired_capabilities",
+        "use_tls", "address", "sasl", "ssl_context", "connect_timeout",
+    )
+)  # fmt: skip
+
+
+class AMQPClient:
+    """A connection and a session to one address; `SendClient` adds the link.
+
+    Args:
+        remote_address: URL as str or bytes, or an `address` object. A URL needs a host, and a path unless `address` is
+            given.
+        auth: an object of `authentication`; without one the URL's user name and password make a `SASLPlain`, and no user
+            a `SASLAnonymous`.
+        client_name: container-id of the connection, a random one if not given.
+        debug: a line per frame to the logger `uamqp.c_uamqp`.
+        error_policy: an `errors.ErrorPolicy`.
+        keep_alive_interval: accepted. Heartbeats go out whenever the peer wants them.
+        encoding: for str arguments.
+        transport_type, http_proxy: for an auth object that the client makes itself.
+        max_frame_size, channel_max, idle_timeout (ms), properties (dict), remote_idle_timeout_empty_frame_send_ratio: see
+            `Connection`.
+        incoming_window, outgoing_window, handle_max, on_attach: see `Session`.
+        send_settle_mode, receive_settle_mode, desired_capabilities: see `MessageSender`.
+        use_tls: False for plain TCP, True for TLS. If not given the auth object decides, then the URL: amqp:// means plain
+            TCP only to this very host; everything else is TLS.
+        address: the node's name as the peer is to see it, instead of the URL.
+        sasl: False for a peer that wants no SASL layer.
+        ssl_context: for TLS, instead of one that verifies chain and host name.
+        connect_timeout: seconds from the start until the link is attached (30); 0 or None: no limit.
+
+    Raises ValueError for unknown arguments, and for an address without host or path.
+    """
+
+    _own_arguments: frozenset[str] = frozenset()
+
+    def __init__(
+        self,
+        remote_address: str | bytes | Address,
+        auth: Any = None,
+        client_name: str | bytes | None = None,
+        debug: bool = False,
+        error_policy: errors.ErrorPolicy | None = None,
+        keep_alive_interval: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        unknown = sorted(kwargs.keys() - _COMMON - self._own_arguments)
+        if unknown:
+            raise ValueError(f"{type(self).__name__} does not know the argument {', '.join(map(repr, unknown))}")
+        self._encoding: str = kwargs.get("encoding") or "UTF-8"
+        self._transport_type = kwargs.get("transport_type") or TransportType.Amqp
+        self._http_proxy = kwargs.get("http_proxy")
+        self._node = kwargs.get("address")
+        self._use_tls: bool | None = kwargs.get("use_tls")
+        self._sasl = kwargs.get("sasl")
+        self._ssl_context: ssl.SSLContext | None = kwargs.get("ssl_context")
+        self._connect_timeout: float | None = kwargs.get("connect_timeout", 30.0)
+        self._remote_address = self._make_address(remote_address)
+        self._hostname, self._auth = self._make_auth(auth)
+        self._name = client_name or str(uuid.uuid4())
+        self._debug_trace = debug
+        self._counter = c_uamqp.TickCounter()
+        self._shutdown = False
+        self._closed = False
+        self._connection: Any = None
+        self._ext_connection = False
+        self._session: Any = None
+        self._backoff = 0.0
+        self._error_policy = error_policy or errors.ErrorPolicy()
+        self._keep_alive_interval = int(keep_alive_interval) if keep_alive_interval else 0
+        self._keep_alive_thread: threading.Thread | None = None
+        self._lock = threading.RLock()
+
+        # connection settings
+        self._max_frame_size = kwargs.get("max_frame_size") or constants.MAX_FRAME_SIZE_BYTES
+        self._channel_max = kwargs.get("channel_max")
+        self._idle_timeout = kwargs.get("idle_timeout")
+        self._properties = kwargs.get("properties")
+        self._remote_idle_timeout_empty_frame_send_ratio = kwargs.get("remote_idle_timeout_empty_frame_send_ratio")
+
+        # session settings
+        self._incoming_window = kwargs.get("incoming_window") or constants.MAX_FRAME_SIZE_BYTES
+        self._outgoing_window = kwargs.get("outgoing_window") or constants.MAX_FRAME_SIZE_BYTES
+        self._handle_max = kwargs.get("handle_max")
+        self._on_attach = kwargs.get("on_attach")
+
+        # link settings
+        self._send_settle_mode = kwargs.get("send_settle_mode") or constants.SenderSettleMode.Unsettled
+        chosen = kwargs.get("receive_settle_mode")
+        self._receive_settle_mode_chosen = chosen is not None
+        self._receive_settle_mode = constants.ReceiverSettleMode.PeekLock if chosen is None else chosen
+        self._desired_capabilities = kwargs.get("desired_capabilities")
+
+        self.connection_type = Connection
+        self.session_type = Session
+        self.message_handler: Any = None
+
+    def __enter__(self) -> Any:
+        self.open()
+        return self
+
+    def __exit__(self, *args: Any) -> None:
+        self.close()
+
+    # ---- addresses and credentials --------------------------------------------------------------------------------
+
+    _address_type: Any = address.Target
+
+    def _make_address(self, given: Any) -> Any:
+        """The address object of what was given: where to connect to, and the node there."""
+        if isinstance(given, (str, bytes)):
+            return self._address_type._endpoint(given, self._node, self._encoding)
+        if not isinstance(given, address.Address):
+            raise ValueError(f"the address must be str, bytes or an address object, not {type(given).__name__}")
+        return given
+
+    def _make_auth(self, auth: Any) -> tuple[Any, Any]:
+        remote = self._remote_address
+        hostname = remote.hostname
+        if auth is None:
+            if not hostname:
+                raise ValueError(f"the address {str(remote)!r} names no host to connect to")
+            common: dict[str, Any] = {"http_proxy": self._http_proxy, "transport_type": self._transport_type}
+            port = remote.port
+            if remote.username and remote.password:
+                user, password = unquote_plus(remote.username), unquote_plus(remote.password)
+                auth = authentication.SASLPlain(hostname, user, password, port=port, **common)
+            else:
+                auth = authentication.SASLAnonymous(hostname, port=port, **common)
+            auth._plain_on_loopback = (
+                remote.scheme == "amqp" and self._http_proxy is None and self._transport_type is TransportType.Amqp
+            )
+        else:
+            if not hostname:
+                hostname = auth.hostname
+            if getattr(auth, "_port", 0) is None:
+                auth._port = remote.port
+        if self._sasl is False:
+            auth.sasl = auth.sasl_client = None
+        return hostname, auth
+
+    @property
+    def _target(self) -> Any:
+        """The address of the link."""
+        remote = self._remote_address
+        if self._node is None or remote.address == self._node:
+            return remote
+        return self._address_type(self._node, self._encoding)
+
+    # ---- life -----------------------------------------------------------------------------------------------------
+
+    def open(self, connection: Any = None) -> None:
+        """Make the connection, or take `connection`, and the session. No I/O yet, and nothing when it is open already.
+        Raises ValueError for a client that was closed."""
+        with self._lock:
+            if self._session is not None:
+                return
+            if self._closed:
+                raise ValueError("this client was closed: make a new one, with a new auth object")
+            if connection is not None:
+                self._auth = connection.auth
+                self._ext_connection = True
+                self._connection = connection
+            elif self._connection is None:
+                self._connection = self._build_connection()
+            self._build_session()
+
+    def _build_connection(self) -> Any:
+        extra: dict[str, Any] = {}  # what a class of the user's need not know unless it is used
+        if self._use_tls is not None:
+            extra["use_tls"] = self._use_tls
+        if self._ssl_context is not None:
+            extra["ssl_context"] = self._ssl_context
+        if self._connect_timeout != 30.0:
+            extra["connect_timeout"] = self._connect_timeout
+        return self.connection_type(
+            self._hostname,
+            self._auth,
+            container_id=self._name,
+            max_frame_size=self._max_frame_size,
+            channel_max=self._channel_max,
+            idle_timeout=self._idle_timeout,
+            properties=self._properties,
+            remote_idle_timeout_empty_frame_send_ratio=self._remote_idle_timeout_empty_frame_send_ratio,
+            error_policy=self._error_policy,
+            debug=self._debug_trace,
+            encoding=self._encoding,
+            **extra,
+        )
+
+    def _build_session(self) -> None:
+        if self._session is None:
+            self._session = self.session_type(
+                self._connection,
+                incoming_window=self._incoming_window,
+                outgoing_window=self._outgoing_window,
+                handle_max=self._handle_max,
+                on_attach=self._on_attach,
+            )
+
+    def close(self) -> None:
+        """Detach the link, end the session, close the connection unless it came from outside. Takes 5 s at most, whatever the
+        peer does. Wakes threads that wait in this client. Repeatable; legal in every state."""
+        with self._lock:
+            self._shutdown = True
+            if self._closed and self._session is None:
+                return
+            self._closed = self._closed or self._session is not None
+            handler, self.message_handler = self.message_handler, None
+            session, self._session = self._session, None
+            connection = self._connection
+            if not self._ext_connection:
+                self._connection = None
+        self._wake(session)
+        try:
+            if handler is not None:
+                handler.destroy()
+        finally:
+            try:
+                if session is not None:
+                    session.destroy()
+            finally:
+                if connection is not None and not self._ext_connection:
+                    connection.destroy()
+        self._after_close(session)
+
+    def _wake(self, session: Any) -> None:
+        if session is not None:
+            inbox = getattr(session, "_inbox", None)
+            if inbox is not None:
+                inbox.poke()
+
+    def _after_close(self, session: Any) -> None:
+        """Everything that will ever come has come."""
+
+    def redirect(self, redirect: Any, auth: Any) -> None:
+        """Go where a `LinkRedirect` points to, with a fresh auth object. Raises ValueError on a shared connection."""
+        if self._ext_connection:
+            raise ValueError("a client on a shared connection cannot be redirected")
+        with self._lock:
+            handler, self.message_handler = self.message_handler, None
+            session, self._session = self._session, None
+            self._shutdown = False
+            self._drop_pending()
+        if handler is not None:
+            handler.destroy()
+        if session is not None:
+            session.destroy()
+        self._remote_address = self._make_address(redirect.address)
+        self._node = None
+        self._hostname = redirect.hostname
+        if self._connection is not None:
+            if getattr(auth, "_port", 0) is None:
+                auth._port = redirect.port or self._remote_address.port
+            self._connection.redirect(redirect, auth)
+        if self._connection is None or self._connection.auth is auth:
+            self._auth = auth
+        self._build_session()
+
+    def _drop_pending(self) -> None:
+        """Forget what belonged to the former peer."""
+
+    # ---- steps ----------------------------------------------------------------------------------------------------
+
+    def _opened(self) -> Any:
+        session = self._session
+        if session is None:
+            if self._closed:
+                raise self._closed_error()
+            raise AttributeError(f"this {type(self).__name__} is not open: call open() first")
+        return session
+
+    def _closed_error(self) -> errors.AMQPConnectionError:
+        error = errors.MessageHandlerError("the client was closed")
+        error.retryable = False
+        return error
+
+    def auth_complete(self) -> bool:
+        """Whether authentication is done; it is part of connecting, so an open client always says True."""
+        self._opened()
+        return True
+
+    def client_ready(self) -> bool:
+        """Whether the link is attached; makes one step towards it when not. Raises what broke it."""
+        if not self.auth_complete():
+            return False
+        if not self._client_ready():
+            self._connection._paced_step(False)
+            self._after_step()
+            return False
+        return True
+
+    def _client_ready(self) -> bool:
+        """Whether the client can do what it is for; starts what has to be started. A client without a link is ready."""
+        return True
+
+    def _after_step(self) -> None:
+        """A step was made: take in what it brought."""
+
+    def _client_run(self) -> Any:
+        """One step of a client that is ready."""
+        self._connection.work()
+
+    def do_work(self, **kwargs: Any) -> Any:
+        """One small step of I/O: send what can be sent, take in what came. False once the client is closed. Waits only when
+        there has been nothing to do for a while, at most 50 ms. Raises the error of connection, session or link, at every
+        call."""
+        if self._shutdown:
+            return False
+        if not self.client_ready():
+            return True
+        return self._client_run()
+
+    def mgmt_request(
+        self,
+        message: Message,
+        operation: bytes | str,
+        op_type: bytes | str | None = None,
+        node: bytes | str | None = None,
+        callback: Callable[[int, Message, Any], Any] | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Send a request to the management node of the peer and wait for the answer; see `MgmtOperation.execute`. Further
+        arguments: `timeout` (ms, 0: for ever), `status_code_field`, `description_fields`, `encoding`, `debug`."""
+        session = self._opened()
+        while not self.auth_complete():
+            self._connection._paced_step(False)
+        if callback is not None:
+            kwargs["callback"] = callback
+        return session.mgmt_request(message, operation, op_type=op_type, node=node or constants.MGMT_TARGET, **kwargs)
+
+    def _run(self, plan: Plan[_T]) -> _T:
+        result: _T = self._connection._run(plan)
+        return result
+
+
+class SendClient(AMQPClient):
+    """Sends messages to one address and tells what became of each.
+
+    Args: see `AMQPClient`, and
+        target: where to, a URL or a `Target`.
+        msg_timeout: ms from queueing a message to its outcome; 0: no limit while the peer lives.
+        max_message_size: bytes, announced to the peer (1 MiB); what is sent is bounded by the peer's only.
+        link_properties: dict, sent with the link's ATTACH.
+        link_credit: accepted, without effect.
+
+    One client may be used by several threads. Callbacks run only inside its calls.
+    """
+
+    _own_arguments = frozenset(("max_message_size", "link_properties", "link_credit"))
+
+    def __init__(
+        self,
+        target: str | bytes | address.Target,
+        auth: Any = None,
+        client_name: str | bytes | None = None,
+        debug: bool = False,
+        msg_timeout: int = 0,
+        error_policy: errors.ErrorPolicy | None = None,
+        keep_alive_interval: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        self._msg_timeout = msg_timeout
+        self._max_message_size = kwargs.get("max_message_size") or constants.MAX_MESSAGE_LENGTH_BYTES
+        self._link_properties = kwargs.get("link_properties")
+        self._link_credit = kwargs.get("link_credit")
+        super().__init__(
+            target,
+            auth=auth,
+            client_name=client_name,
+            debug=debug,
+            error_policy=error_policy,
+            keep_alive_interval=keep_alive_interval,
+            **kwargs,
+        )
+        self.sender_type = sender.MessageSender
+        self._queue: list[Message] = []
+        self._head = 0  # messages of the queue before it were handed over
+        self._dead = 0  # messages of the queue from _head on that have failed where they stood
+        self._again: deque[Message] = deque()  # messages to be sent again, before the queue
+        self._again_from = 0.0  # when, by time.monotonic: a back-off
+        self._out = 0  # messages handed over that have no outcome
+        self._handed: dict[int, Message] = {}  # those of them that went by an overridden MessageSender.send
+        self._timed: list[tuple[float, int, Message]] = []  # heap of deadlines
+        self._timing: deque[tuple[float, int, Message]] = deque()  # on their way into it
+        self._tickets = itertools.count()
+        self._calls = Calls()  # on_send_complete
+        self._uncalled: set[int] = set()  # ids of messages whose callback is to run, or runs
+        self._lost: Delivery | None = None  # worst fate of what came back
+        self._error: BaseException | None = None
+        self._attach_deadline: float | None = None
+        self._attached = False
+
+    # ---- queueing -------------------------------------------------------------------------------------------------
+
+    def queue_message(self, *messages: Any) -> None:
+        """Put messages, or batches, at the end of the queue. Any thread, open or not; sends nothing. Raises what `gather()`
+        raises: TypeError for received messages, `MessageAlreadySettled` for one that was sent before."""
+        for message in messages:
+            if type(message) is Message and message.state is _WAITING and not self._msg_timeout:
+                self._queue.append(message)
+            else:
+                self._enqueue(message.gather())
+
+    def _enqueue(self, gathered: Iterable[Message]) -> list[Message]:
+        parts = []
+        timeout = self._msg_timeout
+        for message in gathered:
+            message.state = _WAITING
+            if timeout > 0:
+                now = time.monotonic()
+                message.idle_time = now * 1000
+                self._timing.append((now + timeout / 1000, next(self._tickets), message))
+            self._queue.append(message)
+            parts.append(message)
+        return parts
+
+    @property
+    def pending_messages(self) -> list[Message]:
+        """The messages that have no outcome yet, sent ones first."""
+        return [message for message in self._pending() if message.state in constants.PENDING_STATES]
+
+    @property
+    def _pending_messages(self) -> list[Message]:
+        return self.pending_messages
+
+    @_pending_messages.setter
+    def _pending_messages(self, messages: Iterable[Message]) -> None:
+        with self._books():
+            self._queue = list(messages)
+            self._head = self._dead = 0
+            self._again.clear()
+
+    def _pending(self) -> list[Message]:
+        with self._books():
+            waiting = self._queue[self._head :]
+            if not (self._out or self._again):
+                return waiting
+            runs = getattr(self.message_handler, "_runs", ()) if self._out else ()
+            out = [message for message in runs if isinstance(message, Message)]
+            return [*out, *self._handed.values(), *self._again, *waiting]
+
+    def _books(self) -> threading.RLock:  # type: ignore[valid-type]
+        """The lock over what is pending: the session's, since it is there that outcomes come in."""
+        session = self._session
+        return self._lock if session is None else session._lock  # type: ignore[no-any-return]
+
+    def messages_pending(self) -> bool:
+        """Whether any message has no outcome yet."""
+        return self._out > 0 or bool(self._again) or len(self._queue) - self._head > self._dead
+
+    # ---- the link -------------------------------------------------------------------------------------------------
+
+    def _client_ready(self) -> bool:
+        """Whether the link is attached; starts attaching it. Raises what broke it."""
+        handler = self.message_handler
+        session = self._opened()
+        if handler is None:
+            if self._error is not None:
+                self._raise_broken()
+            with session._lock:
+                if self.message_handler is None:
+                    self._build_handler(session)
+            return False
+        if self._attached and not session._inbox.records and self._ending() is None:
+            return True
+        self._take_in()
+        self._raise_broken()
+        if handler.get_state() is not MessageSenderState.Open:
+            self._check_attaching()
+            return False
+        if not self._attached:
+            self._attached = True
+            self._attach_deadline = None
+            self._connection._attached()
+        return True
+
+    def _build_handler(self, session: Any) -> None:
+        connection = self._connection
+        self._attached = False
+        handler = self.sender_type(
+            session,
+            self._name,
+            self._target,
+            name=f"sender-link-{uuid.uuid4()}",
+            debug=self._debug_trace,
+            send_settle_mode=self._send_settle_mode,
+            receive_settle_mode=self._receive_settle_mode,
+            max_message_size=self._max_message_size,
+            link_credit=self._link_credit,
+            properties=self._link_properties,
+            error_policy=self._error_policy,
+            encoding=self._encoding,
+            desired_capabilities=self._desired_capabilities,
+        )
+        if self._receive_settle_mode_chosen:
+            handler.receive_settle_mode = self._receive_settle_mode
+        if not connection._started:
+            connection._expect_attach()
+        elif connection._opened and self._connect_timeout:
+            self._attach_deadline = time.monotonic() + self._connect_timeout
+        handler.open()
+        self.message_handler = handler
+
+    def _check_attaching(self) -> None:
+        deadline = self._attach_deadline
+        if deadline is not None and time.monotonic() >= deadline:
+            self._error = errors.ConnectTimeout(
+                f"connect_timeout of {self._connect_timeout} s passed while waiting for the peer to attach the link"
+            )
+            raise self._error
+
+    def _ending(self) -> BaseException | None:
+        """What broke link, session or connection, if anything did."""
+        if self._error is not None:
+            return self._error
+        for holder in (self.message_handler, self._session):
+            error: BaseException | None = getattr(holder, "_error", None)
+            if error is not None:
+                return error
+        connection = self._connection
+        return None if connection is None else connection._failure
+
+    def _raise_broken(self) -> None:
+        """Raise what broke link, session or connection; of a send it says what is known about the messages."""
+        error = self._ending()
+        if error is None:
+            return
+        if error is not self._error:
+            told = copy.copy(error)  # the connection's own is for all its clients
+            told.__cause__, told.__suppress_context__ = error.__cause__, True
+            if isinstance(told, errors.AMQPError):
+                told.delivery = self._lost or (Delivery.NOT_DELIVERED if self.messages_pending() else None)
+            self._error = told
+        raise self._error.with_traceback(None)  # type: ignore[union-attr]
+
+    # ---- outcomes: called by the link, under the session's lock -------------------------------------------------------
+
+    def _settled(self, messages: list[Message], outcome: int, state: bytes) -> None:
+        """What became of messages of ours."""
+        self._out -= len(messages)
+        if outcome in SENT_OUTCOMES:
+            for message in messages:
+                message.state = _COMPLETE
+            for message in [m for m in messages if m.on_send_complete is not None]:
+                self._call_back(message, MessageSendResult.Ok, None)
+        elif outcome in LOST_OUTCOMES:
+            self._come_back(messages, Delivery.NOT_DELIVERED if outcome == _NOT_DELIVERED else Delivery.UNKNOWN)
+        else:
+            condition, description, info = sender.rejection(outcome, state)
+            for message in messages:
+                self._refused(message, condition, description, info)
+
+    def _come_back(self, messages: Iterable[Message], fate: Delivery) -> None:
+        """The link went away under them: they wait to be sent again, which is up to the user."""
+        for message in messages:
+            message.state = _WAITING
+            message.retries += 1
+            if fate is not Delivery.NOT_DELIVERED:  # which is what a waiting message says of itself
+                message.delivery = fate
+            self._again.append(message)
+        if self._lost is not Delivery.UNKNOWN:
+            self._lost = fate
+
+    def _refused(self, message: Message, condition: Any, description: Any, info: Any) -> None:
+        policy = self._error_policy
+        try:
+            error = errors.process_message_error(policy, condition, description, info)
+        except Exception:
+            _logger.exception("the error policy failed: the message is not sent again")
+            error = errors.process_message_error(errors.ErrorPolicy(on_error=_never), condition, description, info)
+            error.action = errors.ErrorAction(retry=False)
+        action = error.action
+        if action is None or not action.retry or message.retries >= policy.max_retries:
+            self._finish(message, MessageSendResult.Error, error)
+            return
+        if getattr(action, "increment_retries", True):
+            message.retries += 1
+        message.state = _WAITING
+        self._again.append(message)
+        if action.backoff:
+            self._backoff = action.backoff
+            self._again_from = max(self._again_from, time.monotonic() + action.backoff)
+
+    def _unsendable(self, message: Message, cause: Exception) -> None:
+        """It cannot be encoded, and trying again would not help, so the tries the policy grants count as made."""
+        error = errors.ClientMessageError(cause)
+        error.delivery = Delivery.NOT_DELIVERED
+        error.__cause__ = cause
+        action = self._error_policy.on_message_error(error)
+        if action is not None and action.retry and action.increment_retries:
+            message.retries = max(message.retries, self._error_policy.max_retries)
+        error.action, error.retryable = action, False
+        self._finish(message, MessageSendResult.Error, error)
+
+    def _finish(self, message: Message, result: MessageSendResult, error: BaseException) -> None:
+        message.state = _FAILED
+        message._response = error
+        if message.on_send_complete is not None:
+            self._call_back(message, result, error)
+
+    def _call_back(self, message: Message, result: MessageSendResult, error: BaseException | None) -> None:
+        self._uncalled.add(id(message))
+        self._calls.add(self._tell, message, result, error)
+
+    def _tell(self, message: Message, result: MessageSendResult, error: BaseException | None) -> None:
+        try:
+            callback = message.on_send_complete
+            if callback is not None and not self._closed:
+                callback(result, error)
+        finally:
+            self._uncalled.discard(id(message))
+            session = self._session
+            for waiter in session._inbox.waiters if session is not None else ():
+                waiter.poke()
+
+    def _on_message_sent(self, message: Message, result: int, delivery_state: Any = None) -> None:
+        """The callback for a `MessageSender.send` that somebody overrode."""
+        with self._books():
+            if self._handed.pop(id(message), None) is None:
+                return
+            self._out -= 1
+            kind = MessageSendResult(getattr(result, "value", result))
+            if kind is MessageSendResult.Ok:
+                message.state = _COMPLETE
+                if message.on_send_complete is not None:
+                    self._call_back(message, kind, None)
+            elif kind is MessageSendResult.Timeout:
+                self._finish(message, kind, self._timed_out(Delivery.UNKNOWN))
+            elif not delivery_state:
+                self._come_back([message], message.delivery or Delivery.UNKNOWN)
+            else:
+                parts = errors.ErrorResponse(delivery_state)
+                self._refused(message, parts.condition, parts.description, parts.info)
+
+    # ---- handing over: under the session's lock -----------------------------------------------------------------------
+
+    def _offer(self, handler: Any) -> bool:
+        """Hand over what the link takes. True when it took, or failed, anything."""
+        moved = False
+        while handler._ready:
+            limit = min(handler._credit, handler._run_length)
+            again = bool(self._again) and time.monotonic() >= self._again_from
+            run = list(itertools.islice(self._again, limit)) if again else self._next_run(limit)
+            if not run:
+                break
+            gone = self._hand_over(handler, run, again)
+            if not gone:
+                break
+            moved = True
+        if handler._draining:
+            handler._offered(not self._again and len(self._queue) - self._head <= self._dead)
+        return moved
+
+    def _next_run(self, limit: int) -> list[Message]:
+        run = self._queue[self._head : self._head + limit]
+        if self._dead:
+            while run and run[0].state is not _WAITING:
+                del run[0]
+                self._head += 1
+                self._dead = max(0, self._dead - 1)
+            for at, message in enumerate(run):
+                if message.state is not _WAITING:
+                    return run[:at]
+        return run
+
+    def _hand_over(self, handler: Any, run: list[Message], again: bool) -> int:
+        """Hand over the first messages of `run`. Gives how many are gone from where they waited."""
+        try:
+            gone = handler._take(run, self)
+            if gone:
+                self._out += gone
+                self._drop(gone, again)
+                for message in run if gone == len(run) else run[:gone]:
+                    message.state = _SENT
+            return gone  # type: ignore[no-any-return]
+        except SizeError:
+            limit = handler._link.peer_max_message_size
+            error = errors.MessageSizeExceeded(len(run[0].encode_message()), limit)
+            self._drop(1, again)
+            self._finish(run[0], MessageSendResult.Error, error)
+        except sender.Unsendable as problem:
+            self._drop(1, again)
+            self._unsendable(run[0], problem.cause)
+        except BaseException:
+            handler._torn(run)
+            raise
+        return 1
+
+    def _drop(self, count: int, again: bool) -> None:
+        """The next `count` messages wait no more."""
+        if again:
+            for _ in range(count):
+                self._again.popleft()
+            return
+        self._head += count
+        if self._head * 2 >= len(self._queue):  # others append meanwhile, so never clear()
+            del self._queue[: self._head]
+            self._head = 0
+
+    def _offer_by_send(self, handler: Any) -> bool:
+        """The same by `handler.send`, which somebody overrode: message by message, outside the lock."""
+        moved = False
+        while handler.get_state() is MessageSenderState.Open and getattr(handler, "_credit", 1) > len(
+            getattr(handler, "_waiting", ())
+        ):
+            with self._books():
+                again = bool(self._again) and time.monotonic() >= self._again_from
+                run = list(itertools.islice(self._again, 1)) if again else self._next_run(1)
+                if not run:
+                    break
+                message = run[0]
+                self._drop(1, again)
+                message.state = _SENT
+                self._handed[id(message)] = message
+                self._out += 1
+            if not self._send_by_handler(handler, message):
+                break
+            moved = True
+        return moved
+
+    def _send_by_handler(self, handler: Any, message: Message) -> bool:
+        timeout = self._msg_timeout
+        if timeout > 0 and message.idle_time:
+            timeout = max(1, int(timeout + message.idle_time - time.monotonic() * 1000))
+        try:
+            sent = handler.send(message, self._on_message_sent, timeout=timeout)
+        except Exception as error:
+            with self._books():
+                if self._handed.pop(id(message), None) is not None:
+                    self._out -= 1
+                    self._unsendable(message, error)
+            return True
+        if not sent:
+            with self._books():
+                if self._handed.pop(id(message), None) is not None:
+                    self._out -= 1
+                    message.state = _WAITING
+                    self._again.appendleft(message)
+        return bool(sent)
+
+    # ---- time-outs: under the session's lock --------------------------------------------------------------------------
+
+    def _expire(self) -> None:
+        """Fail what is past its time; looks from the oldest deadline on."""
+        timed = self._timed
+        while self._timing:
+            heappush(timed, self._timing.popleft())
+        now = time.monotonic()
+        while timed:
+            deadline, _, message = timed[0]
+            pending = message.state is _WAITING or message.state is _SENT
+            if pending and deadline > now:
+                return
+            heappop(timed)
+            if pending:
+                self._time_out(message)
+
+    def _time_out(self, message: Message) -> None:
+        if id(message) in self._handed:
+            return  # its sender sees to it
+        fate = Delivery.NOT_DELIVERED
+        if message.state is _SENT:
+            fate = Delivery.UNKNOWN
+            if not self.message_handler._abandon(message):
+                return
+            self._out -= 1
+        else:
+            fate = message.delivery or fate  # it may have been out before
+            try:
+                self._again.remove(message)
+            except ValueError:
+                self._dead += 1
+        self._finish(message, MessageSendResult.Timeout, self._timed_out(fate))
+
+    def _timed_out(self, fate: Delivery) -> errors.MessageTimeout:
+        error = errors.MessageTimeout(f"no outcome within msg_timeout of {self._msg_timeout} ms; {fate.value}")
+        error.delivery = fate
+        return error
+
+    def _next_deadline(self) -> float | None:
+        """When to look again although nothing came."""
+        deadline = self._timed[0][0] if self._timed else None
+        if self._again and (handler := self.message_handler) is not None and getattr(handler, "_credit", 1) > 0:
+            deadline = self._again_from if deadline is None else min(deadline, self._again_from)
+        return deadline
+
+    # ---- steps ----------------------------------------------------------------------------------------------------
+
+    def _take_in(self) -> None:
+        """Hand out the records that have come, and call back."""
+        session = self._session
+        if session is None:
+            return
+        with session._lock:
+            session._dispatch()
+        self._run_calls(session)
+
+    def _run_calls(self, session: Any) -> None:
+        if session._calls:
+            session._calls.run()
+        handler = self.message_handler
+        if handler is not None and handler._calls:
+            handler._calls.run()
+        if self._calls:
+            self._calls.run()
+
+    _after_step = _take_in
+
+    def _pump(self) -> tuple[bool, bool]:
+        """Take in what has come, hand over what can be, call back. Gives whether anything was handed over, and whether
+        more could be right away."""
+        session = self._session
+        handler = self.message_handler
+        if session is None or handler is None:
+            return False, False
+        connection = self._connection
+        moved = more = False
+        with session._lock:
+            if session._inbox.records:
+                session._dispatch()
+            if self._timed or self._timing:
+                self._expire()
+            own = type(handler).send is _BASE_SEND and "send" not in handler.__dict__
+            if own and (self._again or len(self._queue) > self._head or handler._draining):
+                moved = self._offer(handler)
+        if not own:
+            moved = self._offer_by_send(handler)
+        if moved:
+            clean = connection._flush()
+            if handler._ready and self._unsent():
+                more = clean
+                if not clean:  # full: when there is room again, somebody tells us
+                    connection._when_drained(session._inbox)
+                    connection._flush()
+        self._run_calls(session)
+        return moved, more
+
+    def _unsent(self) -> bool:
+        if len(self._queue) - self._head > self._dead:
+            return True
+        return bool(self._again) and time.monotonic() >= self._again_from
+
+    def _client_run(self) -> bool:
+        """One step of a client that is ready."""
+        moved, _ = self._pump()
+        self._raise_broken()
+        connection = self._connection
+        if connection is not None:
+            connection._paced_step(moved)
+            self._take_in()
+            if not self._shutdown:
+                self._raise_broken()
+        return not self._shutdown
+
+    def _stepwise(self) -> bool:
+        """Whether somebody changed a step: then nothing but `do_work` may be used."""
+        for name, base in _STEPS.items():
+            if getattr(type(self), name) is not base or name in self.__dict__:
+                return True
+        return False
+
+    def _ready_plan(self) -> Plan[None]:
+        session = self._opened()
+        mine = session._enter()
+        try:
+            while not self._client_ready():
+                self._check_running()
+                try:
+                    yield Wait(mine, self._attach_deadline)
+                except errors.AMQPError:
+                    self._check_running()
+                    self._take_in()
+                    self._raise_broken()
+                    raise
+        finally:
+            session._leave(mine)
+
+    def _check_running(self) -> None:
+        if self._shutdown:
+            raise self._closed_error()
+
+    def _work_plan(self, done: Callable[[], bool]) -> Plan[bool]:
+        """Work until `done()`: True; or until the client is closed by this very thread, in a callback: False. Raises what
+        broke link, session or connection, and MessageHandlerError when another thread closed the client."""
+        if self._stepwise():
+            while not done():
+                if not (yield Call(self.do_work)):
+                    return self._stopped()
+            return True
+        if not self._attached:
+            yield from self._ready_plan()
+        session = self._opened()
+        mine = session._enter()
+        try:
+            while True:
+                _, more = self._pump()
+                if done():
+                    return True
+                if self._shutdown:
+                    return self._stopped()
+                self._raise_broken()
+                if more:
+                    yield Call(self._connection._step, (0.0,))
+                    continue
+                try:
+                    yield Wait(mine, self._next_deadline())
+                except errors.AMQPError:
+                    if self._shutdown:
+                        return self._stopped()
+                    self._take_in()
+                    if done():
+                        return True
+                    self._raise_broken()
+                    raise
+        finally:
+            session._leave(mine)
+
+    _closer = 0
+
+    def _stopped(self) -> bool:
+        if self._closer != threading.get_ident():
+            raise self._closed_error()
+        return False
+
+    def _called(self, message: Message) -> bool:
+        """Whether the message is done, callback and all. Inside a callback nothing waits for further ones."""
+        if message.state is not _COMPLETE and message.state is not _FAILED:
+            return False
+        return not self._uncalled or id(message) not in self._uncalled or self._calls.nested
+
+    def _nothing_pending(self) -> bool:
+        return not self.messages_pending() and (not self._uncalled or self._calls.nested)
+
+    # ---- sending --------------------------------------------------------------------------------------------------
+
+    def send_message(self, messages: Any, close_on_done: bool = False) -> None:
+        """Send a message or batch and wait until all its parts have their outcome; what is queued goes along.
+
+        Raises `ClientMessageError` when a part failed (`info` tells which), and the error of connection, session or link
+        when it broke: `exc.delivery` then says what is known, and the message is in `pending_messages` again. A message
+        larger than the peer takes raises an error that is also a `MessageSendFailed` and a `MessageContentTooLarge`."""
+        if self._session is None:
+            self.open()
+        parts = self._run(self._send_plan(messages))
+        if close_on_done or self._shutdown:
+            self.close()
+        self._raise_failed(parts)
+
+    def _send_plan(self, messages: Any) -> Plan[list[Message]]:
+        parts = self._enqueue(messages.gather())
+        if len(parts) == 1:
+            yield from self._work_plan(functools.partial(self._called, parts[0]))
+        else:
+            left = parts[::-1]
+
+            def done() -> bool:
+                while left and self._called(left[-1]):
+                    left.pop()
+                return not left
+
+            yield from self._work_plan(done)
+        return parts
+
+    def _raise_failed(self, parts: list[Message]) -> None:
+        failed = [message for message in parts if message.state is not _COMPLETE]
+        if not failed:
+            return
+        last = failed[-1]
+        if last.state is not _FAILED:
+            raise self._closed_error()
+        cause = last._response
+        info = {
+            "total_messages": len(parts),
+            "number_failed": len(failed),
+            "failed_messages": {message: message._response for message in failed},
+        }
+        if isinstance(cause, errors.MessageSizeExceeded):
+            raise _TooLarge(cause, info) from cause
+        raise errors.ClientMessageError(cause, info=info) from cause
+
+    def send_all_messages(self, close_on_done: bool = True) -> list[MessageState]:
+        """Send everything that is queued and wait for the outcomes. Gives the state of each message, in the order of the
+        queue. Raises the error of connection, session or link when it broke; messages without outcome are then in
+        `pending_messages`."""
+        if self._session is None:
+            self.open()
+        messages = self._pending()
+        if self._dead:
+            messages = [message for message in messages if message.state in constants.PENDING_STATES]
+        self._run(self._work_plan(self._nothing_pending))
+        states = [message.state for message in messages]
+        if close_on_done or self._shutdown:
+            self.close()
+        return states
+
+    def wait(self) -> bool:
+        """Send everything that is queued and wait for the outcomes. False when the client was closed meanwhile."""
+        if self._shutdown:
+            return False
+        self._opened()
+        try:
+            self._run(self._work_plan(self._nothing_pending))
+        except errors.AMQPError:
+            if not self._shutdown:
+                raise
+        return not self._shutdown
+
+    # ---- the end --------------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """As `AMQPClient.close`. Messages without an outcome are in `pending_messages` afterwards, ready for another
+        client."""
+        if not self._shutdown:
+            self._closer = threading.get_ident()
+        session, handler = self._session, self.message_handler
+        if session is not None:
+            with session._lock:
+                session._dispatch()
+        super().close()
+        if session is not None and handler is not None:
+            with session._lock:
+                handler._forget()
+                self._come_back(list(self._handed.values()), Delivery.UNKNOWN)
+                self._out -= len(self._handed)
+                self._handed.clear()
+        if self._closed:
+            self._calls.clear()
+            self._uncalled.clear()
+
+    def redirect(self, redirect: Any, auth: Any) -> None:
+        """Go where a `LinkRedirect` points to, with a fresh auth object; pending messages are dropped, so send the one that
+        was redirected again, as a new `Message`. Raises ValueError on a shared connection."""
+        super().redirect(redirect, auth)
+
+    def _drop_pending(self) -> None:
+        self._queue = []
+        self._head = self._dead = self._out = 0
+        self._again.clear()
+        self._handed.clear()
+        self._timed.clear()
+        self._timing.clear()
+        self._calls.clear()
+        self._uncalled.clear()
+        self._error = self._lost = None
+        self._attached = False
+
+
+class _TooLarge(errors.ClientMessageError, errors.MessageSizeExceeded):
+    """`send_message` with a message that the peer does not take."""
+
+    def __init__(self, cause: errors.MessageSizeExceeded, info: dict[str, Any]) -> None:
+        errors.MessageSizeExceeded.__init__(self, cause.size, cause.limit)
+        self.info = info
+
+
+def _never(error: Any) -> errors.ErrorAction:
+    return errors.ErrorAction(retry=False)
+
+
+_BASE_SEND = sender.MessageSender.send
+_STEPS: dict[str, Any] = {
+    "do_work": AMQPClient.do_work,
+    "client_ready": AMQPClient.client_ready,
+    "auth_complete": AMQPClient.auth_complete,
+    "_client_ready": SendClient._client_ready,
+    "_client_run": SendClient._client_run,
+}

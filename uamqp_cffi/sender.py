@@ -1,0 +1,524 @@
+"""Sending links.
+
+A `MessageSender` is the sending end of one link. A client hands it runs of messages (`_take`), and is told by
+`_settled` what became of them; used alone, `send` queues a message with its callback and `work` moves it on.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import time
+import uuid
+from array import array
+from collections import deque
+from collections.abc import Callable
+from heapq import heappop, heappush
+from typing import TYPE_CHECKING, Any
+
+from . import constants, errors
+from ._core.engine import EngineError, SizeError, StateError
+from ._core.records import Attach, Credit, Detach, PeerError, Record, Settled
+from ._core.sending import LOST_OUTCOMES, SENT_OUTCOMES, Calls, Owner, Runs
+from ._core.values import (
+    Described,
+    composite,
+    decode_exact,
+    described_composite,
+    enc_bool,
+    enc_str,
+    enc_ubyte,
+    enc_uint,
+    enc_ulong,
+    encode,
+    symbol_map,
+)
+from .constants import Delivery, MessageSenderState
+from .session import peer_error
+
+if TYPE_CHECKING:
+    from .address import Target
+    from .message import Message
+    from .session import Session
+
+_logger = logging.getLogger("uamqp.sender")
+
+_RUN = 4096  # messages offered at once
+_RUN_BYTES = 256 << 10
+_NOT_DELIVERED = 0x02
+_UNKNOWN = 0x03
+_REJECTED = 0x25
+_NAMES = {
+    0x25: "the peer rejected the message",
+    0x26: "the peer released the message",
+    0x27: "the peer modified the message",
+}
+_OK, _ERROR, _TIMEOUT, _CANCELLED = 1, 2, 3, 4  # MessageSendResult as plain numbers
+
+
+def _mode(value: Any, kind: type[Any], name: str) -> Any:
+    try:
+        return value if isinstance(value, kind) else kind(value)
+    except ValueError as error:
+        raise ValueError(f"{name} must be a {kind.__name__}, not {value!r}") from error
+
+
+def rejection(outcome: int, state: bytes) -> tuple[Any, Any, Any]:
+    """Condition, description and info of a negative outcome; unknown-error when it gives none."""
+    described = decode_exact(state) if state else None
+    fields = described.value if isinstance(described, Described) else None
+    if outcome == _REJECTED and isinstance(fields, list) and fields:
+        error = fields[0]
+        parts = error.value if isinstance(error, Described) else error
+        if isinstance(parts, list) and parts and parts[0] is not None:
+            condition, description, info = (*parts, None, None)[:3]
+            text = description.encode("utf-8", "surrogateescape") if isinstance(description, str) else description
+            return str(condition).encode("utf-8", "surrogateescape"), text, info
+    return constants.ErrorCodes.UnknownError.value, _NAMES.get(outcome, "the peer gave an outcome that is not known"), None
+
+
+class Unsendable(Exception):
+    """The first message that was offered cannot be encoded: `cause`."""
+
+    def __init__(self, cause: Exception) -> None:
+        super().__init__(str(cause))
+        self.cause = cause
+
+
+class _NativeLink:
+    """What is reached for below a sender or receiver as `_link`."""
+
+    def __init__(self, name: bytes) -> None:
+        self.name = name
+        self.peer_max_message_size = 0
+        """The peer's limit in bytes; 0 when it has none, or has not said."""
+
+    def set_prefetch_count(self, prefetch: int) -> None:
+        """The number of the FLOW that uamqp's senders emit. It has no meaning for a sender, so nothing is sent."""
+
+
+class MessageSender:
+    """The sending end of a link from `source` (a name of ours) to `target` (an address object) on `session`.
+
+    `max_message_size` in bytes is announced, not enforced: the peer's is. `send_settle_mode` Settled and Mixed send
+    settled messages, done when their bytes left this host. `link_credit` is accepted and has no effect. An address is
+    sent as the target object says. Sizes, modes and names can be changed until `open`.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        source: str | bytes,
+        target: Target,
+        name: str | bytes | None = None,
+        send_settle_mode: constants.SenderSettleMode = constants.SenderSettleMode.Unsettled,
+        receive_settle_mode: constants.ReceiverSettleMode = constants.ReceiverSettleMode.PeekLock,
+        max_message_size: int = constants.MAX_MESSAGE_LENGTH_BYTES,
+        link_credit: int | None = None,
+        properties: dict[Any, Any] | None = None,
+        error_policy: errors.ErrorPolicy | None = None,
+        debug: bool = False,
+        encoding: str = "UTF-8",
+        desired_capabilities: Any = None,
+    ) -> None:
+        if name:
+            self.name: bytes = name.encode(encoding) if isinstance(name, str) else name
+        else:
+            self.name = str(uuid.uuid4()).encode(encoding)
+        self.source = source.encode(encoding) if isinstance(source, str) else source
+        self.target = target
+        self.error_policy = error_policy or errors.ErrorPolicy()
+        self._conn = session._connection
+        self._session = session
+        self._encoding = encoding
+        self._debug = debug
+        self._link_credit = link_credit
+        self._properties = properties
+        self._desired_capabilities = desired_capabilities
+        self._snd_mode = _mode(send_settle_mode, constants.SenderSettleMode, "send_settle_mode")
+        self._rcv_mode = _mode(receive_settle_mode, constants.ReceiverSettleMode, "receive_settle_mode")
+        # PeekLock is the default, and brokers that know only the other mode refuse a link that asks for it: on the wire
+        # the mode stands when it was chosen.
+        self._rcv_chosen = self._rcv_mode is not constants.ReceiverSettleMode.PeekLock
+        self._max_message_size = max_message_size
+        self._link = _NativeLink(self.name)
+        self._sender = self._link
+        self._state = MessageSenderState.Idle
+        self._error: BaseException | None = None
+        self._id = 0
+        self._credit = 0
+        self._runs = Runs()
+        self._run_length = 64
+        self._asked = ""  # the address on the wire
+        # of send(): entries are (message, callback, ticket)
+        self._waiting: deque[tuple[Message, Callable[..., object] | None, int]] = deque()
+        self._open: dict[int, Any] = {}  # those with a time-out that have no outcome, by ticket
+        self._timed: list[tuple[float, int]] = []  # heap of (deadline, ticket)
+        self._tickets = itertools.count(1)
+        self._draining = False
+        self._calls = Calls()
+        self._own_hook = type(self).on_state_changed is not MessageSender.on_state_changed
+
+    def __enter__(self) -> MessageSender:
+        self.open()
+        return self
+
+    def __exit__(self, *args: object) -> None:
+        self.destroy()
+
+    @property
+    def send_settle_mode(self) -> Any:
+        return self._snd_mode.value
+
+    @send_settle_mode.setter
+    def send_settle_mode(self, value: constants.SenderSettleMode) -> None:
+        self._snd_mode = _mode(value, constants.SenderSettleMode, "send_settle_mode")
+
+    @property
+    def receive_settle_mode(self) -> Any:
+        return self._rcv_mode.value
+
+    @receive_settle_mode.setter
+    def receive_settle_mode(self, value: constants.ReceiverSettleMode) -> None:
+        self._rcv_mode = _mode(value, constants.ReceiverSettleMode, "receive_settle_mode")
+        self._rcv_chosen = True
+
+    @property
+    def max_message_size(self) -> int:
+        return self._max_message_size
+
+    @max_message_size.setter
+    def max_message_size(self, value: int) -> None:
+        self._max_message_size = int(value)
+
+    def get_state(self) -> MessageSenderState:
+        """The state of the link. Raises the error that broke it, or its session or connection."""
+        self._pump()
+        error = self._broken()
+        if error is not None:
+            raise error
+        return self._state
+
+    def open(self) -> None:
+        """Begin to attach. Does not wait: `get_state` is Open once the peer has answered."""
+        if self._id:
+            return
+        self._set_state(MessageSenderState.Opening)
+        self._id = self._session._attach(self, self._performative())
+        self._conn._flush()
+
+    def close(self) -> None:
+        """Detach the link for good. What `send` was given and has no outcome is called back with an error. Repeatable."""
+        session = self._session
+        with session._lock:
+            if self._id and self._state not in (MessageSenderState.Idle, MessageSenderState.Error):
+                self._set_state(MessageSenderState.Closing)
+                session._detach(self._id)
+                self._set_state(MessageSenderState.Idle)
+            self._credit = 0
+            mine = [item for item in self._runs if type(item) is tuple]
+            waiting, self._waiting = [*mine, *self._waiting], deque()
+            for entry in waiting:
+                self._call_back(entry, _ERROR, None)
+            if mine:
+                self._runs.take_all()
+        self._conn._flush()
+        self._calls.run()
+
+    def destroy(self) -> None:
+        """Detach the link for good. Repeatable."""
+        self.close()
+
+    def send(self, message: Message, callback: Callable[..., object] | None, timeout: float = 0) -> bool:
+        """Hand a message over; `work` moves it on. True unless the link is broken.
+
+        `callback(message, result, delivery_state)` is called from `work` with a number of `MessageSendResult`; the
+        state is `[]` when the peer accepted, the error's `[[condition, description, info]]` when it rejected.
+        `timeout` in ms, 0 for ever, is for the whole way to the outcome. `message.state` is left alone.
+        """
+        if self._broken() is not None:
+            return False
+        with self._session._lock:
+            entry = (message, callback, next(self._tickets))
+            self._waiting.append(entry)
+            if timeout > 0:
+                self._open[entry[2]] = entry
+                heappush(self._timed, (time.monotonic() + timeout / 1000, entry[2]))
+        self._offer_waiting()
+        return True
+
+    def work(self) -> None:
+        """Take in what has come for this link, hand over what can be, and call back. Raises the error that broke it."""
+        self._pump()
+        self._offer_waiting()
+        error = self._broken()
+        if error is not None:
+            raise error
+
+    def on_state_changed(
+        self, previous_state: MessageSenderState, new_state: MessageSenderState
+    ) -> None:
+        """Called at each change of state. Who overrides it calls this: it is what keeps the state."""
+        _logger.debug("sender %r: %r -> %r", self.name, previous_state, new_state)
+        self._state = new_state
+
+    # attaching
+
+    def _performative(self) -> bytes:
+        self._asked = self.target.address
+        fields: dict[str, bytes | None] = {
+            "name": enc_str(self.name),
+            "handle": enc_uint(0),
+            "role": enc_bool(False),
+            "snd_settle_mode": enc_ubyte(self._snd_mode.value),
+            "source": described_composite("source", address=enc_str(self.source)),
+            "target": self.target._encode(),
+            "initial_delivery_count": enc_uint(0),
+        }
+        if self._rcv_chosen:
+            fields["rcv_settle_mode"] = enc_ubyte(self._rcv_mode.value)
+        if self._max_message_size:
+            fields["max_message_size"] = enc_ulong(self._max_message_size)
+        if self._desired_capabilities is not None:
+            fields["desired_capabilities"] = encode(self._desired_capabilities, self._encoding)
+        if self._properties:
+            fields["properties"] = symbol_map(self._properties, self._encoding)
+        return composite("attach", **fields)
+
+    def _set_state(self, new: MessageSenderState) -> None:
+        old = self._state
+        if old is new:
+            return
+        if self._own_hook:
+            self._calls.add(self.on_state_changed, old, new)
+        else:
+            self.on_state_changed(old, new)
+
+    def _broken(self) -> BaseException | None:
+        if self._error is not None:
+            return self._error
+        if self._session._error is not None:
+            return self._session._error
+        failure: BaseException | None = self._conn._failure
+        return failure
+
+    def _forget(self) -> None:
+        """The end: nobody will say what became of what is out, so it comes back to its owner. Under the session's lock."""
+        for owner, items in self._runs.take_all():
+            owner._settled(items, _UNKNOWN, b"")
+
+    def _pump(self) -> None:
+        session = self._session
+        with session._lock:
+            session._dispatch()
+        session._calls.run()
+        self._calls.run()
+
+    # records, under the session's lock
+
+    def _on_record(self, record: Record) -> None:
+        if type(record) is Settled:
+            for owner, items in self._runs.take(record.first, record.last):
+                owner._settled(items, record.outcome, record.state)
+        elif type(record) is Credit:
+            self._credit = record.credit
+            self._draining = record.drain
+        elif type(record) is Attach:
+            self._attached(record)
+        elif type(record) is Detach:
+            if self._state is not MessageSenderState.Closing:
+                self._fail(peer_error(record.error, "the peer detached the link"))
+        elif type(record) is PeerError:
+            self._fail(peer_error(record.error, "the peer broke the rules of the link"))
+
+    def _attached(self, record: Attach) -> None:
+        self._link.peer_max_message_size = record.fields["max_message_size"] or 0
+        if record.fields["target"] is not None or not self._asked:
+            self._set_state(MessageSenderState.Open)
+
+    def _offered(self, everything: bool) -> None:
+        """What there was to hand over was offered, `everything` of it taken: a peer that drains gets its credit back
+        (§2.6.7). Under the session's lock."""
+        if not self._draining or not (everything or self._credit <= 0):
+            return
+        self._draining = False
+        self._credit = 0
+        conn = self._conn
+        with conn._io:
+            if conn._failure is None and not conn._closed:
+                try:
+                    conn._engine.drained(self._id)
+                except StateError:
+                    _logger.debug("sender %r: nobody wants its credit back any more", self.name)
+
+    def _fail(self, error: tuple[Any, Any, Any]) -> None:
+        if self._error is not None:
+            return
+        self._error = errors.process_link_error(self.error_policy, *error)
+        self._broke(self._error)
+
+    def _on_session_lost(self, error: BaseException) -> None:
+        self._error = error
+        self._broke(error)
+
+    def _broke(self, error: BaseException) -> None:
+        if self._state is MessageSenderState.Opening and "://" in self._asked:
+            error.args = (
+                f"{error} (the address sent was {self._asked!r}; a peer that wants the bare name of a node gets it by "
+                "address=, or by a Target without scheme and host)",
+            )
+        _logger.warning("sender %r: %r", self.name, error)
+        self._credit = 0
+        for owner, items in self._runs.take_all():
+            owner._settled(items, _UNKNOWN, b"")
+        self._set_state(MessageSenderState.Error)
+
+    # handing over, under the session's lock
+
+    @property
+    def _ready(self) -> bool:
+        return self._state is MessageSenderState.Open and self._credit > 0
+
+    def _take(self, run: list[Message], owner: Owner, items: list[Any] | None = None) -> int:
+        """Hand over as many of the first messages of `run` as the link takes; gives how many. `owner` is told what becomes
+        of them, or of `items`, which stand for them. Raises SizeError or Unsendable when the first one cannot be sent.
+        Ours is the list that is given.
+        """
+        data, message_format = True, 0
+        try:
+            bodies: list[bytes] = [message._raw for message in run]  # type: ignore[misc]
+            lens = array("I", map(len, bodies))
+        except TypeError:  # not all of them are nothing but bytes
+            data = False
+            bodies, message_format = self._encoded(run)
+            lens = array("I", map(len, bodies))
+        size = sum(lens)
+        if size > _RUN_BYTES and len(lens) > 1:
+            bodies, lens = self._shortened(bodies, lens)
+        elif len(lens) == self._run_length and self._run_length < _RUN:
+            self._run_length *= 2
+        buf = bodies[0] if len(bodies) == 1 else b"".join(bodies)
+        settled = self._snd_mode is not constants.SenderSettleMode.Unsettled
+        conn = self._conn
+        with conn._io:
+            if conn._done or conn._closed:
+                return 0
+            try:
+                taken, first = conn._engine.send_messages(self._id, buf, lens, message_format, settled, data)
+            except StateError:  # it is over; the record that says so is on its way
+                self._credit = 0
+                return 0
+            if taken:
+                gone = run if items is None else items
+                self._runs.add(first, gone if taken == len(gone) else gone[:taken], owner)
+        self._credit -= taken
+        return taken
+
+    def _encoded(self, run: list[Message]) -> tuple[list[bytes], int]:
+        """The first messages of `run`, as many as have one message-format and are not too much at once."""
+        bodies: list[bytes] = []
+        message_format = run[0]._format
+        size = 0
+        for message in run:
+            if message._format != message_format or size > _RUN_BYTES:
+                break
+            try:
+                body = message.encode_message()
+            except Exception as error:
+                if not bodies:
+                    raise Unsendable(error) from error
+                break  # it is its turn next
+            size += len(body)
+            bodies.append(body)
+        return bodies, message_format
+
+    def _shortened(self, bodies: list[bytes], lens: array[int]) -> tuple[list[bytes], array[int]]:
+        """As many as make about _RUN_BYTES, at least one."""
+        size = n = 0
+        while n < len(lens) and size < _RUN_BYTES:
+            size += lens[n]
+            n += 1
+        self._run_length = max(1, n)
+        return bodies[:n], lens[:n]
+
+    def _torn(self, run: list[Message]) -> None:
+        """Ctrl-C came while `run` was handed over, so what was taken is not known: the link is given up."""
+        for message in run:
+            message.delivery = Delivery.UNKNOWN
+        error = errors.MessageHandlerError("interrupted while messages were handed over: which of them went is not known")
+        error.delivery = Delivery.UNKNOWN
+        self._error = error
+        self._broke(error)
+
+    def _abandon(self, item: Any) -> bool:
+        """Give a delivery up that is on its way: its outcome is not waited for any more (§2.6.12). False when it has it."""
+        delivery_id = self._runs.id_of(item)
+        if delivery_id is None:
+            return False
+        self._runs.take(delivery_id, delivery_id)
+        conn = self._conn
+        with conn._io:
+            if not conn._done and not conn._closed:
+                try:
+                    conn._engine.settle(self._id, delivery_id, delivery_id, settled=True)
+                except StateError:
+                    _logger.debug("sender %r: the outcome of delivery %d came at the same time", self.name, delivery_id)
+        return True
+
+    # send(): messages with a callback each
+
+    def _offer_waiting(self) -> None:
+        conn = self._conn
+        with self._session._lock:
+            self._expire()
+            waiting = self._waiting
+            while waiting and self._ready:
+                entry = waiting[0]
+                try:
+                    if not self._take([entry[0]], self, [entry]):
+                        break
+                except SizeError as error:
+                    condition = constants.ErrorCodes.LinkMessageSizeExceeded.value
+                    self._call_back(entry, _ERROR, [[condition, str(error).encode(), None]])
+                except Unsendable as error:
+                    condition = constants.ErrorCodes.ClientError.value
+                    self._call_back(entry, _ERROR, [[condition, str(error).encode(), None]])
+                except BaseException:
+                    self._torn([entry[0]])
+                    raise
+                waiting.popleft()
+            self._offered(not waiting)
+        conn._flush()
+        self._calls.run()
+
+    def _expire(self) -> None:
+        """Time-outs of send(): looked at from the oldest on."""
+        now = time.monotonic()
+        timed = self._timed
+        while timed and (timed[0][0] <= now or timed[0][1] not in self._open):
+            ticket = heappop(timed)[1]
+            entry = self._open.get(ticket)
+            if entry is None:
+                continue
+            if entry in self._waiting:
+                self._waiting.remove(entry)
+            else:
+                self._abandon(entry)
+            self._call_back(entry, _TIMEOUT, None)
+
+    def _settled(self, items: list[Any], outcome: int, state: bytes) -> None:
+        for entry in items:
+            if outcome in SENT_OUTCOMES:
+                self._call_back(entry, _OK, [])
+            elif outcome in LOST_OUTCOMES:
+                entry[0].delivery = Delivery.NOT_DELIVERED if outcome == _NOT_DELIVERED else Delivery.UNKNOWN
+                self._call_back(entry, _ERROR, None)
+            else:
+                condition, description, info = rejection(outcome, state)
+                self._call_back(entry, _ERROR, [[condition, description, info]])
+
+    def _call_back(self, entry: Any, result: int, delivery_state: Any) -> None:
+        message, callback, ticket = entry
+        self._open.pop(ticket, None)
+        if callback is not None:
+            self._calls.add(callback, message, result, delivery_state)

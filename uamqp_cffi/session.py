@@ -1,0 +1,325 @@
+"""Sessions: what links live on, and where the records of all of them arrive.
+
+One inbox serves a session and its links. Whoever works on any of them empties it, under the session's lock, and hands
+each record to the link it belongs to; that is bookkeeping only. User code (`on_attach`, callbacks) runs after it,
+outside the lock, in the calls of the object it belongs to.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Protocol
+
+from . import constants, errors
+from ._core.engine import StateError
+from ._core.plan import Inbox
+from ._core.records import Attach, Begin, Detach, End, Error, LinkState, PeerError, Record, SessionState
+from ._core.sending import Calls
+from ._core.values import composite, enc_uint
+
+if TYPE_CHECKING:
+    from .connection import Connection
+    from .message import Message
+    from .mgmt_operation import MgmtOperation
+
+_logger = logging.getLogger("uamqp.session")
+
+OnAttach = Callable[[Any, Any, Any, Any], object]
+
+
+class _Link(Protocol):
+    """What a session wants of the links on it."""
+
+    def _on_record(self, record: Record) -> None: ...
+
+    def _on_session_lost(self, error: BaseException) -> None: ...
+
+
+class SharedInbox(Inbox):
+    """An inbox that several threads wait for: each has an inbox of its own here, but for the first."""
+
+    __slots__ = ("busy", "waiters")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.busy = False
+        self.waiters: tuple[Inbox, ...] = ()
+
+    def poke(self) -> None:
+        super().poke()
+        for waiter in self.waiters:
+            waiter.poke()
+
+
+def _termini(source: Any, target: Any) -> tuple[Any, Any]:
+    from .address import Source, Target  # urllib, which nobody needs who gives no on_attach
+
+    return (
+        None if source is None else Source.from_c_obj(source),
+        None if target is None else Target.from_c_obj(target),
+    )
+
+
+def peer_error(error: Error | None, otherwise: str) -> tuple[Any, Any, Any]:
+    """Condition, description and info of a frame's error; unknown-error and `otherwise` when it has none."""
+    if error is None:
+        return constants.ErrorCodes.UnknownError.value, otherwise, None
+    return error.condition, error.description, error.info
+
+
+class Session:
+    """A session on a connection. Its BEGIN leaves with the first link, or management request, that needs it.
+
+    `incoming_window` and `outgoing_window` are counts of transfers, 1 when not given; `handle_max` is the highest link
+    handle. All three can be set until the session has begun. `on_attach(source, target, properties, error)` is called
+    for every ATTACH of the peer on this session; what it raises is logged.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        incoming_window: int | None = None,
+        outgoing_window: int | None = None,
+        handle_max: int | None = None,
+        on_attach: OnAttach | None = None,
+    ) -> None:
+        self._connection = connection
+        self._conn = connection
+        self._session = self
+        self._mgmt_links: dict[bytes, MgmtOperation] = {}
+        self._incoming_window = incoming_window or 1
+        self._outgoing_window = outgoing_window or 1
+        self._handle_max = 4294967295 if handle_max is None else handle_max
+        self._on_attach = on_attach
+        self._lock = threading.RLock()
+        self._inbox = SharedInbox()
+        self._links: dict[int, _Link] = {}
+        self._calls = Calls()  # on_attach
+        self._id = 0
+        self._begun = False
+        self._ended = False
+        self._error: errors.AMQPConnectionError | None = None
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *args: object) -> None:
+        self._end()
+
+    @property
+    def incoming_window(self) -> int:
+        return self._incoming_window
+
+    @incoming_window.setter
+    def incoming_window(self, value: int) -> None:
+        self._incoming_window = int(value)
+
+    @property
+    def outgoing_window(self) -> int:
+        return self._outgoing_window
+
+    @outgoing_window.setter
+    def outgoing_window(self, value: int) -> None:
+        self._outgoing_window = int(value)
+
+    @property
+    def handle_max(self) -> int:
+        return self._handle_max
+
+    @handle_max.setter
+    def handle_max(self, value: int) -> None:
+        self._handle_max = int(value)
+
+    def mgmt_request(
+        self,
+        message: Message,
+        operation: bytes | str,
+        op_type: bytes | str | None = None,
+        node: bytes | str = b"$management",
+        **kwargs: Any,
+    ) -> Any:
+        """Send a request to a management node and wait for its answer; see `MgmtOperation.execute`.
+
+        `timeout` is in milliseconds, 0 for ever. `callback(status, message, description)`: what it returns is returned.
+        Raises TimeoutError, ValueError when the answer has no status, AMQPConnectionError when the links are refused.
+        """
+        from ._core.mgmt import request_plan
+
+        return self._connection._run(request_plan(self, message, operation, op_type, node, **kwargs))
+
+    def destroy(self) -> None:
+        """Close the management links and end the session. Repeatable."""
+        with self._lock:
+            managed = list(self._mgmt_links.values())
+            self._mgmt_links.clear()
+        for link in managed:
+            link.destroy()
+        self._end()
+
+    # inside
+
+    def _begin(self) -> int:
+        """The session's id; begins it when it has not begun. Never waits."""
+        if self._error is not None:
+            raise self._error
+        if self._ended:
+            raise errors.MessageHandlerError("the session was ended")
+        if not self._id:
+            connection = self._connection
+            connection._start()
+            begin = composite(
+                "begin",
+                next_outgoing_id=enc_uint(0),
+                incoming_window=enc_uint(self._incoming_window),
+                outgoing_window=enc_uint(self._outgoing_window),
+                handle_max=enc_uint(self._handle_max),
+            )
+            with connection._io:
+                self._id = connection._engine.begin(begin)
+                connection._route_session(self._id, self._inbox)
+        return self._id
+
+    def _attach(self, link: _Link, performative: bytes) -> int:
+        """Attach a link; gives its id. Never waits."""
+        session = self._begin()
+        connection = self._connection
+        with self._lock, connection._io:
+            link_id: int = connection._engine.attach(session, performative)
+            self._links[link_id] = link
+            connection._route_link(link_id, self._inbox)
+        return link_id
+
+    def _detach(self, link_id: int) -> None:
+        """Detach a link of ours, closing it; it gets no more records. Never waits."""
+        connection = self._connection
+        with self._lock:
+            if self._links.pop(link_id, None) is None:
+                return
+            with connection._io:
+                connection._route_link(link_id, None)
+                if not connection._done and not connection._closed:
+                    try:
+                        connection._engine.detach(link_id)
+                    except StateError:
+                        _logger.debug("link %d was gone before it was detached", link_id)
+
+    def _end(self) -> None:
+        with self._lock:
+            if self._ended:
+                return
+            self._ended = True
+            connection = self._connection
+            if not self._id:
+                return
+            with connection._io:
+                for link_id in self._links:
+                    connection._route_link(link_id, None)
+                connection._route_session(self._id, None)
+                if self._error is None and not connection._done and not connection._closed:
+                    try:
+                        connection._engine.end(self._id)
+                    except StateError:
+                        _logger.debug("session %d was gone before it was ended", self._id)
+        connection._flush()
+        self._inbox.poke()
+
+    def _enter(self) -> Inbox:
+        """The inbox that a call of this thread waits on, until it gives it to `_leave`."""
+        with self._lock:
+            inbox = self._inbox
+            if not inbox.busy:
+                inbox.busy = True
+                return inbox
+            mine = Inbox()
+            inbox.waiters = (*inbox.waiters, mine)
+            return mine
+
+    def _leave(self, mine: Inbox) -> None:
+        with self._lock:
+            inbox = self._inbox
+            if mine is inbox:
+                inbox.busy = False
+            else:
+                inbox.waiters = tuple(one for one in inbox.waiters if one is not mine)
+
+    def _dispatch(self) -> None:
+        """Hand every record that has come to where it belongs. Hold the lock."""
+        inbox = self._inbox
+        records = inbox.records
+        if not records:
+            return
+        try:
+            while records:
+                record = records.popleft()
+                link_id = getattr(record, "link", None)
+                if link_id is None:
+                    self._on_record(record)
+                    continue
+                if type(record) is Attach:
+                    self._attached(record)
+                link = self._links.get(link_id)
+                if link is not None:
+                    link._on_record(record)
+                if type(record) is Detach:
+                    self._detached(link_id)
+        except BaseException:  # Ctrl-C: one record may be half done, and nobody knows which half
+            if self._error is None:
+                self._break(errors.MessageHandlerError("interrupted while outcomes were taken in"))
+            raise
+        for waiter in inbox.waiters:  # what they wait for may have been among it
+            waiter.poke()
+
+    def _detached(self, link_id: int) -> None:
+        if self._links.pop(link_id, None) is not None:
+            with self._connection._io:
+                self._connection._route_link(link_id, None)
+
+    def _on_record(self, record: Record) -> None:
+        if type(record) is Begin:
+            self._begun = True
+        elif type(record) is End:
+            self._over(record.error, "the peer ended the session")
+        elif type(record) is PeerError:
+            if record.scope == 1:
+                self._over(record.error, "the session broke the rules of AMQP")
+            else:
+                link = self._links.get(record.id)
+                if link is not None:
+                    link._on_record(record)
+        elif type(record) not in (SessionState, LinkState):
+            _logger.debug("session %d: %r is nobody's", self._id, record)
+
+    def _over(self, error: Error | None, otherwise: str) -> None:
+        if self._ended or self._error is not None:
+            return
+        self._break(errors.process_session_error(self._connection.error_policy, *peer_error(error, otherwise)))
+
+    def _break(self, error: errors.AMQPConnectionError) -> None:
+        self._error = error
+        links, self._links = list(self._links.values()), {}
+        for link in links:
+            link._on_session_lost(error)
+        self._inbox.poke()
+
+    def _attached(self, record: Attach) -> None:
+        """Tell `on_attach`; links that we did not ask for were refused by the connection."""
+        if not record.reply:
+            return
+        if self._on_attach is not None:
+            self._calls.add(self._tell, record)
+
+    def _tell(self, record: Attach) -> None:
+        on_attach = self._on_attach
+        if on_attach is None:
+            return
+        fields = record.fields
+        source, target = fields["source"], fields["target"]
+        properties = errors._as_bytes(fields["properties"])
+        if (target if record.sender else source) is None:
+            side = "target" if record.sender else "source"
+            refused = errors.AMQPConnectionError(f"the peer attached without a {side}: it refuses the link")
+            on_attach(None, None, properties, refused)
+        else:
+            on_attach(*_termini(source, target), properties, None)

@@ -62,7 +62,7 @@ void uam_conn_fail(uam_engine *e, const char *condition, const char *text) {
   if (e->conn_state == UAM_CONN_END) return;
   uam_buf error = {0};
   uam_error_encode(e, &error, condition, text);
-  uam_event_error(e, UAM_SCOPE_CONNECTION, 0, uam_buf_span(&error));
+  if (e->conn_state != UAM_CONN_DISCARDING) uam_event_error(e, UAM_SCOPE_CONNECTION, 0, uam_buf_span(&error));
   uam_buf_free(&error, &e->mem);
   uam_conn_settle_all(e);
   enter(e, UAM_CONN_END);
@@ -193,8 +193,6 @@ void uam_conn_on_close(uam_engine *e, const uam_p_close *p) {
   if (e->conn_state == UAM_CONN_CLOSE_RCVD) {
     e->want_close = true;
     uam_buf_free(&e->close_error, &e->mem);
-    if (e->want_open || e->open_sent) return;
-    uam_conn_fail(e, "amqp:illegal-state", "close before our open"); /* nothing of ours can be sent any more */
   }
 }
 
@@ -208,7 +206,7 @@ void uam_conn_flush_close(uam_engine *e) {
     enter(e, UAM_CONN_END);
     return;
   }
-  if (e->want_open || uam_conn_next(e->conn_state, UAM_S_CLOSE) == 0) return;
+  if (!e->open_sent || uam_conn_next(e->conn_state, UAM_S_CLOSE) == 0) return; /* our open leaves in front of it */
   e->want_close = false;
   e->close_sent = true;
   uam_p_close p = {0};
@@ -273,6 +271,7 @@ int uam_close(uam_engine *e, const uint8_t *error, size_t n) {
   if (n > UAM_MAX_STATE) return uam_refuse(e, UAM_E_ARG, "error of %lu bytes", (unsigned long)n);
   if (!uam_keep(e, &e->close_error, error, n)) return e->fatal;
   e->want_close = true;
+  if (e->conn_state == UAM_CONN_CLOSE_RCVD && !e->open_sent && !e->want_open) enter(e, UAM_CONN_END); /* never opened */
   return UAM_OK;
 }
 

@@ -138,8 +138,36 @@ static bool start_delivery(uam_engine *e, uam_lnk *l, message *m, uint32_t forma
   return !e->fatal;
 }
 
+/* The peer must be told, or it would wait for the rest (§2.6.12): with a frame of its own, so when the window has room. */
+static void abort_partial(uam_engine *e, uam_lnk *l) {
+  l->partial_aborted = true;
+  uam_buf_free(&l->rest, &e->mem);
+  uam_link_dirty(e, l);
+}
+
+static void put_abort(uam_engine *e, uam_lnk *l) {
+  transfer t = {.id = l->partial_id, .tag = l->last_tag, .format = l->partial_format, .settled = l->partial_settled,
+                .aborted = true};
+  if (!uam_buf_reserve(&e->out, &e->mem, TRANSFER_HEAD)) {
+    uam_oom(e);
+    return;
+  }
+  uint8_t *frame = e->out.data + e->out.tail;
+  size_t size = (size_t)(put_transfer_head(frame, l, &t) - frame);
+  store_be32(frame, (uint32_t)size);
+  e->out.tail += size;
+  took_window(l->session);
+  if (e->trace) uam_frame_trace(e, true, frame, size);
+}
+
 void uam_delivery_resume(uam_engine *e, uam_lnk *l) {
-  if (!l->partial) return;
+  if (!l->partial || l->session->remote_incoming_window == 0) return;
+  if (l->partial_aborted) {
+    put_abort(e, l);
+    l->partial = l->partial_aborted = false;
+    uam_link_event_credit(e, l, 0);
+    return;
+  }
   transfer t = {.id = l->partial_id, .tag = l->last_tag, .format = l->partial_format, .settled = l->partial_settled};
   message m = {.part = {uam_buf_span(&l->rest), {NULL, 0}}};
   bool done = put_frames(e, l, &t, &m);
@@ -152,29 +180,10 @@ void uam_delivery_resume(uam_engine *e, uam_lnk *l) {
 }
 
 void uam_delivery_abandon(uam_engine *e, uam_lnk *l) {
-  l->partial = false;
+  l->partial = l->partial_aborted = false;
   uam_buf_free(&l->rest, &e->mem);
   l->receiving = false;
   uam_buf_free(&l->in, &e->mem);
-}
-
-/* The peer must be told, or it would wait for the rest (§2.6.12). */
-static void abort_partial(uam_engine *e, uam_lnk *l) {
-  transfer t = {.id = l->partial_id, .tag = l->last_tag, .format = l->partial_format, .settled = l->partial_settled,
-                .aborted = true};
-  if (!uam_buf_reserve(&e->out, &e->mem, TRANSFER_HEAD)) {
-    uam_oom(e);
-    return;
-  }
-  uint8_t *frame = e->out.data + e->out.tail;
-  size_t size = (size_t)(put_transfer_head(frame, l, &t) - frame);
-  store_be32(frame, (uint32_t)size);
-  e->out.tail += size;
-  l->session->next_outgoing_id++;
-  if (l->session->remote_incoming_window > 0) l->session->remote_incoming_window--;
-  if (e->trace) uam_frame_trace(e, true, frame, size);
-  l->partial = false;
-  uam_buf_free(&l->rest, &e->mem);
 }
 
 /* ---- deliveries settled at birth leave when the kernel has them ---- */
@@ -375,9 +384,7 @@ static void settle_range(uam_engine *e, uam_lnk *l, uint32_t first, uint32_t las
     uam_delivery *d = uam_ring_at(r, i);
     if (seq_lt(last, d->id)) break;
     if (d->gone) continue;
-    if (d->end == UAM_FOREVER && l->partial) { /* decided before all of it was sent */
-      if (l->partial_id == d->id) abort_partial(e, l);
-    }
+    if (l->partial && l->partial_id == d->id && d->end == UAM_FOREVER) abort_partial(e, l); /* decided before its end */
     uam_ring_gone(r, i);
     if (run && d->id != to + 1) {
       uam_event_settled(e, l->id, from, to, v->code, v->settled ? UAM_F_SETTLED : 0, v->state);

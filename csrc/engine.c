@@ -227,7 +227,19 @@ static void take_all(uam_engine *e) {
 }
 
 /* ---- output: the phases ---- */
+static void turn_sessions(uam_engine *e) { /* oldest first */
+  uam_session *list = e->dirty_sessions;
+  e->dirty_sessions = NULL;
+  while (list != NULL) {
+    uam_session *next = list->next_dirty;
+    list->next_dirty = e->dirty_sessions;
+    e->dirty_sessions = list;
+    list = next;
+  }
+}
+
 static void flush_sessions_begin(uam_engine *e) {
+  turn_sessions(e);
   for (uam_session *s = e->dirty_sessions; s != NULL; s = s->next_dirty)
     if (uam_session_flush_begin(e, s))
       for (size_t i = 0; i < s->cap_links; i++)

@@ -277,7 +277,7 @@ static void flow_for_sender(uam_lnk *l, const uam_p_flow *p) {
     int32_t credit = seq_diff(count + p->link_credit, l->delivery_count);
     l->credit = p->link_credit > INT32_MAX ? INT32_MAX : credit > 0 ? (uint32_t)credit : 0;
   }
-  l->peer_drain = p->drain;
+  l->peer_drain = l->drain_told = p->drain;
 }
 
 static void flow_for_receiver(uam_lnk *l, const uam_p_flow *p) {

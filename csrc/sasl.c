@@ -5,6 +5,9 @@
 
 #include "uam_int.h"
 
+/* How far the exchange is: mechanisms, then init, then any number of challenges and responses, then the outcome. */
+enum { STEP_OFFER = 0, STEP_ASKED = 1, STEP_CHALLENGED = 2 };
+
 void uam_sasl_start(uam_engine *e) {
   if (e->sasl != UAM_SASL_WANT || e->sasl_header_sent || e->role != UAM_CLIENT) return;
   e->sasl_header_sent = true;
@@ -42,7 +45,11 @@ static void put_mechanisms(uam_engine *e) {
 void uam_sasl_header(uam_engine *e) {
   e->sasl = UAM_SASL_RUNNING;
   e->in_stage = UAM_IN_SASL;
-  if (e->role == UAM_CLIENT) return;
+  if (e->role == UAM_CLIENT) {
+    if (!e->sasl_header_sent) uam_frame_header(e, 3); /* the peer was quicker */
+    e->sasl_header_sent = true;
+    return;
+  }
   e->sasl_header_sent = true;
   uam_frame_header(e, 3);
   put_mechanisms(e);
@@ -82,6 +89,7 @@ static void on_mechanisms(uam_engine *e, const uam_p_sasl_mechanisms *p, uam_eve
     uam_conn_fail(e, "amqp:unauthorized-access", text);
     return;
   }
+  e->sasl_step = STEP_ASKED;
   uam_p_sasl_init init = {.set = UAM_SET(sasl_init, mechanism), .mechanism = name};
   if (e->sasl_has_response) {
     init.set |= UAM_SET(sasl_init, initial_response);
@@ -117,15 +125,26 @@ static uint16_t event_of(uint32_t code) {
   }
 }
 
+/* Is this frame the peer's to send now (§5.3.2)? */
+static bool due(const uam_engine *e, uint64_t code) {
+  bool client = e->role == UAM_CLIENT;
+  switch (code) {
+    case UAM_PERF_sasl_mechanisms: return client && e->sasl_step == STEP_OFFER;
+    case UAM_PERF_sasl_challenge:
+    case UAM_PERF_sasl_outcome: return client && e->sasl_step == STEP_ASKED;
+    case UAM_PERF_sasl_init: return !client && e->sasl_step == STEP_OFFER;
+    case UAM_PERF_sasl_response: return !client && e->sasl_step == STEP_CHALLENGED;
+    default: return false;
+  }
+}
+
 void uam_sasl_frame(uam_engine *e, const uam_frame *f) {
   uam_fault fault = {0};
   uam_any any;
   uam_reader r = uam_reader_of(f->body.ptr, f->body.len);
   uint64_t code = uam_read_descriptor(&r);
   uam_span list = uam_read_value(&r);
-  bool from_server = code == UAM_PERF_sasl_mechanisms || code == UAM_PERF_sasl_challenge || code == UAM_PERF_sasl_outcome;
-  bool from_client = code == UAM_PERF_sasl_init || code == UAM_PERF_sasl_response;
-  if (r.err || f->type != 1 || (e->role == UAM_CLIENT ? !from_server : !from_client)) {
+  if (r.err || f->type != 1 || !due(e, code)) {
     uam_conn_fail(e, "amqp:decode-error", "not a SASL frame that is due");
     return;
   }
@@ -135,6 +154,7 @@ void uam_sasl_frame(uam_engine *e, const uam_frame *f) {
   }
   uam_event *ev = uam_event_push(e, event_of((uint32_t)code), 0);
   uam_event_window(e, ev, list);
+  if (e->role == UAM_SERVER) e->sasl_step = STEP_ASKED;
   if (code == UAM_PERF_sasl_mechanisms) on_mechanisms(e, &any.sasl_mechanisms, ev);
   else if (code == UAM_PERF_sasl_outcome) on_outcome(e, &any.sasl_outcome, ev);
 }
@@ -173,7 +193,7 @@ int uam_sasl_server(uam_engine *e, const char *mechanisms) {
 
 static int running(uam_engine *e, int role) {
   if (e->fatal) return e->fatal;
-  if (e->role != role || e->sasl != UAM_SASL_RUNNING || e->conn_state == UAM_CONN_END)
+  if (e->role != role || e->sasl != UAM_SASL_RUNNING || e->sasl_step != STEP_ASKED || e->conn_state == UAM_CONN_END)
     return uam_refuse(e, UAM_E_STATE, "no SASL exchange is going on");
   return UAM_OK;
 }
@@ -181,6 +201,7 @@ static int running(uam_engine *e, int role) {
 int uam_sasl_challenge(uam_engine *e, const uint8_t *data, size_t n) {
   int rc = running(e, UAM_SERVER);
   if (rc != UAM_OK) return rc;
+  e->sasl_step = STEP_CHALLENGED;
   uam_p_sasl_challenge p = {.set = UAM_SET(sasl_challenge, challenge), .challenge = {data, n}};
   uam_frame_put(e, 1, 0, UAM_PERF_sasl_challenge, &p);
   return e->fatal;

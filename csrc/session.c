@@ -47,6 +47,7 @@ uam_session *uam_session_new(uam_engine *e) {
     return NULL;
   }
   s->id = uam_next_id(e, slot);
+  s->handle_max = UAM_MAX_HANDLE; /* a peer that pipelines may attach before our begin says more */
   e->sessions[slot] = s;
   e->n_sessions++;
   return s;
@@ -118,7 +119,7 @@ void uam_session_put_flow(uam_engine *e, uam_session *s, uam_lnk *l, bool echo) 
     p.handle = l->handle;
     p.delivery_count = l->delivery_count;
     p.link_credit = l->credit;
-    if (l->want_drain && !l->sender) {
+    if (l->sender ? l->drain_told : l->want_drain) { /* a sender repeats what the receiver said last (§2.6.7) */
       p.set |= UAM_SET(flow, drain);
       p.drain = true;
     }
@@ -258,7 +259,8 @@ static bool choose_channel(uam_engine *e, uam_session *s) {
 bool uam_session_flush_begin(uam_engine *e, uam_session *s) {
   bool opened = e->conn_state == UAM_CONN_OPENED ||
                 (e->pipeline && (e->conn_state == UAM_CONN_OPEN_SENT || e->conn_state == UAM_CONN_OPEN_PIPE));
-  if (!s->want_begin || !opened || !choose_channel(e, s)) return false;
+  bool unborn = s->want_end && !s->mapped_remote;
+  if (!s->want_begin || unborn || !opened || !choose_channel(e, s)) return false;
   uam_p_begin p;
   uam_fault fault = {0};
   if (uam_perf_decode(UAM_PERF_begin, uam_buf_span(&s->args), &p, &fault) != 0) {
@@ -279,7 +281,7 @@ bool uam_session_flush_begin(uam_engine *e, uam_session *s) {
 bool uam_session_flush_end(uam_engine *e, uam_session *s) {
   bool up = s->state == UAM_SESS_MAPPED;
   if (up && s->want_flow && e->conn_state == UAM_CONN_OPENED) uam_session_put_flow(e, s, NULL, false);
-  if (s->want_end && !s->want_begin && (up || s->state == UAM_SESS_END_RCVD)) put_end(e, s);
+  if (s->want_end && !s->want_begin && (up || (s->state == UAM_SESS_END_RCVD && s->begin_sent))) put_end(e, s);
   if (s->want_end && s->want_begin && !s->mapped_remote && !s->begin_sent) { /* never begun: nothing to end */
     s->want_begin = s->want_end = false;
     return true;

@@ -52,7 +52,7 @@ struct uam_link_ {
   uam_session *session;
   uam_lnk *next_dirty;
   bool dirty, sender, mapped_remote, want_attach, want_detach, detach_closed, want_flow, want_drain, want_echo;
-  bool peer_drain, attach_sent, detaching;
+  bool peer_drain, drain_told, attach_sent, detaching; /* peer_drain: and we have not answered yet */
   uint8_t state;
   uint32_t handle, remote_handle;
   uam_buf args;        /* our attach's list, as given; name points into it or into peer_name */
@@ -66,7 +66,7 @@ struct uam_link_ {
   uam_ring unsettled;  /* both roles */
   uam_ring sent;       /* sender: settled at birth, until the kernel has them */
   /* sender: the delivery that waits half sent */
-  bool partial, partial_settled;
+  bool partial, partial_settled, partial_aborted;
   uint32_t partial_id, partial_format;
   uam_buf rest;
   uint32_t last_tag;
@@ -137,6 +137,7 @@ struct uam_engine {
   /* SASL */
   int sasl;
   bool sasl_header_sent;
+  uint8_t sasl_step;
   bool sasl_has_response;
   uam_buf sasl_mechanism, sasl_response, sasl_hostname;
   /* connection */

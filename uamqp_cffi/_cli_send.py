@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 WINDOW_BYTES = 16 << 20  # bodies handed to the client and not confirmed, at most
 MAX_LINE = 64 << 20
+_NEGATIVE = {0x25: "rejected", 0x26: "released", 0x27: "modified"}  # descriptors of §3.4
 _GRACE = 0.15  # seconds that Ctrl-C leaves for outcomes already under way
 
 
@@ -354,6 +355,7 @@ class Sender:
     ) -> None:
         self.report = Report()
         self._client = client
+        self._outcomes: dict[int, str] = getattr(client, "outcomes", {})
         self._source = source
         self._settled = settled
         self._window = window
@@ -447,10 +449,10 @@ class Sender:
         return total
 
     def _count_failure(self, message: Message) -> None:
-        report, exc = self.report, message._response
-        outcome = outcome_of(exc)
+        report = self.report
+        outcome = self._outcomes.pop(id(message), "failed")
         setattr(report, outcome, getattr(report, outcome) + 1)
-        reason = printable(exc)
+        reason = printable(message._response)
         if reason and (reason in report.reasons or len(report.reasons) < 20):
             report.reasons[reason] += 1
 
@@ -480,12 +482,20 @@ class Sender:
         self.report.not_sent = self._source.left
 
 
-def outcome_of(exc: Any) -> str:
-    """The report's count that a message failed with `exc` belongs to: rejected, released, modified or failed."""
-    from .errors import MessageException, MessageModified, MessageReleased
+def make_client(target: str, **options: Any) -> SendClient:
+    """A SendClient whose `outcomes` names the negative outcome of each failed message. Raises what SendClient raises."""
+    from .client import SendClient
 
-    if isinstance(exc, MessageReleased):
-        return "released"
-    if isinstance(exc, MessageModified):
-        return "modified"
-    return "rejected" if isinstance(exc, MessageException) else "failed"
+    class Client(SendClient):
+        """An exception tells condition and description, but not the outcome's name; the link's report does."""
+
+        def __init__(self) -> None:
+            super().__init__(target, **options)
+            self.outcomes: dict[int, str] = {}  # by id(message), until it is counted
+
+        def _settled(self, messages: list[Message], outcome: int, state: bytes) -> None:
+            if name := _NEGATIVE.get(outcome):
+                self.outcomes.update((id(message), name) for message in messages)
+            super()._settled(messages, outcome, state)
+
+    return Client()

@@ -23,7 +23,19 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit, urlunsplit
 
-from ._cli_send import GaveUp, Interrupted, Lines, Repeated, Report, Sender, make_progress, printable, say, to_nowhere
+from ._cli_send import (
+    GaveUp,
+    Interrupted,
+    Lines,
+    Repeated,
+    Report,
+    Sender,
+    make_client,
+    make_progress,
+    printable,
+    say,
+    to_nowhere,
+)
 
 if TYPE_CHECKING:
     import ssl
@@ -106,8 +118,7 @@ def _with_user(url: str, name: str, password: str) -> str:
 
 
 def _make_client(args: argparse.Namespace, url: str) -> SendClient:
-    """The client for `args`; ValueError or OSError for what the user got wrong."""
-    from .client import SendClient
+    """The client for `args`. Raises ValueError for what the user got wrong."""
     from .constants import SenderSettleMode
     from .errors import ErrorPolicy
 
@@ -121,8 +132,11 @@ def _make_client(args: argparse.Namespace, url: str) -> SendClient:
         import ssl
 
         options["use_tls"] = True
-        options["ssl_context"] = ssl.create_default_context(cafile=args.ca)
-    return SendClient(url, **options)
+        try:
+            options["ssl_context"] = ssl.create_default_context(cafile=args.ca)
+        except OSError as exc:
+            raise ValueError(f"cannot use {args.ca}: {exc.strerror or exc}") from exc
+    return make_client(url, **options)
 
 
 def _source(args: argparse.Namespace) -> Repeated | Lines:
@@ -207,7 +221,7 @@ def _send_to(
     url = masked(args.url)
     try:
         client = _make_client(args, args.url)
-    except (ValueError, OSError) as exc:
+    except ValueError as exc:
         parser.error(str(exc))
     settled = args.settle != "unsettled"
     sender = Sender(client, source, settled=settled, window=args.window, timeout=args.timeout, check=signals.check)

@@ -74,9 +74,8 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Command]]:
 
     yield start
     for command in commands:
-        if command.process.poll() is None:
-            command.process.kill()
-        command.process.communicate()
+        with command.process as process:  # closes its pipes, and waits
+            process.kill()
 
 
 @pytest.fixture
@@ -286,7 +285,7 @@ def test_tls_is_verified_and_the_password_stays_secret(run: Callable[..., Any], 
         (("send", "--timeout", "0"), "--timeout"),
         (("send", "--settle", "never"), "--settle"),
         (("send", "--file", "no-such-file"), "cannot read no-such-file"),
-        (("send", "amqps://localhost/q", "--ca", "no-such-file"), "no-such-file"),
+        (("send", "amqps://localhost/q", "--ca", "no-such-file"), "cannot use no-such-file"),
         (("send", "amqps://localhost/q", "--user", "a", "--password-env", "NOT_SET_AT_ALL"), "NOT_SET_AT_ALL"),
         (("send", "--user", "a"), "--user"),
         (("broker", "--port", "65536"), "--port"),

@@ -533,6 +533,22 @@ def _check_mapping(what: str, value: Any) -> None:
         raise TypeError(f"{what} must be a dict, not {type(value).__name__}")
 
 
+def _seldom(name: str, default: Any, doc: str | None = None) -> property:
+    """An attribute that few messages have more than the default of: it stands in `_rest`, and costs the others nothing."""
+
+    def get(self: Message) -> Any:
+        rest = self._rest
+        return default if rest is None else rest.get(name, default)
+
+    def put(self: Message, value: Any) -> None:
+        if self._rest is None:
+            self._rest = {name: value}
+        else:
+            self._rest[name] = value
+
+    return property(get, put, doc=doc)
+
+
 class Message:
     """A message to be sent, or one that was received.
 
@@ -561,34 +577,35 @@ class Message:
     '005374c10602a1016e5401005375a00568656c6c6f'
     """
 
-    # What most messages never have more than the default of is a class attribute, so that it costs a message nothing.
-    # `_raw`: the body, when the message is one bytes body and nothing else; the slots after `state` are not set then.
-    # `_held`: the body otherwise: bytes (one data section), a MessageBody, None (no body), or _UNREAD.
+    # `_raw`: the body, when the message is one bytes body and nothing else; the slots of the sections and
+    # `_held` are not set then. `_held`: the body otherwise: bytes (one data section), a MessageBody, None (no body), or
+    # _UNREAD. `_rest`: what few messages have, by name, or None.
     __slots__ = (
         "__dict__",
         "__weakref__",
-        "_annotations",
         "_application_properties",
-        "_header",
         "_held",
         "_properties",
         "_raw",
+        "_rest",
+        "on_send_complete",
         "state",
     )
 
-    idle_time: float = 0
-    retries: int = 0
-    on_send_complete: Callable[[Any, Any], Any] | None = None
-    delivery_no: int | None = None
-    delivery_tag: bytes | None = None
-    _encoding: str = "UTF-8"
-    _format: int = 0
-    _footer: Any = None
-    _delivery_annotations: Any = None
-    _settler: Settler | None = None
-    _sections: Sections | None = None
-    _answer: Exception | None = None
-    _fate: tuple[MessageState, Delivery | None] | None = None
+    idle_time = _seldom("idle_time", 0)
+    retries = _seldom("retries", 0, "How often the message was sent again.")
+    delivery_no = _seldom("delivery_no", None, "The delivery-id of a received message.")
+    delivery_tag = _seldom("delivery_tag", None, "The delivery-tag of a received message.")
+    _encoding = _seldom("_encoding", "UTF-8")
+    _format = _seldom("_format", 0)
+    _header = _seldom("_header", None)
+    _annotations = _seldom("_annotations", None)
+    _footer = _seldom("_footer", None)
+    _delivery_annotations = _seldom("_delivery_annotations", None)
+    _settler = _seldom("_settler", None)
+    _sections = _seldom("_sections", None)
+    _answer = _seldom("_answer", None)
+    _fate = _seldom("_fate", None)
 
     def __init__(
         self,
@@ -607,6 +624,8 @@ class Message:
         delivery_annotations: dict[Any, Any] | None = None,
     ) -> None:
         self.state = _WAITING
+        self.on_send_complete: Callable[[Any, Any], Any] | None = None
+        self._rest: dict[str, Any] | None = None
         if (
             type(body) is bytes
             and properties is None
@@ -637,14 +656,12 @@ class Message:
             self._held = _make_body(body, body_type)
         self._properties: Any = None
         self._application_properties: Any = application_properties
-        self._annotations: Any = annotations
-        self._header: Any = None
         if properties is not None:
             self.properties = properties
         if application_properties is not None and type(application_properties) is not dict:
             _check_mapping("application properties", application_properties)
-        if annotations is not None and type(annotations) is not dict:
-            _check_mapping("message annotations", annotations)
+        if annotations is not None:
+            self.annotations = annotations
         if header is not None:
             self.header = header
         if footer is not None:
@@ -657,12 +674,22 @@ class Message:
     # -- received messages --
 
     def _receive(self, message: Any, settler: Settler | None) -> None:
-        self._sections = message if isinstance(message, Sections) else Sections(bytes(message))
-        self._format = self._sections.message_format
-        self._settler = settler
+        received = message if isinstance(message, Sections) else Sections(bytes(message))
+        rest = {
+            "_sections": received,
+            "_format": received.message_format,
+            "_settler": settler,
+            "_header": _UNREAD,
+            "_annotations": _UNREAD,
+            "_delivery_annotations": _UNREAD,
+            "_footer": _UNREAD,
+        }
+        if self._rest is None:
+            self._rest = rest
+        else:
+            self._rest.update(rest)
         self.state = _SETTLED if settler is None else _UNSETTLED
-        self._held = self._properties = self._application_properties = self._annotations = self._header = _UNREAD
-        self._footer = self._delivery_annotations = _UNREAD
+        self._held = self._properties = self._application_properties = _UNREAD
 
     @classmethod
     def _received(
@@ -693,17 +720,19 @@ class Message:
         return cls(message=found)
 
     def _lookup(self, code: int) -> Any:
-        return None if self._sections is None else self._sections.raw(code)
+        received = self._sections
+        return None if received is None else received.raw(code)
 
     def _lookup_map(self, code: int) -> Any:
-        return None if self._sections is None else self._sections.mapping(code)
+        received = self._sections
+        return None if received is None else received.mapping(code)
 
     # -- sections --
 
     def _expand(self) -> None:
         """From one bytes body to an ordinary message with it as its body."""
         self._held, self._raw = self._raw, None
-        self._properties = self._application_properties = self._annotations = self._header = None
+        self._properties = self._application_properties = None
 
     @property
     def properties(self) -> MessageProperties | None:
@@ -726,10 +755,11 @@ class Message:
     def header(self) -> MessageHeader | None:
         if self._raw is not None:
             return None
-        if self._header is _UNREAD:
+        header = self._header
+        if header is _UNREAD:
             raw = self._lookup(sections.HEADER)
-            self._header = None if raw is None else MessageHeader(header=raw)
-        return self._header  # type: ignore[no-any-return]
+            self._header = header = None if raw is None else MessageHeader(header=raw)
+        return header  # type: ignore[no-any-return]
 
     @header.setter
     def header(self, value: MessageHeader | None) -> None:
@@ -758,9 +788,10 @@ class Message:
     def annotations(self) -> dict[Any, Any] | None:
         if self._raw is not None:
             return None
-        if self._annotations is _UNREAD:
-            self._annotations = self._lookup_map(sections.MESSAGE_ANNOTATIONS)
-        return self._annotations  # type: ignore[no-any-return]
+        found = self._annotations
+        if found is _UNREAD:
+            self._annotations = found = self._lookup_map(sections.MESSAGE_ANNOTATIONS)
+        return found  # type: ignore[no-any-return]
 
     @annotations.setter
     def annotations(self, value: dict[Any, Any] | None) -> None:
@@ -775,9 +806,10 @@ class Message:
 
     @property
     def footer(self) -> dict[Any, Any] | None:
-        if self._footer is _UNREAD:
-            self._footer = self._lookup_map(sections.FOOTER)
-        return self._footer  # type: ignore[no-any-return]
+        found = self._footer
+        if found is _UNREAD:
+            self._footer = found = self._lookup_map(sections.FOOTER)
+        return found  # type: ignore[no-any-return]
 
     @footer.setter
     def footer(self, value: dict[Any, Any] | None) -> None:
@@ -788,9 +820,10 @@ class Message:
 
     @property
     def delivery_annotations(self) -> dict[Any, Any] | None:
-        if self._delivery_annotations is _UNREAD:
-            self._delivery_annotations = self._lookup_map(sections.DELIVERY_ANNOTATIONS)
-        return self._delivery_annotations  # type: ignore[no-any-return]
+        found = self._delivery_annotations
+        if found is _UNREAD:
+            self._delivery_annotations = found = self._lookup_map(sections.DELIVERY_ANNOTATIONS)
+        return found  # type: ignore[no-any-return]
 
     @delivery_annotations.setter
     def delivery_annotations(self, value: dict[Any, Any] | None) -> None:
@@ -867,72 +900,37 @@ class Message:
         raw = self._raw
         if raw is not None:
             return data_section(raw)
+        rest = self._rest
+        received: Sections | None = None
+        encoding = "UTF-8"
         parts: list[bytes] = []
-        if self._header is not None:
-            self._put_header(parts)
-        if self._delivery_annotations is not None:
-            self._put_symbols(parts, sections.DELIVERY_ANNOTATIONS, self._delivery_annotations)
-        if self._annotations is not None:
-            self._put_symbols(parts, sections.MESSAGE_ANNOTATIONS, self._annotations)
+        if rest is not None:
+            received = rest.get("_sections")
+            encoding = rest.get("_encoding", encoding)
+            header, deliver, annotations = map(rest.get, ("_header", "_delivery_annotations", "_annotations"))
+            if header is not None:
+                _put_header(parts, header, received)
+            if deliver is not None:
+                _put_map(parts, sections.DELIVERY_ANNOTATIONS, deliver, received, encoding)
+            if annotations is not None:
+                _put_map(parts, sections.MESSAGE_ANNOTATIONS, annotations, received, encoding)
         properties = self._properties
-        if properties is not None:
-            if properties is _UNREAD:
-                parts.append(self._passed_on(sections.PROPERTIES))
-            else:
-                parts.append(_PREFIX_PROPERTIES)
-                parts.append(properties._encode())
+        if properties is _UNREAD:
+            parts.append(_passed_on(received, sections.PROPERTIES))
+        elif properties is not None:
+            parts += (_PREFIX_PROPERTIES, properties._encode())
         if self._application_properties is not None:
-            self._put_application_properties(parts)
+            _put_map(parts, sections.APPLICATION_PROPERTIES, self._application_properties, received, encoding)
         held = self._held
         if type(held) is bytes:
             parts.append(data_section(held))
         elif held is _UNREAD:
-            parts.extend([self._passed_on(code) for code in sections.BODY])
+            parts.extend([_passed_on(received, code) for code in sections.BODY])
         elif held is not None:
             parts.append(held._encode())
-        if self._footer is not None:
-            self._put_symbols(parts, sections.FOOTER, self._footer)
+        if rest is not None and rest.get("_footer") is not None:
+            _put_map(parts, sections.FOOTER, rest["_footer"], received, encoding)
         return b"".join(parts)
-
-    def _passed_on(self, code: int) -> bytes:
-        """A received section as it came."""
-        return b"" if self._sections is None else self._sections.whole(code)
-
-    def _unchanged(self, code: int, mapping: Any) -> bool:
-        """Whether a received map is still what it was: then it goes out with the AMQP types it came with."""
-        if mapping is _UNREAD:
-            return True
-        return self._sections is not None and sections.same(mapping, self._sections.mapping(code))
-
-    def _put_header(self, parts: list[bytes]) -> None:
-        header = self._header
-        raw = self._lookup(sections.HEADER)
-        if raw is not None and (header is _UNREAD or header._as_dict() == MessageHeader(raw)._as_dict()):
-            parts.append(self._passed_on(sections.HEADER))
-        elif header is not _UNREAD:
-            parts += (_PREFIX_HEADER, header._encode())
-
-    def _put_symbols(self, parts: list[bytes], code: int, mapping: Any) -> None:
-        if self._unchanged(code, mapping):
-            parts.append(self._passed_on(code))
-        elif mapping:
-            try:
-                _check_mapping("it", mapping)
-                parts += (sections.PREFIX[code], values.symbol_map(mapping, self._encoding))
-            except (TypeError, ValueError, OverflowError) as error:
-                raise values._explained(error, sections._NAMES[code]) from error
-
-    def _put_application_properties(self, parts: list[bytes]) -> None:
-        mapping = self._application_properties
-        if mapping is _UNREAD or (
-            self._sections is not None and self._unchanged(sections.APPLICATION_PROPERTIES, mapping)
-        ):
-            parts.append(self._passed_on(sections.APPLICATION_PROPERTIES))
-        elif mapping:
-            try:
-                parts += (_PREFIX_APPLICATION_PROPERTIES, values.string_map(mapping, self._encoding))
-            except (TypeError, ValueError, OverflowError) as error:
-                raise values._explained(error, "application-properties") from error
 
     def get_message_encoded_size(self) -> int:
         """Bytes of the encoding."""
@@ -940,8 +938,9 @@ class Message:
 
     def get_message(self) -> Sections:
         """The encoded message with its sections to look into: `payload`, `message_format`."""
-        if self._sections is not None:
-            return self._sections
+        received = self._sections
+        if received is not None:
+            return received  # type: ignore[no-any-return]
         return Sections(self.encode_message(), self._format)
 
     @property
@@ -953,7 +952,7 @@ class Message:
     def gather(self) -> Iterable[Message]:
         """The messages that this one stands for: itself. Raises TypeError for a received one, and for one that was sent
         what became of it (`MessageAlreadySettled`, or its failure)."""
-        if self.state is _WAITING and self._answer is None:
+        if self.state is _WAITING and (self._rest is None or self._answer is None):
             return [self]
         if self.state in constants.RECEIVE_STATES:
             raise TypeError("only new messages can be gathered, not received ones")
@@ -966,8 +965,9 @@ class Message:
     def _response(self) -> Any:
         """What became of the message, as an exception; None while it is open. Made here for the ordinary ends, which need
         no more than the state; whoever sets SendFailed sets this as well."""
-        if self._answer is not None:
-            return self._answer
+        answer = self._answer
+        if answer is not None:
+            return answer
         if self.state is _COMPLETE or self.state is _SETTLED:
             return errors.MessageAlreadySettled()
         return None
@@ -986,8 +986,9 @@ class Message:
         """What is known of a message to be sent; None for a received one. It follows from the state; what the connection
         knows better it sets after the state, and that holds while the state lasts."""
         state = self.state
-        if self._fate is not None and self._fate[0] is state:
-            return self._fate[1]
+        fate = self._fate
+        if fate is not None and fate[0] is state:
+            return fate[1]  # type: ignore[no-any-return]
         if state is _WAITING:
             return Delivery.NOT_DELIVERED
         if state is _COMPLETE:
@@ -1040,9 +1041,10 @@ class Message:
         raise TypeError("only received messages can be settled")
 
     def _settle(self, response: errors.MessageResponse) -> bool:
-        if self._settler is None:
+        settler = self._settler
+        if settler is None:
             raise TypeError("this message has no way to be settled")
-        self._settler(response)
+        settler(response)
         self._answer = response
         self.state = _SETTLED
         return True
@@ -1053,7 +1055,7 @@ class Message:
         if self._settler is not None:
             raise TypeError("a received message belongs to its connection and cannot be copied or pickled")
         state: dict[str, Any] = dict(self.__dict__)
-        for name in ("state", "_raw", "_held", "_properties", "_application_properties", "_annotations", "_header"):
+        for name in Message.__slots__[2:]:
             try:
                 state[name] = getattr(self, name)
             except AttributeError:  # a slot of a message that is one bytes body
@@ -1067,7 +1069,35 @@ class Message:
 
 _PREFIX_HEADER = sections.PREFIX[sections.HEADER]
 _PREFIX_PROPERTIES = sections.PREFIX[sections.PROPERTIES]
-_PREFIX_APPLICATION_PROPERTIES = sections.PREFIX[sections.APPLICATION_PROPERTIES]
+
+
+def _passed_on(received: Sections | None, code: int) -> bytes:
+    """A received section as it came."""
+    return b"" if received is None else received.whole(code)
+
+
+def _put_header(parts: list[bytes], header: Any, received: Sections | None) -> None:
+    """The header; a received one that is still what it was goes out as it came."""
+    raw = None if received is None else received.raw(sections.HEADER)
+    if raw is not None and (header is _UNREAD or header._as_dict() == MessageHeader(raw)._as_dict()):
+        parts.append(_passed_on(received, sections.HEADER))
+    elif header is not _UNREAD:
+        parts += (_PREFIX_HEADER, header._encode())
+
+
+def _put_map(parts: list[bytes], code: int, mapping: Any, received: Sections | None, encoding: str) -> None:
+    """A section that is a map. A received one that is still what it was keeps the AMQP types it came with."""
+    if received is not None and (mapping is _UNREAD or sections.same(mapping, received.mapping(code))):
+        parts.append(received.whole(code))
+    elif mapping:
+        try:
+            _check_mapping("it", mapping)
+            if code == sections.APPLICATION_PROPERTIES:
+                parts += (sections.PREFIX[code], values.string_map(mapping, encoding))
+            else:
+                parts += (sections.PREFIX[code], values.symbol_map(mapping, encoding))
+        except (TypeError, ValueError, OverflowError) as error:
+            raise values._explained(error, sections._NAMES[code]) from error
 
 
 def _single(data: bytes) -> Generator[bytes, None, None]:
@@ -1103,13 +1133,14 @@ class BatchMessage(Message):
         encoding: str = "UTF-8",
     ) -> None:
         self.state = _WAITING
+        self.on_send_complete = None
+        self._rest = None
         self._raw = None
         self._held = None
-        self._properties = self._header = None
+        self._properties = self._application_properties = None
         self._encoding = encoding
         self._multi_messages = multi_messages
         self._body_gen: Any = data
-        self.on_send_complete = None
         self.properties = properties
         self.application_properties = application_properties
         self.annotations = annotations

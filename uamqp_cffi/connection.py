@@ -754,6 +754,7 @@ class Connection:
         if isinstance(record, records.Attach):
             self._link_sessions[record.link] = record.session
             if not record.reply:
+                self._engine.attach(record.session, _answer_attach(record), record.link)
                 self._engine.detach(record.link, True, _not_allowed("this client attaches its links itself"))
         elif isinstance(record, records.Detach):
             return self._session_inboxes.get(self._link_sessions.pop(record.link, 0))
@@ -761,6 +762,7 @@ class Connection:
 
     def _unclaimed_session(self, record: Any) -> None:
         if isinstance(record, records.Begin) and not record.reply:
+            self._engine.begin(_answer_begin(), record.session)
             self._engine.end(record.session, _not_allowed("this client begins its sessions itself"))
 
     def _own(self, record: Any) -> Inbox | None:
@@ -859,6 +861,8 @@ class Connection:
         how = str(cause) if cause is not None else "the peer closed the TCP connection"
         cls = errors.MessageHandlerError if self._opened else errors.AMQPConnectionError
         when = "" if self._opened else f" before it was open (state {self._state.name})"
+        if self._wire is not None and self._wire.unheard:
+            how += "; if the server speaks TLS on this port, leave use_tls=False out"
         error = cls(how if isinstance(cause, TransportError) and not self._opened else f"the connection was lost{when}: {how}")
         error.scope = "connection"
         error.__cause__ = cause
@@ -897,7 +901,7 @@ class Connection:
         except (_engine.EngineError, MemoryError) as broken:
             error.__context__ = broken
         self._ending = True
-        if wire is None:
+        if wire is None and self._started:
             self._conn_state = ConnectionState.ERROR.value
         self._route(last)
         if self._debug and (text := self._engine.trace()):
@@ -1022,6 +1026,23 @@ def _after_fork() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
+
+
+def _answer_begin() -> bytes:
+    """The begin that must go before the end of a session nobody wants."""
+    one = values.enc_uint(1)
+    return values.composite("begin", next_outgoing_id=one, incoming_window=one, outgoing_window=one)
+
+
+def _answer_attach(asked: records.Attach) -> bytes:
+    """The attach, with neither source nor target, that must go before the detach of a link nobody wants (§2.6.3)."""
+    return values.composite(
+        "attach",
+        name=values.enc_str(asked.fields["name"]),
+        handle=values.enc_uint(0),
+        role=values.enc_bool(not asked.sender),
+        initial_delivery_count=values.enc_uint(0) if asked.sender else None,
+    )
 
 
 def _not_allowed(text: str) -> bytes:

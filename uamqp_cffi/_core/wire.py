@@ -131,6 +131,11 @@ class Wire:
             self.tls.feed_eof()
 
     @property
+    def unheard(self) -> bool:
+        """Plain TCP on which nothing was ever received."""
+        return self.tls is None and self._first
+
+    @property
     def ended_by_peer(self) -> bool:
         """TLS: the peer said close_notify."""
         return self.tls is not None and self.tls.eof

@@ -565,11 +565,11 @@ class SendClient(AMQPClient):
         """What broke link, session or connection, if anything did."""
         if self._error is not None:
             return self._error
-        for holder in (self.message_handler, self._session):
-            error: BaseException | None = getattr(holder, "_error", None)
-            if error is not None:
-                return error
-        connection = self._connection
+        handler, session, connection = self.message_handler, self._session, self._connection
+        if handler is not None and handler._error is not None:
+            return handler._error  # type: ignore[no-any-return]
+        if session is not None and session._error is not None:
+            return session._error  # type: ignore[no-any-return]
         return None if connection is None else connection._failure
 
     def _raise_broken(self) -> None:
@@ -865,27 +865,35 @@ class SendClient(AMQPClient):
         handler = self.message_handler
         if session is None or handler is None:
             return False, False
-        connection = self._connection
         moved = more = False
+        own = type(handler).send is _BASE_SEND and "send" not in handler.__dict__
         with session._lock:
             if session._inbox.records:
                 session._dispatch()
             if self._timed or self._timing:
                 self._expire()
-            own = type(handler).send is _BASE_SEND and "send" not in handler.__dict__
-            if own and (self._again or len(self._queue) > self._head or handler._draining):
+            if own and (len(self._queue) > self._head or self._again or handler._draining):
                 moved = self._offer(handler)
         if not own:
             moved = self._offer_by_send(handler)
         if moved:
-            clean = connection._flush()
-            if handler._ready and self._unsent():
-                more = clean
-                if not clean:  # full: when there is room again, somebody tells us
-                    connection._when_drained(session._inbox)
-                    connection._flush()
-        self._run_calls(session)
+            more = self._send_off(session, handler)
+        if self._calls:
+            self._calls.run()
+        if session._calls or handler._calls:
+            self._run_calls(session)
         return moved, more
+
+    def _send_off(self, session: Any, handler: Any) -> bool:
+        """Messages were handed over: off with them. True when more could be handed over at once."""
+        connection = self._connection
+        clean = connection._flush()
+        if not (handler._ready and self._unsent()):
+            return False
+        if not clean:  # full: somebody tells us when there is room again
+            connection._when_drained(session._inbox)
+            connection._flush()
+        return bool(clean)
 
     def _unsent(self) -> bool:
         if len(self._queue) - self._head > self._dead:
@@ -906,10 +914,19 @@ class SendClient(AMQPClient):
 
     def _stepwise(self) -> bool:
         """Whether somebody changed a step: then nothing but `do_work` may be used."""
-        for name, base in _STEPS.items():
-            if getattr(type(self), name) is not base or name in self.__dict__:
-                return True
-        return False
+        mine, cls = self.__dict__, type(self)
+        return not (
+            cls.do_work is _DO_WORK
+            and cls.client_ready is _CLIENT_READY
+            and cls.auth_complete is _AUTH_COMPLETE
+            and cls._client_ready is _LINK_READY
+            and cls._client_run is _LINK_RUN
+            and "do_work" not in mine
+            and "client_ready" not in mine
+            and "auth_complete" not in mine
+            and "_client_ready" not in mine
+            and "_client_run" not in mine
+        )
 
     def _ready_plan(self) -> Plan[None]:
         session = self._opened()
@@ -1110,10 +1127,8 @@ def _never(error: Any) -> errors.ErrorAction:
 
 
 _BASE_SEND = sender.MessageSender.send
-_STEPS: dict[str, Any] = {
-    "do_work": AMQPClient.do_work,
-    "client_ready": AMQPClient.client_ready,
-    "auth_complete": AMQPClient.auth_complete,
-    "_client_ready": SendClient._client_ready,
-    "_client_run": SendClient._client_run,
-}
+_DO_WORK = AMQPClient.do_work
+_CLIENT_READY = AMQPClient.client_ready
+_AUTH_COMPLETE = AMQPClient.auth_complete
+_LINK_READY = SendClient._client_ready
+_LINK_RUN = SendClient._client_run

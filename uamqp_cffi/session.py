@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from . import constants, errors
 from ._core.engine import StateError
 from ._core.plan import Inbox
-from ._core.records import Attach, Begin, Detach, End, Error, LinkState, PeerError, Record, SessionState
+from ._core.records import Attach, Begin, Detach, End, Error, LinkState, PeerError, Record, SessionState, Settled
 from ._core.sending import Calls
 from ._core.values import composite, enc_uint
 
@@ -253,23 +253,31 @@ class Session:
         try:
             while records:
                 record = records.popleft()
-                link_id = getattr(record, "link", None)
-                if link_id is None:
-                    self._on_record(record)
-                    continue
-                if type(record) is Attach:
-                    self._attached(record)
-                link = self._links.get(link_id)
-                if link is not None:
-                    link._on_record(record)
-                if type(record) is Detach:
-                    self._detached(link_id)
+                if type(record) is Settled:
+                    link = self._links.get(record.link)
+                    if link is not None:
+                        link._on_record(record)
+                else:
+                    self._on_rare(record)
         except BaseException:  # Ctrl-C: one record may be half done, and nobody knows which half
             if self._error is None:
                 self._break(errors.MessageHandlerError("interrupted while outcomes were taken in"))
             raise
         for waiter in inbox.waiters:  # what they wait for may have been among it
             waiter.poke()
+
+    def _on_rare(self, record: Record) -> None:
+        link_id: int | None = getattr(record, "link", None)
+        if link_id is None:
+            self._on_record(record)
+            return
+        if type(record) is Attach:
+            self._attached(record)
+        link = self._links.get(link_id)
+        if link is not None:
+            link._on_record(record)
+        if type(record) is Detach:
+            self._detached(link_id)
 
     def _detached(self, link_id: int) -> None:
         if self._links.pop(link_id, None) is not None:
@@ -290,6 +298,10 @@ class Session:
                     link._on_record(record)
         elif type(record) not in (SessionState, LinkState):
             _logger.debug("session %d: %r is nobody's", self._id, record)
+
+    def _mgmt_links_lost(self, node: Any) -> None:
+        """A broken pair of management links is not used for further requests."""
+        self._mgmt_links = {name: kept for name, kept in self._mgmt_links.items() if kept._node is not node}
 
     def _over(self, error: Error | None, otherwise: str) -> None:
         if self._ended or self._error is not None:

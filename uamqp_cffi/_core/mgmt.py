@@ -1,0 +1,382 @@
+"""Management requests: a pair of links to a node, requests out on one, answers in on the other (AMQP Management draft).
+
+`Node` is the pair, kept by its session for later requests; `request_plan` is one request. Many may be outstanding, from
+several threads: each waits for the answer that carries its message-id as correlation-id.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import time
+from array import array
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from .. import constants, errors
+from ..message import Message, MessageProperties
+from .engine import SizeError, StateError
+from .plan import Plan, Wait
+from .records import Attach, Credit, Delivery, Detach, PeerError, Record, Settled
+from .values import composite, described_composite, enc_bool, enc_str, enc_ubyte, enc_uint, enc_ulong, symbol_map
+
+if TYPE_CHECKING:
+    from ..session import Session
+
+_logger = logging.getLogger("uamqp.mgmt_operation")
+
+CREDIT = 10_000
+_ACCEPTED = described_composite("accepted")
+_SENT = frozenset((0x00, 0x01, 0x24))
+_NOT_DELIVERED = 0x02
+
+
+class Answer:
+    """What a request waits for: `message` once it came, or `error`."""
+
+    __slots__ = ("error", "given_up", "message")
+
+    def __init__(self) -> None:
+        self.message: Message | None = None
+        self.error: BaseException | None = None
+        self.given_up = False
+
+
+class _End:
+    """One link of the pair, as its session sees it."""
+
+    def __init__(self, node: Node, sender: bool) -> None:
+        self.node = node
+        self.sender = sender
+        self.link = 0
+        self.attached = False
+
+    def _on_record(self, record: Record) -> None:
+        self.node.on_record(self, record)
+
+    def _on_session_lost(self, error: BaseException) -> None:
+        self.node.fail(error)
+
+
+class Node:
+    """The link pair to one node of one session."""
+
+    def __init__(self, session: Session, name: bytes, properties: dict[Any, Any] | None = None) -> None:
+        self.session = session
+        self.name = name
+        self.error: BaseException | None = None
+        self._properties = properties
+        self._out = _End(self, True)
+        self._in = _End(self, False)
+        self._credit = 0
+        self._granted = 0
+        self._next_id = 0
+        self._waiting: deque[tuple[bytes, Answer]] = deque()
+        self._answers: dict[int, Answer] = {}
+        self._sent: dict[int, Answer] = {}  # by delivery-id
+
+    @property
+    def ready(self) -> bool:
+        """Whether both links are attached."""
+        return self._out.attached and self._in.attached
+
+    def open(self) -> None:
+        """Begin to attach both links. Never waits."""
+        if self._out.link:
+            return
+        session = self.session
+        with session._lock:
+            for end in (self._out, self._in):
+                end.link = session._attach(end, self._attach(end))
+            connection = session._connection
+            with connection._io:
+                connection._engine.flow(self._in.link, CREDIT)
+            self._granted = CREDIT
+        session._connection._flush()
+
+    def _attach(self, end: _End) -> bytes:
+        address = enc_str(self.name)
+        fields: dict[str, bytes | None] = {
+            "name": enc_str(self.name + (b"-sender" if end.sender else b"-receiver")),
+            "handle": enc_uint(0),
+            "role": enc_bool(not end.sender),
+            "snd_settle_mode": enc_ubyte(0),
+            "source": described_composite("source", address=address),
+            "target": described_composite("target", address=address),
+            "max_message_size": enc_ulong(0),
+        }
+        if end.sender:
+            fields["initial_delivery_count"] = enc_uint(0)
+        if self._properties:
+            fields["properties"] = symbol_map(self._properties)
+        return composite("attach", **fields)
+
+    def close(self) -> None:
+        """Detach both links. Repeatable; who still waits for an answer gets an error."""
+        session = self.session
+        with session._lock:
+            for end in (self._out, self._in):
+                if end.link:
+                    session._detach(end.link)
+            self.fail(errors.MessageHandlerError("the management links were closed"))
+        session._connection._flush()
+        session._inbox.poke()
+
+    # requests, under the session's lock
+
+    def submit(self, message: Message, operation: bytes | str, op_type: bytes | str | None, **more: Any) -> tuple[int, Answer]:
+        """Send a request as soon as the peer takes it; gives its id and what to wait for. Raises what encoding raises."""
+        request_id = self._next_id
+        self._next_id += 1
+        encoded = _request(message, request_id, operation, op_type, more)
+        answer = Answer()
+        self._answers[request_id] = answer
+        self._waiting.append((encoded, answer))
+        self.offer()
+        return request_id, answer
+
+    def forget(self, request_id: int) -> None:
+        """Nobody waits for that answer any more."""
+        answer = self._answers.pop(request_id, None)
+        if answer is not None:
+            answer.given_up = True
+
+    def offer(self) -> None:
+        """Hand over what the peer takes."""
+        connection = self.session._connection
+        while self._waiting and self._credit > 0:
+            encoded, answer = self._waiting[0]
+            if not answer.given_up:
+                with connection._io:
+                    if connection._done or connection._closed:
+                        return
+                    try:
+                        taken, first = connection._engine.send_messages(self._out.link, encoded, array("I", (len(encoded),)))
+                    except StateError:
+                        return
+                    except SizeError as error:
+                        taken, first = 1, None
+                        answer.error = errors.MessageSendFailed(
+                            constants.ErrorCodes.LinkMessageSizeExceeded, str(error)
+                        )
+                if not taken:
+                    return
+                if first is not None:
+                    self._credit -= 1
+                    self._sent[first] = answer
+            self._waiting.popleft()
+
+    def fail(self, error: BaseException) -> None:
+        """The links are of no use any more."""
+        if self.error is None:
+            self.error = error
+        for answer in self._answers.values():
+            answer.error = answer.error or self.error
+        self._answers.clear()
+        self._waiting.clear()
+        self._sent.clear()
+        self.session._mgmt_links_lost(self)
+
+    # records, under the session's lock
+
+    def on_record(self, end: _End, record: Record) -> None:
+        if type(record) is Delivery:
+            self._answered(record)
+        elif type(record) is Settled:
+            if end.sender:
+                self._settled(record)
+        elif type(record) is Credit:
+            if end.sender:
+                self._credit = record.credit
+                self.offer()
+        elif type(record) is Attach:
+            fields = record.fields
+            end.attached = (fields["target"] if end.sender else fields["source"]) is not None
+        elif type(record) in (Detach, PeerError):
+            from ..session import peer_error
+
+            what = peer_error(record.error, "the peer detached the management link")  # type: ignore[union-attr]
+            self.fail(errors.process_link_error(self.session._connection.error_policy, *what))
+
+    def _settled(self, record: Settled) -> None:
+        """What became of requests. Only a refusal is of interest: who accepted will answer."""
+        from ..sender import rejection
+
+        span = (record.last - record.first) & 0xFFFFFFFF
+        for delivery_id in [one for one in self._sent if (one - record.first) & 0xFFFFFFFF <= span]:
+            answer = self._sent.pop(delivery_id)
+            if record.outcome in _SENT:
+                continue
+            error: errors.AMQPError
+            if record.outcome in (0x02, 0x03):
+                error = errors.MessageHandlerError("the links went away before the answer came")
+                error.delivery = (
+                    constants.Delivery.NOT_DELIVERED if record.outcome == _NOT_DELIVERED else constants.Delivery.UNKNOWN
+                )
+            else:
+                what = rejection(record.outcome, record.state)
+                error = errors.process_message_error(self.session._connection.error_policy, *what)
+            answer.error = answer.error or error
+
+    def _answered(self, record: Delivery) -> None:
+        connection = self.session._connection
+        with connection._io:
+            if not connection._done and not connection._closed:
+                try:
+                    if not record.settled:
+                        connection._engine.settle(self._in.link, record.delivery_id, record.delivery_id, True, _ACCEPTED)
+                    self._granted -= 1
+                    if self._granted <= CREDIT // 2:
+                        connection._engine.flow(self._in.link, CREDIT)
+                        self._granted = CREDIT
+                except StateError:
+                    _logger.debug("management link of %r went away under an answer", self.name)
+        message = Message._received(record.payload, None, record.delivery_id, record.tag, record.message_format)
+        try:
+            properties = message.properties
+            request_id = None if properties is None else properties.correlation_id
+        except (TypeError, ValueError) as error:
+            _logger.warning("an answer of %r cannot be read: %s", self.name, error)
+            return
+        answer = self._answers.pop(request_id, None) if isinstance(request_id, int) else None
+        if answer is None:
+            _logger.info("an answer of %r to request %r, which nobody waits for", self.name, request_id)
+            return
+        answer.message = message
+
+
+def _request(
+    message: Message, request_id: int, operation: bytes | str, op_type: bytes | str | None, more: dict[str, Any]
+) -> bytes:
+    """The user's message with what makes it a request; the message itself is left as it is."""
+    request = copy.copy(message)
+    properties = copy.copy(message.properties) if message.properties is not None else MessageProperties()
+    properties.message_id = request_id
+    request.properties = properties
+    given = {_text(key): value for key, value in (message.application_properties or {}).items()}
+    given["operation"] = _text(operation)
+    given["type"] = _text(op_type or b"empty")
+    if more.get("locales") is not None:
+        given["locales"] = _text(more["locales"])
+    request.application_properties = given
+    return request.encode_message()
+
+
+def _text(value: Any) -> Any:
+    return value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else value
+
+
+def node_name(node: bytes | str | None) -> bytes:
+    """The name of a node, however it was given."""
+    node = node or constants.MGMT_TARGET
+    return node.encode() if isinstance(node, str) else bytes(node)
+
+
+def exchange_plan(
+    node: Node,
+    message: Message,
+    operation: bytes | str,
+    op_type: bytes | str | None,
+    timeout: float,
+    status_code_field: bytes | str,
+    description_fields: bytes | str,
+    **more: Any,
+) -> Plan[tuple[int, Message, bytes | None]]:
+    """One request: status, answer, description."""
+    session = node.session
+    connection = session._connection
+    now = time.monotonic()
+    deadline = now + timeout / 1000 if timeout else None
+    attach_by = deadline
+    if deadline is None and connection._connect_timeout:
+        attach_by = now + connection._connect_timeout
+    mine = session._enter()
+    request_id: int | None = None
+    try:
+        node.open()
+        with session._lock:
+            if node.error is not None:
+                raise node.error
+            request_id, answer = node.submit(message, operation, op_type, **more)
+        connection._flush()
+        while True:
+            with session._lock:
+                session._dispatch()
+            connection._flush()
+            session._calls.run()
+            if answer.error is not None:
+                raise answer.error.with_traceback(None)
+            if answer.message is not None:
+                break
+            limit = deadline if node.ready else attach_by
+            if limit is not None and time.monotonic() >= limit:
+                raise _late(node, operation, timeout, limit is deadline)
+            try:
+                yield Wait(mine, limit)
+            except errors.AMQPError:
+                with session._lock:
+                    session._dispatch()
+                if answer.message is None:
+                    raise
+    finally:
+        session._leave(mine)
+        if request_id is not None:
+            with session._lock:
+                node.forget(request_id)
+    return _read(answer.message, status_code_field, description_fields)
+
+
+def _late(node: Node, operation: bytes | str, timeout: float, ours: bool) -> TimeoutError:
+    if ours:
+        return TimeoutError(f"no answer to {_text(operation)!r} from {_text(node.name)!r} within {timeout} ms")
+    return errors.ConnectTimeout(f"the peer did not attach the links to {_text(node.name)!r} in time")
+
+
+def _read(
+    message: Message, status_code_field: bytes | str, description_fields: bytes | str
+) -> tuple[int, Message, bytes | None]:
+    fields = message.application_properties or {}
+    status = _field(fields, status_code_field)
+    description = _field(fields, description_fields)
+    if isinstance(status, bool) or not isinstance(status, int):
+        raise ValueError(f"the answer has no status: its application properties have no int {_text(status_code_field)!r}")
+    if not 200 <= status <= 299:
+        _logger.error("management operation failed: status %d, description %r", status, description)
+    return status, message, description
+
+
+def _field(fields: dict[Any, Any], name: bytes | str) -> Any:
+    key = name.encode() if isinstance(name, str) else name
+    return fields.get(key)
+
+
+def request_plan(
+    session: Session,
+    message: Message,
+    operation: bytes | str,
+    op_type: bytes | str | None,
+    node: bytes | str | None,
+    **kwargs: Any,
+) -> Plan[Any]:
+    """A request on the link pair that the session keeps for `node`: the answer, or what `callback` makes of it."""
+    from ..mgmt_operation import MgmtOperation
+
+    callback = kwargs.pop("callback", None)
+    timeout = kwargs.pop("timeout", 0)
+    settings = {
+        "status_code_field": kwargs.pop("status_code_field", b"statusCode"),
+        "description_fields": kwargs.pop("description_fields", b"statusDescription"),
+    }
+    locales = kwargs.pop("locales", None)
+    debug, encoding = kwargs.pop("debug", False), kwargs.pop("encoding", "UTF-8")
+    if kwargs:
+        raise ValueError(f"a management request does not know the argument {', '.join(map(repr, sorted(kwargs)))}")
+    name = node_name(node)
+    with session._lock:
+        pair = session._mgmt_links.get(name)
+        if pair is None:
+            pair = session._mgmt_links[name] = MgmtOperation(session, name, debug=debug, encoding=encoding, **settings)
+    status, answer, description = yield from exchange_plan(
+        pair._node, message, operation, op_type, timeout, locales=locales, **settings
+    )
+    return answer if callback is None else callback(status, answer, description)

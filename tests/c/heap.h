@@ -12,7 +12,8 @@ enum { HEAP_HEAD = 16 };
 typedef struct heap {
   long live;          /* blocks not freed */
   unsigned long made; /* allocations asked for */
-  unsigned long fail; /* this one and all after it fail; 0: none */
+  unsigned long fail; /* this one fails (0: none), and so do all after it, unless... */
+  int once;           /* ...it fails alone */
 } heap;
 
 static inline void *heap_realloc(void *ctx, void *p, size_t n) {
@@ -24,7 +25,7 @@ static inline void *heap_realloc(void *ctx, void *p, size_t n) {
     return NULL;
   }
   h->made++;
-  if (h->fail != 0 && h->made >= h->fail) return NULL;
+  if (h->fail != 0 && (h->once ? h->made == h->fail : h->made >= h->fail)) return NULL;
   /* always another place, so that a pointer kept over growth is found; the size stands in front */
   size_t *fresh = malloc(n + HEAP_HEAD), *old = NULL;
   if (fresh == NULL) return NULL;

@@ -47,7 +47,8 @@ uam_session *uam_session_new(uam_engine *e) {
     return NULL;
   }
   s->id = uam_next_id(e, slot);
-  s->handle_max = UAM_MAX_HANDLE; /* a peer that pipelines may attach before our begin says more */
+  s->handle_max = UAM_MAX_HANDLE; /* who pipelines attaches before the other side's begin says more */
+  s->remote_handle_max = UINT32_MAX;
   e->sessions[slot] = s;
   e->n_sessions++;
   return s;

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 WINDOW_BYTES = 16 << 20  # bodies handed to the client and not confirmed, at most
 MAX_LINE = 64 << 20
 _NEGATIVE = {0x25: "rejected", 0x26: "released", 0x27: "modified"}  # descriptors of §3.4
+_BLOCK = 1 << 18  # bytes of bodies read, or handed over, at once
 _GRACE = 0.15  # seconds that Ctrl-C leaves for outcomes already under way
 
 
@@ -124,14 +125,17 @@ class Bar(Progress):
         from rich.console import Console
         from rich.text import Text
 
+        class Done(progress.ProgressColumn):
+            def render(self, task: Any) -> Text:
+                return Text(f"{int(task.completed):,}" + ("" if task.total is None else f" of {int(task.total):,}"))
+
         class Rate(progress.ProgressColumn):
             def render(self, task: Any) -> Text:
                 return Text(f"{task.completed / task.elapsed:,.0f}/s" if task.elapsed else "")
 
         super().__init__(total)
-        done, left = progress.MofNCompleteColumn(), progress.TimeRemainingColumn()
         console = Console(stderr=True)
-        columns = ("sending", progress.BarColumn(), done, Rate(), left)
+        columns = ("sending", progress.BarColumn(), Done(), Rate(), progress.TimeRemainingColumn())
         self._bar = progress.Progress(*columns, console=console, auto_refresh=False)
         self._task = self._bar.add_task("", total=total)
         self._bar.start()
@@ -165,13 +169,14 @@ class Repeated:
         self.total: int | None = count
         self._body = body
         self._left = count
+        self._at_once = max(1, _BLOCK // max(1, len(body)))
 
     def ready(self) -> bool:
         return True
 
     def take(self, n: int) -> list[bytes]:
         """The next bodies, `n` at most; none at the end."""
-        n = min(n, self._left)
+        n = min(n, self._left, self._at_once)
         self._left -= n
         return [self._body] * n
 
@@ -182,8 +187,6 @@ class Repeated:
 
 class Lines:
     """The lines of a file, pipe or terminal, without their line ends; read as they come, one block at a time."""
-
-    BLOCK = 1 << 18
 
     def __init__(self, file: IO[bytes], count: int | None) -> None:
         self.total = count
@@ -216,7 +219,7 @@ class Lines:
         return [self._lines.popleft() for _ in range(n)]
 
     def _read(self) -> None:
-        block = self._file.read(self.BLOCK)
+        block = self._file.read(_BLOCK)
         if block:
             head, newline, tail = block.rpartition(b"\n")
             if newline:
@@ -324,7 +327,7 @@ class Report:
         if seen := self.latencies if self.latencies.count else None:
             figures = "   ".join(f"p{p} {_ms(seen.percentile(p))}" for p in (50, 90, 99))
             yield f"  {'latency':<13}{figures}   max {_ms(seen.max)}"
-            yield f"  {'':<13}(hand-over to the client until its outcome was seen, {window:,} in flight at most)"
+            yield f"  {'':<13}(hand-over to the client until the outcome was seen; at most {window:,} in flight)"
 
     def _remark(self, name: str) -> str:
         if name == "sent settled":
@@ -483,7 +486,7 @@ class Sender:
 
 
 def make_client(target: str, **options: Any) -> SendClient:
-    """A SendClient whose `outcomes` names the negative outcome of each failed message. Raises what SendClient raises."""
+    """A SendClient whose `outcomes` names each failed message's negative outcome. Raises what SendClient raises."""
     from .client import SendClient
 
     class Client(SendClient):

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -20,7 +21,7 @@ import sys
 import threading
 from collections.abc import Callable
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import quote, urlsplit, urlunsplit
 
 from ._cli_send import (
@@ -126,6 +127,8 @@ def _make_client(args: argparse.Namespace, url: str) -> SendClient:
     options["send_settle_mode"] = SenderSettleMode[args.settle.capitalize()]
     if args.address:
         options["address"] = args.address
+    elif not urlsplit(url).path:
+        raise ValueError(f"{masked(url)} names no queue or other node: add a path, or give --address")
     if args.no_tls:
         options["use_tls"] = False
     elif args.ca:
@@ -244,7 +247,7 @@ def _print(args: argparse.Namespace, report: Report, url: str, status: int, erro
         print("\n".join(report.lines(args.settle != "unsettled", args.window)))
     sys.stdout.flush()
     if error:
-        say(f"error: {error}")
+        say(f"error: {error}" if status < 128 else error)
     return status
 
 
@@ -275,9 +278,15 @@ def _drive(
         return NOT_ALL, f"gave up: {exc}"
     except (AMQPError, OSError, ValueError) as exc:
         what = f"lost {url}" if attached else f"cannot connect to {url}"
-        return NOT_ALL if attached else NO_CONNECTION, f"{what}: {printable(exc) or type(exc).__name__}"
+        return NOT_ALL if attached else NO_CONNECTION, f"{what}: {_words(exc)}"
     finally:
         signals.deferred = False
+
+
+def _words(exc: BaseException) -> str:
+    """What `exc` says, without an errno in front, and with options of this command for arguments of SendClient."""
+    text = printable(getattr(exc, "strerror", None) or exc) or type(exc).__name__
+    return text.replace("use_tls=False", "--no-tls").replace("address=", "--address")
 
 
 def _finish(close: Callable[[], object], patience: float | None) -> None:
@@ -446,12 +455,19 @@ def _port(text: str) -> int:
 _seconds.__name__, _port.__name__ = "number of seconds", "port"
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, instead of after a page of options."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(USAGE, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
+
+
 def make_parser() -> argparse.ArgumentParser:
     """The command line, as argparse knows it."""
     from . import __version__
 
     about = "AMQP 1.0: send messages, run a broker, read frames."
-    parser = argparse.ArgumentParser(prog="uamqp-cffi", description=about)
+    parser = _Parser(prog="uamqp-cffi", description=about)
     parser.add_argument("--version", action="version", version=f"uamqp-cffi {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="send|broker|decode")
     _add_send(commands.add_parser("send", help="send messages and report what became of each"))
@@ -515,6 +531,7 @@ def _add_decode(parser: argparse.ArgumentParser) -> None:
 def main(argv: list[str] | None = None) -> int:
     """Run the command with `argv` (default: the process's); the exit status. Usage errors leave by SystemExit(2)."""
     args = make_parser().parse_args(argv)
+    logging.getLogger("uamqp").addHandler(logging.NullHandler())  # what matters is in the one line that we print
     try:
         status: int = args.run(args, args.parser)
         sys.stdout.flush()

@@ -11,13 +11,12 @@ import pytest
 from uamqp_cffi import _cli_send, cli
 
 
-def lines_of(path: Path, count: int | None = None, block: int = 7, batch: int = 2) -> list[bytes]:
+def lines_of(path: Path, count: int | None = None) -> list[bytes]:
     with path.open("rb", buffering=0) as file:
         source = _cli_send.Lines(file, count)
-        source.BLOCK = block
         out: list[bytes] = []
         while source.left != 0:
-            out += source.take(batch)
+            out += source.take(2)
         return out
 
 
@@ -34,11 +33,12 @@ def lines_of(path: Path, count: int | None = None, block: int = 7, batch: int = 
 )
 @pytest.mark.parametrize("block", [1, 2, 7, 1000])
 def test_lines_do_not_depend_on_where_blocks_end(
-    tmp_path: Path, content: bytes, expected: list[bytes], block: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes, expected: list[bytes], block: int
 ) -> None:
+    monkeypatch.setattr(_cli_send, "_BLOCK", block)
     path = tmp_path / "lines"
     path.write_bytes(content)
-    assert lines_of(path, block=block) == expected
+    assert lines_of(path) == expected
 
 
 def test_lines_stop_at_the_count(tmp_path: Path) -> None:
@@ -53,6 +53,7 @@ def test_a_line_without_end_is_refused_before_it_fills_the_memory(
     path = tmp_path / "lines"
     path.write_bytes(b"short\n" + b"x" * 100)
     monkeypatch.setattr(_cli_send, "MAX_LINE", 50)
+    monkeypatch.setattr(_cli_send, "_BLOCK", 7)
     with pytest.raises(_cli_send.GaveUp, match="line 2 is longer"):
         lines_of(path)
 
@@ -125,3 +126,9 @@ def test_bad_hexadecimal_is_named_by_its_offset(text: str, offset: int) -> None:
 def test_half_a_byte_is_refused() -> None:
     with pytest.raises(ValueError, match="one digit only"):
         cli.unhex("41 4")
+
+
+def test_large_bodies_are_handed_over_few_at_a_time() -> None:
+    source = _cli_send.Repeated(b"x" * 100_000, 5)
+    assert [len(source.take(500)) for _ in range(4)] == [2, 2, 1, 0]
+    assert source.left == 0

@@ -24,7 +24,7 @@ _log = logging.getLogger("uamqp.broker")
 
 PRODUCT = "uamqp-cffi embedded broker (for tests, not for production)"
 _SASL_OK, _SASL_AUTH = 0, 1
-_CLOSING_TIME = 5_000  # milliseconds
+_CLOSING_TIME = 2_000  # milliseconds
 
 
 class Peer:

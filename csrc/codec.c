@@ -212,6 +212,14 @@ uam_span uam_read_value(uam_reader *r) {
   return r->err == 0 ? (uam_span){start, (size_t)(r->p - start)} : (uam_span){0};
 }
 
+uam_span uam_read_outline(uam_reader *r) {
+  const uint8_t *start = r->p;
+  if (left(r) != 0 && *start == 0) return uam_read_value(r);
+  uint8_t code = uam_read_code(r);
+  (void)uam_read_item(r, code);
+  return r->err == 0 ? (uam_span){start, (size_t)(r->p - start)} : (uam_span){0};
+}
+
 bool uam_read_null(uam_reader *r) {
   if (r->p == r->end || *r->p != 0x40) return false;
   r->p++;

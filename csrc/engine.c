@@ -169,7 +169,8 @@ static void on_amqp_frame(uam_engine *e, const uam_frame *f) {
   if (f->body.len == 0) return; /* a heartbeat */
   uam_reader r = uam_reader_of(f->body.ptr, f->body.len);
   uint64_t code = uam_read_descriptor(&r);
-  uam_span list = uam_read_value(&r);
+  bool often = code >= UAM_PERF_flow && code <= UAM_PERF_disposition; /* uam_perf_decode checks every field anyway */
+  uam_span list = often ? uam_read_outline(&r) : uam_read_value(&r);
   if (e->conn_state == UAM_CONN_DISCARDING && code != UAM_PERF_close && !r.err) return;
   if (r.err || code < UAM_PERF_open || code > UAM_PERF_close) {
     uam_conn_error(e, "amqp:decode-error", "frame with %s", r.err ? r.why : "a body that is no performative");
@@ -186,8 +187,9 @@ static void on_amqp_frame(uam_engine *e, const uam_frame *f) {
 
 /* One header or frame from the window. False: there is no whole one. */
 static bool take_one(uam_engine *e) {
-  const uint8_t *p = e->window[e->win].data + e->head;
   size_t n = e->tail - e->head, size = 0;
+  if (n == 0) return false; /* there may not even be a window yet */
+  const uint8_t *p = e->window[e->win].data + e->head;
   if (e->in_stage == UAM_IN_HEADER) {
     if (n < 8) return false;
     e->head += 8;

@@ -64,6 +64,7 @@ typedef struct uam_reader {
 static inline uam_reader uam_reader_of(const uint8_t *p, size_t n) { return (uam_reader){p, p + n, 0, NULL}; }
 void uam_read_fail(uam_reader *r, const char *why);           /* keeps the first */
 uam_span uam_read_value(uam_reader *r);                       /* one whole value, constructor included, checked through */
+uam_span uam_read_outline(uam_reader *r);                     /* the same, but lists, maps, arrays by their size alone */
 bool uam_read_null(uam_reader *r);                            /* true and past it when the next value is null */
 bool uam_read_bool(uam_reader *r);
 uint8_t uam_read_ubyte(uam_reader *r);

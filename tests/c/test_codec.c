@@ -142,6 +142,17 @@ static void test_lists(void) {
   CHECK(r.err == UAM_E_DECODE && count == 0);
 }
 
+static void test_outline(void) {
+  uam_reader r = reader_of("c003013f3f" "d00000000400000000" "00532445a10161");
+  CHECK(uam_read_outline(&r).len == 5 && uam_read_outline(&r).len == 9 && uam_read_outline(&r).len == 4);
+  CHECK(uam_read_outline(&r).len == 3 && r.err == 0 && r.p == r.end);
+  CHECK(uam_read_outline(&r).len == 0 && r.err == UAM_E_DECODE);
+  r = reader_of("c00401");
+  CHECK(uam_read_outline(&r).len == 0 && r.err == UAM_E_DECODE);
+  r = reader_of("3f00");
+  CHECK(uam_read_outline(&r).len == 0 && r.err == UAM_E_DECODE);
+}
+
 static uint64_t descriptor(const char *text, int *err) {
   uam_reader r = reader_of(text);
   uint64_t code = uam_read_descriptor(&r);
@@ -340,6 +351,7 @@ int main(void) {
   test_scalars();
   test_wrong_types();
   test_lists();
+  test_outline();
   test_descriptors();
   test_bounds();
   test_writer();

@@ -676,7 +676,7 @@ class Connection:
                 return False
             self._connected(sock, dialer)
         except (OSError, ValueError) as error:
-            failure = errors.AMQPConnectionError(str(error))
+            failure = errors.AMQPConnectionError(getattr(error, "strerror", None) or str(error))
             failure.__cause__ = error
             with self._io:
                 self._lose(failure)

@@ -1,0 +1,256 @@
+"""Waiting and connecting, on loopback sockets."""
+
+from __future__ import annotations
+
+import errno
+import resource
+import select
+import socket
+import threading
+import time
+
+import pytest
+
+from uamqp_cffi._core.drivers import sync
+from uamqp_cffi._core.drivers.sync import READ, WRITE, Dialer, Poller, is_loopback, tune
+
+
+@pytest.fixture
+def pair():
+    a, b = socket.socketpair()
+    a.setblocking(False)
+    yield a, b
+    a.close()
+    b.close()
+
+
+@pytest.fixture(params=["poll", "selectors"])
+def poller(request, monkeypatch):
+    if request.param == "selectors":
+        monkeypatch.setattr(sync, "_POLL", None)
+    elif not hasattr(select, "poll"):
+        pytest.skip("no poll here")
+    poller = Poller()
+    yield poller
+    poller.close()
+
+
+def test_a_wait_tells_what_is_ready(poller, pair):
+    ours, theirs = pair
+    poller.watch(ours)
+    assert poller.wait(0) == 0
+    assert poller.wait(0, write=True) == WRITE
+    theirs.send(b"x")
+    assert poller.wait(10) == READ
+    assert poller.wait(10, write=True) == READ | WRITE
+    ours.recv(1)
+    assert poller.wait(0) == 0
+
+
+def test_a_wait_ends_by_a_wake_from_another_thread(poller, pair):
+    poller.watch(pair[0])
+    waker = threading.Thread(target=lambda: (_until(lambda: poller.polling), poller.wake()))
+    waker.start()
+    start = time.monotonic()
+    assert poller.wait(30) == 0
+    waker.join()
+    assert time.monotonic() - start < 20
+
+
+def _until(condition):
+    end = time.monotonic() + 10
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.001)
+
+
+def test_a_wake_before_the_wait_counts_once(poller, pair):
+    poller.watch(pair[0])
+    poller.wake()
+    poller.wake()
+    assert poller.wait(30) == 0
+    start = time.monotonic()
+    assert poller.wait(0.02) == 0
+    assert time.monotonic() - start >= 0.015
+
+
+def test_a_peer_that_went_away_is_readable(poller, pair):
+    poller.watch(pair[0])
+    pair[1].close()
+    assert poller.wait(10) & READ
+
+
+def test_a_socket_may_be_closed_before_it_is_unwatched(poller, pair):
+    poller.watch(pair[0])
+    pair[0].close()
+    poller.watch(None)
+
+
+@pytest.mark.skipif(not hasattr(select, "poll"), reason="needs poll")
+def test_descriptors_above_1023_work():
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < 1100:
+        pytest.skip("not that many descriptors here")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 1100), hard))
+    held = []
+    try:
+        while not held or held[-1].fileno() < 1024:
+            held.append(socket.socket())
+        a, b = socket.socketpair()
+        held += [a, b]
+        poller = Poller()
+        poller.watch(a)
+        b.send(b"x")
+        assert a.fileno() > 1023
+        assert poller.wait(10) == READ
+        poller.close()
+    finally:
+        for sock in held:
+            sock.close()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+# ---- connecting
+
+
+@pytest.fixture
+def server():
+    sock = socket.socket()
+    sock.bind(("127.0.0.1", 0))
+    sock.listen()
+    yield sock
+    sock.close()
+
+
+def dial(dialer, seconds=10):
+    end = time.monotonic() + seconds
+    poller = Poller()
+    try:
+        while time.monotonic() < end:
+            sock = dialer.step()
+            if sock is not None:
+                return sock
+            poller.watch(dialer.sock)
+            poller.wait(0.01, write=dialer.sock is not None)
+            poller.watch(None)
+    finally:
+        poller.close()
+    raise AssertionError("not connected")
+
+
+def address(host, family=socket.AF_INET):
+    return (family, socket.SOCK_STREAM, 0, "", (host, 0) if family == socket.AF_INET else (host, 0, 0, 0))
+
+
+def test_numeric_hosts_and_localhost_need_no_thread(server, monkeypatch):
+    monkeypatch.setattr(threading, "Thread", None)
+    for host in ("127.0.0.1", "localhost"):
+        port = server.getsockname()[1]
+        sock = dial(Dialer(host, lambda addresses: port, None, lambda: None))
+        assert sock.getpeername() == server.getsockname()
+        sock.close()
+
+
+def test_other_names_are_resolved_in_a_thread_and_the_step_does_not_wait(server):
+    asked, answer, woken = threading.Event(), threading.Event(), threading.Event()
+
+    def resolve(host):
+        asked.set()
+        assert answer.wait(10)
+        return [address("127.0.0.1")]
+
+    dialer = Dialer("broker.example", lambda addresses: server.getsockname()[1], None, woken.set, resolve)
+    assert dialer.step() is None
+    assert asked.wait(10)
+    assert dialer.step() is None
+    assert dialer.sock is None
+    assert "resolving 'broker.example'" in dialer.doing
+    answer.set()
+    assert woken.wait(10)
+    sock = dial(dialer)
+    assert sock.getpeername() == server.getsockname()
+    sock.close()
+
+
+def test_every_address_is_tried_and_the_port_is_chosen_from_them(server):
+    seen = []
+    addresses = [address("127.0.0.2"), address("::1", socket.AF_INET6), address("127.0.0.1")]
+    def port(given):
+        seen.extend(given)
+        return server.getsockname()[1]
+
+    dialer = Dialer("h", port, time.monotonic() + 30, lambda: None, lambda host: addresses)
+    sock = dial(dialer)
+    assert sock.getpeername() == server.getsockname()
+    assert seen == addresses
+    sock.close()
+
+
+def test_when_none_answers_all_are_named(server):
+    port = server.getsockname()[1]
+    server.close()
+    both = [address("127.0.0.1"), address("127.0.0.2")]
+    dialer = Dialer("h", lambda given: port, None, lambda: None, lambda host: both)
+    with pytest.raises(OSError, match=r"h:\d+: 127.0.0.1: .*, 127.0.0.2: ") as caught:
+        dial(dialer)
+    assert caught.value.errno == errno.ECONNREFUSED
+    assert caught.value.__cause__ is not None
+
+
+def test_an_address_that_does_not_answer_gets_its_share_of_the_time(server, monkeypatch):
+    done = threading.Event()
+    addresses = [address("127.0.0.1"), address("127.0.0.1")]
+    dialer = Dialer("h", lambda given: server.getsockname()[1], time.monotonic() + 60, done.set, lambda host: addresses)
+    stuck = []
+    real = socket.socket.connect_ex
+
+    def connect_ex(self, where):
+        if not stuck:
+            stuck.append(where)
+            return errno.EINPROGRESS  # nothing is sent: it never connects
+        return real(self, where)
+
+    monkeypatch.setattr(socket.socket, "connect_ex", connect_ex, raising=False)
+    dialer.step()
+    assert done.wait(10)
+    assert dialer.step() is None
+    assert dialer.give_up == pytest.approx(time.monotonic() + 30, abs=2)
+    dialer.give_up = time.monotonic()  # the hand of the clock
+    sock = dial(dialer)
+    assert sock.getpeername() == server.getsockname()
+    sock.close()
+
+
+def test_resolving_in_vain_is_told():
+    def resolve(host):
+        raise socket.gaierror(socket.EAI_NONAME, "no such name")
+
+    dialer = Dialer("nobody.example", lambda given: 1, None, lambda: None, resolve)
+    with pytest.raises(OSError, match="cannot resolve 'nobody.example'"):
+        dial(dialer)
+
+
+def test_sockets_are_tuned():
+    sock = socket.socket()
+    tune(sock)
+    assert not sock.getblocking()
+    assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+    assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 60_000
+    sock.close()
+
+
+@pytest.mark.parametrize(
+    ("host", "family", "expected"),
+    [
+        ("127.0.0.1", socket.AF_INET, True),
+        ("127.9.9.9", socket.AF_INET, True),
+        ("10.0.0.1", socket.AF_INET, False),
+        ("::1", socket.AF_INET6, True),
+        ("::ffff:127.0.0.1", socket.AF_INET6, True),
+        ("::ffff:10.0.0.1", socket.AF_INET6, False),
+        ("fe80::1", socket.AF_INET6, False),
+    ],
+)
+def test_what_never_leaves_this_host(host, family, expected):
+    assert is_loopback(address(host, family)) is expected

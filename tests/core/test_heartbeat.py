@@ -1,0 +1,82 @@
+"""The heap of deadlines, with a clock in hand; and the thread, by events."""
+
+from __future__ import annotations
+
+import gc
+import threading
+
+from uamqp_cffi._core.heartbeat import Heart
+
+
+class Target:
+    def __init__(self, every, log, name=""):
+        self.every = every
+        self.log = log
+        self.name = name
+        self.beaten = threading.Event()
+
+    def _beat(self, now):
+        self.log.append((self.name, now))
+        self.beaten.set()
+        return None if self.every is None else now + self.every
+
+
+def test_each_is_asked_at_its_own_times():
+    heart, log = Heart(thread=False), []
+    fast, slow = Target(2, log, "fast"), Target(5, log, "slow")
+    heart.watch(fast, 2)
+    heart.watch(slow, 5)
+    now = 0
+    while now < 10:
+        now = heart.beat(now)
+    assert log == [("fast", 2), ("fast", 4), ("slow", 5), ("fast", 6), ("fast", 8)]
+
+
+def test_nothing_is_asked_before_its_time():
+    heart, log = Heart(thread=False), []
+    target = Target(1, log)
+    heart.watch(target, 10)
+    assert heart.beat(9.9) == 10
+    assert log == []
+
+
+def test_who_says_never_is_not_asked_again():
+    heart, log = Heart(thread=False), []
+    target = Target(None, log)
+    heart.watch(target, 1)
+    assert heart.beat(1) is None
+    assert log == [("", 1)]
+
+
+def test_nobody_is_kept_alive():
+    heart, log = Heart(thread=False), []
+    target = Target(1, log)
+    heart.watch(target, 1)
+    heart.beat(1)
+    del target
+    gc.collect()
+    assert heart.beat(100) is None
+    assert log == [("", 1)]
+
+
+def test_one_that_asks_for_the_past_does_not_stop_the_others():
+    heart, log = Heart(thread=False), []
+    eager = Target(-5, log)
+    heart.watch(eager, 1)
+    assert heart.beat(1) == 1.001
+    assert len(log) == 1
+
+
+def test_one_thread_serves_all_and_is_a_daemon():
+    heart, log = Heart(), []
+    before = threading.active_count()
+    first, second = Target(None, log), Target(None, log)
+    heart.watch(first, 0)
+    heart.watch(second, 0)
+    assert first.beaten.wait(10)
+    assert second.beaten.wait(10)
+    assert threading.active_count() == before + 1
+    assert heart._thread.daemon
+    third = Target(None, log)
+    heart.watch(third, 0)  # the thread, asleep without a deadline, is woken
+    assert third.beaten.wait(10)

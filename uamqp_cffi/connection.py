@@ -1,12 +1,12 @@
 """The connection: socket, wire and engine of one peer, and who may touch them when.
 
-Sessions, links and clients call the engine's verbs under `_io` and then `_flush()`; what the peer says comes back as records
-in the inboxes they registered. One thread at a time leads: it waits for the socket, takes in, hands out records. The
-others wait on events of their own, and the lead is handed over when its holder is done. `_io` covers the two critical
-sections (receive and send) and nothing else: not `poll`, not user code.
+Sessions, links and clients call the engine's verbs under `_io` and then `_flush()`; what the peer says comes back as
+records in the inboxes they registered. One thread at a time leads: it waits for the socket, takes in, hands out
+records. The others wait on events of their own, and the lead is handed over when its holder is done. `_io` covers the
+two critical sections (receive and send) and nothing else: not `poll`, not user code.
 
-A critical section marks itself in `_inside`. Whoever finds the mark knows that an interrupt (Ctrl-C) tore a section apart,
-and fails the connection instead of going on with half of it.
+A critical section marks itself in `_inside`. Whoever finds the mark knows that an interrupt (Ctrl-C) tore a section
+apart, and fails the connection instead of going on with half of it.
 """
 
 from __future__ import annotations
@@ -69,8 +69,8 @@ class Connection:
     container_id: a random one if not given. max_frame_size (bytes; at most 1 MiB is announced), channel_max,
     idle_timeout (ms) and properties (dict) go out in OPEN. remote_idle_timeout_empty_frame_send_ratio: share of the
     peer's idle time-out after which an empty frame goes out, 0 < r <= 1. debug: a line per frame to the logger
-    `uamqp.c_uamqp` at INFO. use_tls, ssl_context: for auth objects that do not say. connect_timeout: seconds from the first
-    step until the link is attached (until the peer's OPEN if nobody attaches); None or 0: no limit.
+    `uamqp.c_uamqp` at INFO. use_tls, ssl_context: for auth objects that do not say. connect_timeout: seconds from the
+    first step until the link is attached (until the peer's OPEN if nobody attaches); None or 0: no limit.
     """
 
     def __init__(
@@ -189,7 +189,8 @@ class Connection:
     @property
     def idle_timeout(self) -> int | None:
         """Milliseconds of the peer's silence after which the connection is closed; None: never."""
-        return self._settings["idle_timeout"]
+        value: int | None = self._settings["idle_timeout"]
+        return value
 
     @idle_timeout.setter
     def idle_timeout(self, value: int | None) -> None:
@@ -221,8 +222,8 @@ class Connection:
         return ConnectionState(self._conn_state)
 
     def work(self) -> None:
-        """One step: raises the error of the connection if it has one, else moves what can be moved. Does nothing once closed.
-        Waits only when there was nothing to do for a while (at most 50 ms)."""
+        """One step: raises the error of the connection if it has one, else moves what can be moved. Does nothing once
+        closed. Waits only when there was nothing to do for a while (at most 50 ms)."""
         if self._closed:
             return
         self._raise_failure()
@@ -344,8 +345,8 @@ class Connection:
         return port
 
     def _step(self, wait: float = 0.0) -> bool:
-        """One step of whoever leads; waits up to `wait` seconds for something to do. True when anything moved. When another
-        thread leads, waits for it. Never raises the failure of the connection: look at `_failure`."""
+        """One step of whoever leads; waits up to `wait` seconds for something to do. True when anything moved. When
+        another thread leads, waits for it. Never raises the failure of the connection: look at `_failure`."""
         if self._done or self._closed:
             return False
         if not self._started:
@@ -472,8 +473,8 @@ class Connection:
     # ---- sending --------------------------------------------------------------------------------------------------
 
     def _flush(self) -> bool:
-        """Hand the engine's output to the kernel, from any thread, after engine calls that made some. True when nothing is
-        left over; what is goes out from the steps to come."""
+        """Hand the engine's output to the kernel, from any thread, after engine calls that made some. True when
+        nothing is left over; what is goes out from the steps to come."""
         if self._sock is None:
             return False
         if self._inside and self._reentered():
@@ -723,11 +724,11 @@ class Connection:
         for record in batch:
             kind = type(record)
             if kind in _LINK_RECORDS:
-                inbox = links.get(record[0])  # type: ignore[misc]
+                inbox = links.get(record[0])  # type: ignore[misc, arg-type]
                 if inbox is None:
                     inbox = self._unclaimed(record)
             elif kind in _SESSION_RECORDS:
-                inbox = sessions.get(record[0])  # type: ignore[misc]
+                inbox = sessions.get(record[0])  # type: ignore[misc, arg-type]
                 if inbox is None:
                     self._unclaimed_session(record)
             else:
@@ -863,7 +864,9 @@ class Connection:
         when = "" if self._opened else f" before it was open (state {self._state.name})"
         if self._wire is not None and self._wire.unheard:
             how += "; if the server speaks TLS on this port, leave use_tls=False out"
-        error = cls(how if isinstance(cause, TransportError) and not self._opened else f"the connection was lost{when}: {how}")
+        error = cls(
+            how if isinstance(cause, TransportError) and not self._opened else f"the connection was lost{when}: {how}"
+        )
         error.scope = "connection"
         error.__cause__ = cause
         return error
@@ -882,7 +885,9 @@ class Connection:
         self._inside = 0
         if self._done:
             return
-        error = errors.AMQPConnectionError("the connection was interrupted (Ctrl-C?) in the middle of sending or receiving")
+        error = errors.AMQPConnectionError(
+            "the connection was interrupted (Ctrl-C?) in the middle of sending or receiving"
+        )
         self._lose(error)
 
     def _lose(self, error: Exception) -> None:

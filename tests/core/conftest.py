@@ -28,9 +28,12 @@ LIMIT = 10.0  # seconds after which a test gives up
 
 
 class Peer:
-    """A server: `step()` takes in what has come and answers. `silent` answers nothing; `open_fields` go into its open."""
+    """A server: `step()` takes in what has come and answers. `silent` answers nothing; `open_fields` go into its
+    open."""
 
-    def __init__(self, context: ssl.SSLContext | None = None, mechanisms: tuple[str, ...] = ("ANONYMOUS", "PLAIN")) -> None:
+    def __init__(
+        self, context: ssl.SSLContext | None = None, mechanisms: tuple[str, ...] = ("ANONYMOUS", "PLAIN")
+    ) -> None:
         self.listener = socket.socket()
         self.listener.bind(("127.0.0.1", 0))
         self.listener.listen()
@@ -93,7 +96,9 @@ class Peer:
             engine.attach(record.session, attach(record.sender, record.fields["name"]), record.link)
             engine.flow(record.link, self.credit)
         elif isinstance(record, r.Delivery) and self.accept:
-            engine.settle(record.link, record.delivery_id, record.delivery_id, True, values.described_composite("accepted"))
+            engine.settle(
+                record.link, record.delivery_id, record.delivery_id, True, values.described_composite("accepted")
+            )
 
     def seen(self, kind: type[Any]) -> list[Any]:
         return [record for record in self.got if isinstance(record, kind)]

@@ -768,8 +768,8 @@ def test_a_forked_child_sends_nothing_and_the_parent_goes_on(peer, connect, tool
 
 def test_a_forgotten_connection_is_collected(peer, connect, tools):
     connection = Connection("127.0.0.1", SASLAnonymous("127.0.0.1", port=peer.port, use_tls=False))
-    tools.pump(connection, peer, lambda: connection._opened)
     ref = weakref.ref(connection)
+    tools.pump(connection, peer, lambda: ref()._opened)
     connection._sock.close()  # else the interpreter warns of it
     del connection
     gc.collect()

@@ -174,6 +174,7 @@ def test_other_names_are_resolved_in_a_thread_and_the_step_does_not_wait(server)
 def test_every_address_is_tried_and_the_port_is_chosen_from_them(server):
     seen = []
     addresses = [address("127.0.0.2"), address("::1", socket.AF_INET6), address("127.0.0.1")]
+
     def port(given):
         seen.extend(given)
         return server.getsockname()[1]

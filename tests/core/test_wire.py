@@ -164,7 +164,9 @@ def test_what_left_long_before_the_step_counts_from_then(pair):
     """The next heartbeat is owed from when bytes left, not from when the engine heard of it."""
     pair.client.engine.open(OPEN)
     pair.carry()
-    pair.server.engine.open(values.composite("open", container_id=values.enc_str("s"), idle_time_out=values.enc_uint(8000)))
+    pair.server.engine.open(
+        values.composite("open", container_id=values.enc_str("s"), idle_time_out=values.enc_uint(8000))
+    )
     pair.carry()
     pair.client.engine.begin(BEGIN)
     pair.client.sent(len(pair.client.output()), 2000)
@@ -175,7 +177,9 @@ def test_what_left_long_before_the_step_counts_from_then(pair):
 def test_a_beat_sends_an_empty_frame_and_takes_nothing_in(pair):
     pair.client.engine.open(OPEN)
     pair.carry()
-    pair.server.engine.open(values.composite("open", container_id=values.enc_str("s"), idle_time_out=values.enc_uint(8000)))
+    pair.server.engine.open(
+        values.composite("open", container_id=values.enc_str("s"), idle_time_out=values.enc_uint(8000))
+    )
     pair.carry()
     pair.client.beat(3000)
     assert not pair.client.output()

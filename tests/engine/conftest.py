@@ -33,8 +33,8 @@ def attach(sender: bool, name: str = "link", **more: bytes) -> bytes:
 
 
 class Loopback:
-    """`run()` carries bytes both ways until neither side has any; what happened is in `client_got` and `server_got`. The
-    server answers opens, begins and attaches by itself unless told otherwise."""
+    """`run()` carries bytes both ways until neither side has any; what happened is in `client_got` and `server_got`.
+    The server answers opens, begins and attaches by itself unless told otherwise."""
 
     def __init__(self, answer: bool = True, client: Engine | None = None) -> None:
         self.client = client or Engine()

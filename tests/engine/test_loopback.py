@@ -58,7 +58,9 @@ def test_a_run_of_messages_goes_in_one_call_and_is_settled_as_one_range(loopback
     theirs = deliveries[0].link
     pair.server.settle(theirs, deliveries[0].delivery_id, deliveries[-1].delivery_id, True, ACCEPTED)
     pair.run()
-    assert pair.take(r.Settled) == [r.Settled(link, first, first + 49, module.OUT_ACCEPTED, True, b"")]  # that code says it all
+    assert pair.take(r.Settled) == [
+        r.Settled(link, first, first + 49, module.OUT_ACCEPTED, True, b"")
+    ]  # that code says it all
 
 
 def test_credit_bounds_what_is_taken(loopback):
@@ -169,9 +171,7 @@ def test_a_heartbeat_is_owed_at_half_the_peers_time_out(loopback):
     pair = loopback(answer=False)
     pair.client.open(values.composite("open", container_id=values.enc_str("c")))
     pair.run()
-    pair.server.open(
-        values.composite("open", container_id=values.enc_str("s"), idle_time_out=values.enc_uint(4000))
-    )
+    pair.server.open(values.composite("open", container_id=values.enc_str("s"), idle_time_out=values.enc_uint(4000)))
     pair.run()
     assert pair.client.deadline == pair.now + 2000
     pair.tick(1999)
@@ -182,13 +182,9 @@ def test_a_heartbeat_is_owed_at_half_the_peers_time_out(loopback):
 
 def test_the_sending_half_of_a_step_makes_heartbeats_but_judges_no_silence(loopback):
     pair = loopback(answer=False)
-    pair.client.open(
-        values.composite("open", container_id=values.enc_str("c"), idle_time_out=values.enc_uint(1000))
-    )
+    pair.client.open(values.composite("open", container_id=values.enc_str("c"), idle_time_out=values.enc_uint(1000)))
     pair.run()
-    pair.server.open(
-        values.composite("open", container_id=values.enc_str("s"), idle_time_out=values.enc_uint(4000))
-    )
+    pair.server.open(values.composite("open", container_id=values.enc_str("s"), idle_time_out=values.enc_uint(4000)))
     pair.run()
     pair.client_got.clear()
     pair.client.commit(0, pair.now + 60_000)

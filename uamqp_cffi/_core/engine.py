@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
 EVENT = struct.Struct("=HHIIIIIQQQ")
 if EVENT.size != ffi.sizeof("uam_event"):
-    raise ImportError(f"uam_event has {ffi.sizeof('uam_event')} bytes, {EVENT.size} expected: the extension is not ours")
+    raise ImportError(
+        f"uam_event has {ffi.sizeof('uam_event')} bytes, {EVENT.size} expected: the extension is not ours"
+    )
 
 _EVENT_SIZE = EVENT.size
 NEVER = (1 << 64) - 1
@@ -187,7 +189,7 @@ def undump(text: str) -> bytes:
 
 
 def _name(pointer: Any) -> str:
-    return ffi.string(pointer).decode().replace("-", "_")
+    return str(ffi.string(pointer).decode()).replace("-", "_")
 
 
 def _read_fields() -> dict[str, tuple[int, tuple[str, ...]]]:
@@ -196,7 +198,7 @@ def _read_fields() -> dict[str, tuple[int, tuple[str, ...]]]:
         name = lib.uam_perf_name(code)
         if name == ffi.NULL:
             continue
-        fields = []
+        fields: list[str] = []
         while (field := lib.uam_field_name(code, len(fields))) != ffi.NULL:
             fields.append(_name(field))
         table[_name(name)] = (code, tuple(fields))
@@ -349,16 +351,28 @@ class Engine:
     """One AMQP connection without a transport, client or server.
 
     After each `step`, `in_view` is where the next received bytes belong (write there, give their number as `received`)
-    and `deadline` the millisecond at which to step even if nothing arrives (`NEVER` if that does not matter); `output()`
-    is what is to be sent (give what was taken as `sent`). Both views are the engine's own memory: `in_view` is good until
-    the next step, that of `output()` until the next call of any kind. Never keep them.
+    and `deadline` the millisecond at which to step even if nothing arrives (`NEVER` if that does not matter);
+    `output()` is what is to be sent (give what was taken as `sent`). Both views are the engine's own memory:
+    `in_view` is good until the next step, that of `output()` until the next call of any kind. Never keep them.
 
     Verbs may be called at any time and in any order that makes sense: each frame is held back until its turn.
     A refused call raises EngineError, a peer's mistake never does: it comes as a PeerError record.
     """
 
-    __slots__ = ("_e", "_first", "_fresh", "_info", "_io", "_link_info", "_size", "deadline", "in_view", "out_view", "presettled",
-                 "server")
+    __slots__ = (
+        "_e",
+        "_first",
+        "_fresh",
+        "_info",
+        "_io",
+        "_link_info",
+        "_size",
+        "deadline",
+        "in_view",
+        "out_view",
+        "presettled",
+        "server",
+    )
 
     def __init__(self, server: bool = False) -> None:
         pointer = lib.uam_new(ffi.NULL, lib.UAM_SERVER if server else lib.UAM_CLIENT)
@@ -395,10 +409,10 @@ class Engine:
     # bytes
 
     def step(self, now: int, received: int = 0, sent: int = 0, flushed: int = 0, dry: bool = False) -> list[r.Record]:
-        """Take in `received` bytes written to `in_view`, note that `sent` bytes of the output are gone and that the kernel
-        has the first `flushed` of all output ever (never less than before), let time be `now` (monotonic milliseconds).
-        `dry`: the transport was just read until it would block, so the peer's silence may be judged. Gives what happened
-        and renews views and deadline."""
+        """Take in `received` bytes written to `in_view`, note that `sent` bytes of the output are gone and that the
+        kernel has the first `flushed` of all output ever (never less than before), let time be `now` (monotonic
+        milliseconds). `dry`: the transport was just read until it would block, so the peer's silence may be judged.
+        Gives what happened and renews views and deadline."""
         io = self._io
         io.now = now
         io.received = received
@@ -503,9 +517,9 @@ class Engine:
         settled: bool = False,
         data: bool = False,
     ) -> tuple[int, int]:
-        """Offer messages that stand joined in `buf`, their lengths in `lens` (array("I")). `data`: each is the content of
-        one data section. Gives how many were taken (credit, room for output) and the delivery-id of the first; the others'
-        follow one apart. Raises SizeError when the first is larger than the peer takes."""
+        """Offer messages that stand joined in `buf`, their lengths in `lens` (array("I")). `data`: each is the
+        content of one data section. Gives how many were taken (credit, room for output) and the delivery-id of the
+        first; the others' follow one apart. Raises SizeError when the first is larger than the peer takes."""
         flags = (lib.UAM_SEND_SETTLED if settled else 0) | (lib.UAM_SEND_DATA if data else 0)
         self._fresh = False
         count = len(lens)
@@ -527,14 +541,31 @@ class Engine:
         """Raises StateError for a link that is no more."""
         i = self._link_info
         self._check(lib.uam_link(self._e, link, i))
-        return LinkInfo(i.session, i.state, i.is_sender, i.credit, i.delivery_count, i.handle, i.unsettled, bool(i.drain),
-                        i.remote_max_message_size, bool(i.partial), i.remote_snd_settle_mode)
+        return LinkInfo(
+            i.session,
+            i.state,
+            i.is_sender,
+            i.credit,
+            i.delivery_count,
+            i.handle,
+            i.unsettled,
+            bool(i.drain),
+            i.remote_max_message_size,
+            bool(i.partial),
+            i.remote_snd_settle_mode,
+        )
 
     def conn(self) -> ConnInfo:
         i = self._info
         self._check(lib.uam_conn(self._e, i))
-        return ConnInfo(i.state, i.remote_max_frame_size, i.remote_idle_timeout, i.remote_channel_max, i.max_frame_size,
-                        bool(i.transport_done))
+        return ConnInfo(
+            i.state,
+            i.remote_max_frame_size,
+            i.remote_idle_timeout,
+            i.remote_channel_max,
+            i.max_frame_size,
+            bool(i.transport_done),
+        )
 
     def trace(self) -> str:
         """The frames since the last call, one line each; needs OPT_TRACE."""

@@ -37,8 +37,22 @@ def clock() -> int:
 class Wire:
     """See the module. Not locked: its owner lets one thread at a time in. `filters`: none, or one Tls."""
 
-    __slots__ = ("_cipher", "_cipher_at", "_cipher_made", "_cipher_sent", "_first", "_kernel", "_marks", "_room", "_taken", "engine",
-                 "last_step", "sent_at", "tls", "total")
+    __slots__ = (
+        "_cipher",
+        "_cipher_at",
+        "_cipher_made",
+        "_cipher_sent",
+        "_first",
+        "_kernel",
+        "_marks",
+        "_room",
+        "_taken",
+        "engine",
+        "last_step",
+        "sent_at",
+        "tls",
+        "total",
+    )
 
     def __init__(self, engine: Engine, filters: Sequence[Tls] = (), now: int | None = None) -> None:
         """`now`: monotonic milliseconds, the present when not given."""

@@ -118,8 +118,8 @@ class AMQPAuth:
             raise ValueError("TransportType.AmqpOverWebsocket is not available yet in this version")
 
     def _endpoint(self, use_tls: bool | None, addresses: list[Address]) -> tuple[bool, int]:
-        """Whether to use TLS, and the port, now that the host's addresses are known. Our own `use_tls` comes first, then
-        the one given, then the URL; the URL's amqp:// counts only if no address leaves this host."""
+        """Whether to use TLS, and the port, now that the host's addresses are known. Our own `use_tls` comes first,
+        then the one given, then the URL; the URL's amqp:// counts only if no address leaves this host."""
         wanted = self.use_tls if self.use_tls is not None else use_tls
         if wanted is None:
             wanted = not (self._plain_on_loopback and bool(addresses) and all(map(is_loopback, addresses)))
@@ -146,8 +146,8 @@ class SASLAnonymous(AMQPAuth):
 
 
 class SASLPlain(AMQPAuth):
-    """User name and password (SASL PLAIN, RFC 4616), over TLS unless `use_tls=False` says otherwise. Further arguments as
-    for `AMQPAuth`."""
+    """User name and password (SASL PLAIN, RFC 4616), over TLS unless `use_tls=False` says otherwise. Further
+    arguments as for `AMQPAuth`."""
 
     _mechanism_name = "PLAIN"
 
@@ -188,7 +188,8 @@ class SASLExternal(AMQPAuth):
     """A client certificate (SASL EXTERNAL): the peer takes our name from TLS.
 
     cert_file, key_file: PEM files of our certificate (with its chain) and private key; the key may stand in cert_file.
-    password: of the key. verify: as for `AMQPAuth`. `ssl_context` is used as it is, and then has the certificate in it."""
+    password: of the key. verify: as for `AMQPAuth`. `ssl_context` is used as it is, and then has the certificate in
+    it."""
 
     _mechanism_name = "EXTERNAL"
 

@@ -25,7 +25,8 @@ _POLL = getattr(select, "poll", None)
 
 
 class Poller:
-    """Waits for one socket or for a wake-up from another thread. Only wake() may be called by others than the waiter."""
+    """Waits for one socket or for a wake-up from another thread. Only wake() may be called by others than the
+    waiter."""
 
     def __init__(self) -> None:
         self.polling = False
@@ -83,7 +84,9 @@ class Poller:
                 if self._pair is not None and key.fileobj is self._pair[0]:
                     woken = True
                 else:
-                    bits |= (READ if mask & selectors.EVENT_READ else 0) | (WRITE if mask & selectors.EVENT_WRITE else 0)
+                    bits |= (READ if mask & selectors.EVENT_READ else 0) | (
+                        WRITE if mask & selectors.EVENT_WRITE else 0
+                    )
         if woken:
             self._awake = False
             if self._pair is not None:
@@ -127,7 +130,7 @@ Address = tuple[int, int, int, str, Any]
 
 def is_loopback(address: Address) -> bool:
     """Whether an address of `getaddrinfo` never leaves this host."""
-    host = address[4][0]
+    host = str(address[4][0])
     if address[0] == socket.AF_INET6:
         host = host.removeprefix("::ffff:") if "." in host else host
         return host == "::1" or host.startswith("127.")
@@ -135,7 +138,8 @@ def is_loopback(address: Address) -> bool:
 
 
 def tune(sock: socket.socket) -> None:
-    """What every connection of ours has set: non-blocking, no delay, keep-alive, and a bound on unacknowledged bytes."""
+    """What every connection of ours has set: non-blocking, no delay, keep-alive, and a bound on unacknowledged
+    bytes."""
     sock.setblocking(False)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -144,7 +148,7 @@ def tune(sock: socket.socket) -> None:
 
 
 def _resolve(host: str) -> list[Address]:
-    return socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)
+    return list(socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM))
 
 
 def _at_once(host: str) -> bool:
@@ -159,8 +163,8 @@ def _at_once(host: str) -> bool:
 
 
 class Dialer:
-    """Connects to a host in steps none of which blocks: names are resolved in a daemon thread (numeric ones and localhost
-    at once), every address is tried, each with its share of the time that is left."""
+    """Connects to a host in steps none of which blocks: names are resolved in a daemon thread (numeric ones and
+    localhost at once), every address is tried, each with its share of the time that is left."""
 
     def __init__(
         self,
@@ -206,7 +210,8 @@ class Dialer:
         self._wake()
 
     def step(self) -> socket.socket | None:
-        """One step; gives the socket once it is connected. Raises OSError when no address is left, with the reasons of all."""
+        """One step; gives the socket once it is connected. Raises OSError when no address is left, with the reasons
+        of all."""
         if self.addresses is None:
             if not self._asked:
                 self._asked = True

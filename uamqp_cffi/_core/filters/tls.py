@@ -21,7 +21,8 @@ class Tls:
     network. All of them may raise TransportError. `ready` says that the handshake is over."""
 
     def __init__(self, context: ssl.SSLContext, server_hostname: str | None = None, server_side: bool = False) -> None:
-        """`server_hostname`: the name to verify and to send as SNI; a client needs it unless the context does not check."""
+        """`server_hostname`: the name to verify and to send as SNI; a client needs it unless the context does not
+        check."""
         self._in = ssl.MemoryBIO()
         self._out = ssl.MemoryBIO()
         self._server_side = server_side
@@ -44,14 +45,16 @@ class Tls:
             self._handshake()
 
     def feed_eof(self) -> None:
-        """The network ended. Raises TransportError unless the peer said close_notify first (after reading all there is)."""
+        """The network ended. Raises TransportError unless the peer said close_notify first (after reading all there
+        is)."""
         if self.eof:
             return
         if not self.ready:
+            if self._server_side:
+                raise TransportError("the client went away during the TLS handshake")
             raise TransportError(
-                "the connection ended during the TLS handshake; if the server does not speak TLS on this port, say use_tls=False"
-                if not self._server_side
-                else "the client went away during the TLS handshake"
+                "the connection ended during the TLS handshake; if the server does not speak TLS on this port,"
+                " say use_tls=False"
             )
         raise TransportError("the TLS stream ended without close_notify: the connection was cut off")
 
@@ -69,14 +72,18 @@ class Tls:
         host = self._hostname
         if isinstance(error, ssl.SSLCertVerificationError):
             if error.verify_code in (62, 63, 64):  # X509_V_ERR_HOSTNAME_MISMATCH, _EMAIL_, _IP_ADDRESS_
-                return TransportError(f"the server's certificate is not for the host name {host!r}: {error.verify_message}")
+                return TransportError(
+                    f"the server's certificate is not for the host name {host!r}: {error.verify_message}"
+                )
             return TransportError(f"the certificate of {host!r} is not trusted: {error.verify_message}")
         if not self.ready:
             seen = self._seen
             if seen.startswith(b"AMQP"):
                 if self._server_side:
                     return TransportError("the client speaks plain AMQP on a TLS port")
-                return TransportError(f"{host!r} speaks plain AMQP on this port, not TLS; if that is meant, say use_tls=False")
+                return TransportError(
+                    f"{host!r} speaks plain AMQP on this port, not TLS; if that is meant, say use_tls=False"
+                )
             if seen and not 0x14 <= seen[0] <= 0x18:
                 return TransportError(f"the peer does not speak TLS on this port: it sent {seen!r}")
         return TransportError(f"TLS failed: {error.reason or error}")
@@ -89,7 +96,7 @@ class Tls:
         size = len(room)
         try:
             while done < size and (self._in.pending or self._ssl.pending()):
-                n = self._ssl.read(size - done, room[done:])  # type: ignore[arg-type]
+                n = self._ssl.read(size - done, room[done:])
                 if not n:
                     self.eof = True
                     break
@@ -136,7 +143,7 @@ class Tls:
         try:
             self._ssl.unwrap()
         except ssl.SSLError:
-            return  # WantRead: the peer has not answered, which nobody waits for. Anything else: there is nobody to tell
+            return  # WantRead: the peer's answer, which nobody waits for. Anything else: there is nobody to tell
 
     def peer_certificate(self) -> dict[str, Any] | None:
         """The other end's certificate as `ssl.SSLSocket.getpeercert` gives it; None or empty without a verified one."""

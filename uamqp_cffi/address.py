@@ -15,22 +15,23 @@ from ._core import values
 _A = TypeVar("_A", bound="Address")
 
 
-def _parse(text: str) -> ParseResult:
-    """A URL in parts; a text without "://" is a node name, all of it path. Raises ValueError."""
+def _parse(text: str) -> ParseResult | str:
+    """A URL in parts, or what is wrong with it; a text without "://" is a node name, all of it path. What urllib says
+    is dropped, for it may quote the password."""
     if "://" not in text:
         return ParseResult("", "", text, "", "", "")
     try:
         parts = urlsplit(text)
     except ValueError:
-        raise ValueError("its host is malformed") from None  # urllib's own text may hold the password
+        return "its host is malformed"
     if not parts.scheme:
-        raise ValueError("it has no scheme in front of '://'")
+        return "it has no scheme in front of '://'"
     if not parts.hostname:
-        raise ValueError("it has no host")
+        return "it has no host"
     try:
         _ = parts.port
     except ValueError:
-        raise ValueError("its port is no number from 0 to 65535; percent-encode '/' in a password") from None
+        return "its port is no number from 0 to 65535; percent-encode '/' in a password"
     return ParseResult(parts.scheme, parts.netloc, parts.path, "", parts.query, parts.fragment)
 
 
@@ -49,8 +50,8 @@ def _masked(text: str, parsed: ParseResult) -> str:
 class Address:
     """An address without a terminus: the base of `Source` and `Target`.
 
-    `address` is str or bytes (in `encoding`). Raises ValueError when it is no address, and says why. `parsed_address` is
-    the URL in parts, as bytes, as `urllib.parse.urlparse` gives them.
+    `address` is str or bytes (in `encoding`). Raises ValueError when it is no address, and says why. `parsed_address`
+    is the URL in parts, as bytes, as `urllib.parse.urlparse` gives them.
     """
 
     def __init__(self, address: str | bytes, encoding: str = "UTF-8") -> None:
@@ -63,10 +64,9 @@ class Address:
             raise ValueError(f"a {kind} address is a str or bytes that is not empty: {given} was given")
         self._encoding = encoding
         text = address.decode(encoding) if isinstance(address, bytes) else address
-        try:
-            parsed = _parse(text)
-        except ValueError as error:
-            raise ValueError(f"this is no {kind} address ({error}): {_unsafe_masked(text)!r}") from error
+        parsed = _parse(text)
+        if isinstance(parsed, str):
+            raise ValueError(f"this is no {kind} address ({parsed}): {_unsafe_masked(text)!r}")
         self._text = _masked(text, parsed)
         self._node: str | None = None
         self._parsed = parsed
@@ -101,9 +101,8 @@ class Address:
         fields = list(c_value) if isinstance(c_value, (list, tuple)) else []
         address = fields[0] if fields else None
         text = address.decode(encoding, "surrogateescape") if isinstance(address, bytes) else str(address or "")
-        try:
-            parsed = _parse(text)
-        except ValueError:
+        parsed = _parse(text)
+        if isinstance(parsed, str):
             parsed = ParseResult("", "", text, "", "", "")  # a peer may name its nodes as it likes
         made._text = _masked(text, parsed)
         made._node = text
@@ -358,8 +357,8 @@ class Source(_Terminus):
     def set_filter(
         self, value: Any, name: bytes = constants.STRING_FILTER, descriptor: bytes | None = constants.STRING_FILTER
     ) -> None:
-        """Makes `name` the only filter: `value`, described by the symbol `descriptor` (None: undescribed). A `value` of None
-        is null and undescribed. Raises TypeError when a name is not bytes or the value has no AMQP type."""
+        """Makes `name` the only filter: `value`, described by the symbol `descriptor` (None: undescribed). A `value` of
+        None is null and undescribed. Raises TypeError when a name is not bytes or the value has no AMQP type."""
         native = utils.data_factory(value, encoding=self._encoding)
         if value is not None and descriptor is not None:
             native = c_uamqp.described_value(c_uamqp.symbol_value(descriptor), native)

@@ -948,19 +948,19 @@ def _read_list(n: int, word: Any, buf: bytes, table: Any) -> AMQPValue:
 def _read_map(n: int, word: Any, buf: bytes, table: Any) -> AMQPValue:
     content = {}
     for _ in range(n):
-        key = values._next(word, buf, table)
-        content[key.encoded()] = (key, values._next(word, buf, table))
+        key = values.read_next(word, buf, table)
+        content[key.encoded()] = (key, values.read_next(word, buf, table))
     return _made(DictValue, content)
 
 
 def _read_described(n: int, word: Any, buf: bytes, table: Any) -> AMQPValue:
-    descriptor = values._next(word, buf, table)
-    return _made(DescribedValue, (descriptor, values._next(word, buf, table)))
+    descriptor = values.read_next(word, buf, table)
+    return _made(DescribedValue, (descriptor, values.read_next(word, buf, table)))
 
 
 def _read_array(n: int, word: Any, buf: bytes, table: Any) -> AMQPValue:
-    descriptors = [values._next(word, buf, table) for _ in range(word() >> 8)]
-    items = [values._next(word, buf, table) for _ in range(n)]
+    descriptors = [values.read_next(word, buf, table) for _ in range(word() >> 8)]
+    items = [values.read_next(word, buf, table) for _ in range(n)]
     for descriptor in reversed(descriptors):
         items = [_made(DescribedValue, (descriptor, item)) for item in items]
     return _made(ArrayValue, items)
@@ -992,7 +992,7 @@ _NATIVE = (
 
 def decode_value(data: bytes) -> AMQPValue:
     """The one encoded value in `data` as a native value, every type kept. Raises ValueError when malformed."""
-    return values._one(data, _NATIVE)  # type: ignore[no-any-return]
+    return values.read_one(data, _NATIVE)  # type: ignore[no-any-return]
 
 
 # ---- the rest of the value layer ------------------------------------------------------------------------------------
@@ -1051,8 +1051,8 @@ class TickCounter:
 
 
 def create_sas_token(key: bytes, scope: bytes, keyname: bytes, expiry: int) -> bytes:
-    """A shared access signature. `key` is base64, `expiry` in seconds since the epoch; `scope` and `keyname` go in as they
-    are. Raises ValueError when the key is not base64."""
+    """A shared access signature. `key` is base64, `expiry` in seconds since the epoch; `scope` and `keyname` go in as
+    they are. Raises ValueError when the key is not base64."""
     import base64
 
     from .utils import _sas_token

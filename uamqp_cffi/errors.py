@@ -290,8 +290,8 @@ SASL_OUTCOMES = {
 
 
 class SASLRefused(ConnectionClose, AuthenticationException):
-    """The SASL exchange failed: `mechanism` is what we asked for; `code` the outcome (§5.3.3.6), None when the peer does
-    not offer that mechanism, `offered` what it does."""
+    """The SASL exchange failed: `mechanism` is what we asked for; `code` the outcome (§5.3.3.6), None when the peer
+    does not offer that mechanism, `offered` what it does."""
 
     scope = "connection"
 
@@ -364,7 +364,8 @@ class MessageAccepted(MessageResponse):
 
 
 class MessageRejected(MessageResponse):
-    """The rejected outcome (§3.4.3): `error_condition`, `error_description` (bytes), `error_info` (native map or None)."""
+    """The rejected outcome (§3.4.3): `error_condition`, `error_description` (bytes), `error_info` (native map or
+    None)."""
 
     def __init__(
         self,
@@ -504,7 +505,8 @@ def process_session_error(policy: ErrorPolicy, condition: Any, description: Any 
 
 
 def process_link_error(policy: ErrorPolicy, condition: Any, description: Any = None, info: Any = None) -> LinkDetach:
-    """The error of a DETACH: `LinkDetach`, `LinkRedirect`, or `VendorLinkDetach` for a condition not in `ErrorCodes`."""
+    """The error of a DETACH: `LinkDetach`, `LinkRedirect`, or `VendorLinkDetach` for a condition not in
+    `ErrorCodes`."""
     condition = _known(condition)
     if condition is ErrorCodes.LinkRedirect:
         return _judged(LinkRedirect(condition, description, _as_bytes(info)), policy.on_link_error)

@@ -81,7 +81,10 @@ class DataBody(MessageBody):
     _code = sections.DATA
 
     def _read(self, received: Sections) -> list[bytes]:
-        return [values.decode(raw) for raw in received.raw_all(self._code)]
+        parts = [values.decode(raw) for raw in received.raw_all(self._code)]
+        if not all(isinstance(part, bytes) for part in parts):
+            raise ValueError("a data section holds no binary")
+        return parts
 
     def append(self, data: str | bytes) -> None:
         """Adds a section; as in uamqp, what is neither str nor bytes is ignored."""
@@ -442,7 +445,7 @@ class MessageProperties:
                     else:
                         parts[index] = _PROPERTY_ENCODERS[index](value)
                 except (TypeError, ValueError, OverflowError) as error:
-                    raise values._explained(error, f"properties, {_PROPERTIES[index][0]}") from error
+                    raise values.explained(error, f"properties, {_PROPERTIES[index][0]}") from error
         self._wire = wire = values.enc_list(parts[:used])
         return wire
 
@@ -506,7 +509,7 @@ class MessageHeader:
                 )
             )
         except (TypeError, ValueError, OverflowError) as error:
-            raise values._explained(error, "header") from error
+            raise values.explained(error, "header") from error
 
     def get_header_obj(self) -> c_uamqp.AMQPValue:
         """The section as a native value."""
@@ -534,7 +537,8 @@ def _check_mapping(what: str, value: Any) -> None:
 
 
 def _seldom(name: str, default: Any, doc: str | None = None) -> property:
-    """An attribute that few messages have more than the default of: it stands in `_rest`, and costs the others nothing."""
+    """An attribute that few messages have more than the default of: it stands in `_rest`, and costs the others
+    nothing."""
 
     def get(self: Message) -> Any:
         rest = self._rest
@@ -569,8 +573,8 @@ class Message:
     Raises TypeError for a body or section of a type that cannot be sent, ValueError for an unknown `body_type`.
 
     `state` is a `constants.MessageState`; `delivery` a `constants.Delivery` once it is on its way; `retries` counts
-    re-sends; `on_send_complete(result, exception)` is called when a send has ended; `delivery_no` and `delivery_tag` are
-    those of a received message.
+    re-sends; `on_send_complete(result, exception)` is called when a send has ended; `delivery_no` and `delivery_tag`
+    are those of a received message.
 
     >>> message = Message(b"hello", application_properties={"n": 1})
     >>> message.encode_message().hex()
@@ -638,11 +642,12 @@ class Message:
             and footer is None
             and delivery_annotations is None
             and delivery_no is None
+            and encoding == "UTF-8"
         ):
             self._raw: bytes | None = body
             return
         self._raw = None
-        if encoding != "UTF-8":
+        if encoding.lower() not in ("utf-8", "utf8"):
             self._encoding = encoding
         if delivery_no is not None:
             self.delivery_no = delivery_no
@@ -711,8 +716,8 @@ class Message:
 
     @classmethod
     def decode_from_bytes(cls, data: bytes | bytearray) -> Message:
-        """A message from its encoding, in state ReceivedSettled. Raises ValueError when it is none, TypeError for what is
-        neither bytes nor bytearray."""
+        """A message from its encoding, in state ReceivedSettled. Raises ValueError when it is none, TypeError for what
+        is neither bytes nor bytearray."""
         if not isinstance(data, (bytes, bytearray)):
             raise TypeError(f"expected bytes, {type(data).__name__} found")
         found = Sections(bytes(data))
@@ -894,9 +899,9 @@ class Message:
     # -- encoding --
 
     def encode_message(self) -> bytes:
-        """The whole message, sections in the order of §3.2. Made anew at every call, since the dicts given to it may have
-        changed. Raises TypeError for a value without an AMQP type, ValueError or OverflowError for one that does not fit
-        its type: each names the section and the key."""
+        """The whole message, sections in the order of §3.2. Made anew at every call, since the dicts given to it may
+        have changed. Raises TypeError for a value without an AMQP type, ValueError or OverflowError for one that does
+        not fit its type: each names the section and the key."""
         raw = self._raw
         if raw is not None:
             return data_section(raw)
@@ -938,14 +943,12 @@ class Message:
 
     def get_message(self) -> Sections:
         """The encoded message with its sections to look into: `payload`, `message_format`."""
-        received = self._sections
-        if received is not None:
-            return received  # type: ignore[no-any-return]
         return Sections(self.encode_message(), self._format)
 
     @property
     def _message(self) -> Sections:
-        return self.get_message()
+        received: Sections | None = self._sections
+        return self.get_message() if received is None else received
 
     # -- sending --
 
@@ -963,8 +966,8 @@ class Message:
 
     @property
     def _response(self) -> Any:
-        """What became of the message, as an exception; None while it is open. Made here for the ordinary ends, which need
-        no more than the state; whoever sets SendFailed sets this as well."""
+        """What became of the message, as an exception; None while it is open. Made here for the ordinary ends, which
+        need no more than the state; whoever sets SendFailed sets this as well."""
         answer = self._answer
         if answer is not None:
             return answer
@@ -983,8 +986,8 @@ class Message:
 
     @property
     def delivery(self) -> Delivery | None:
-        """What is known of a message to be sent; None for a received one. It follows from the state; what the connection
-        knows better it sets after the state, and that holds while the state lasts."""
+        """What is known of a message to be sent; None for a received one. It follows from the state; what the
+        connection knows better it sets after the state, and that holds while the state lasts."""
         state = self.state
         fate = self._fate
         if fate is not None and fate[0] is state:
@@ -1006,8 +1009,8 @@ class Message:
     # -- settling --
 
     def accept(self) -> bool:
-        """Sends the accepted outcome. True when sent, False when the message was settled already. Raises TypeError for a
-        message that was not received; what the connection raises leaves the message unsettled. The same holds for
+        """Sends the accepted outcome. True when sent, False when the message was settled already. Raises TypeError for
+        a message that was not received; what the connection raises leaves the message unsettled. The same holds for
         `reject`, `release` and `modify`."""
         return self._can_settle() and self._settle(errors.MessageAccepted())
 
@@ -1097,7 +1100,7 @@ def _put_map(parts: list[bytes], code: int, mapping: Any, received: Sections | N
             else:
                 parts += (sections.PREFIX[code], values.symbol_map(mapping, encoding))
         except (TypeError, ValueError, OverflowError) as error:
-            raise values._explained(error, sections._NAMES[code]) from error
+            raise values.explained(error, sections._NAMES[code]) from error
 
 
 def _single(data: bytes) -> Generator[bytes, None, None]:
@@ -1108,8 +1111,8 @@ class BatchMessage(Message):
     """Many messages sent as one transfer, each encoded into a data section of an envelope.
 
     Args:
-        data: an iterable of what is to be sent: messages, objects with a `.message` or an `encode_message()`, or bodies.
-            It is read at each `gather()`, so a list may still be appended to.
+        data: an iterable of what is to be sent: messages, objects with a `.message` or an `encode_message()`, or
+            bodies. It is read at each `gather()`, so a list may still be appended to.
         properties, annotations, header: of the envelope.
         application_properties: for every item that has none of its own; not for the envelope.
         multi_messages: make as many messages as it takes, instead of raising when one is not enough.
@@ -1159,7 +1162,8 @@ class BatchMessage(Message):
         return str(self._body_gen)
 
     def encode_message(self) -> bytes:
-        """The one message that this batch makes. Raises TypeError when it may be several: encode what `gather()` gives."""
+        """The one message that this batch makes. Raises TypeError when it may be several: encode what `gather()`
+        gives."""
         if self._multi_messages:
             raise TypeError("a batch of several messages has no one encoding: encode each of gather()")
         (message,) = self.gather()

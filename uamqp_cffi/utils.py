@@ -60,8 +60,8 @@ def _sas_token(key_name: bytes, key: bytes, scope: bytes, expires: int) -> bytes
 def create_sas_token(
     key_name: bytes, shared_access_key: bytes, scope: bytes, expiry: timedelta = timedelta(hours=1)
 ) -> bytes:
-    """A shared access signature that is good for `expiry`. The key is used as the text it is; `scope` and `key_name` go in
-    as they are, so quote them first."""
+    """A shared access signature that is good for `expiry`. The key is used as the text it is; `scope` and `key_name` go
+    in as they are, so quote them first."""
     return _sas_token(key_name, shared_access_key, scope, int(time.time() + expiry.total_seconds()))
 
 

@@ -214,7 +214,7 @@ def test_a_section_set_later_is_sent_like_one_given_at_birth(name: str, value: A
     assert Message(b"x", **{name: value})._raw is None
 
 
-@pytest.mark.parametrize("given", [{"msg_format": 5}, {"body_type": Data}, {"delivery_no": 3}])
+@pytest.mark.parametrize("given", [{"msg_format": 5}, {"body_type": Data}, {"delivery_no": 3}, {"encoding": "latin-1"}])
 def test_raw_is_none_when_anything_else_is_given(given: dict[str, Any]) -> None:
     message = Message(b"x", **given)
     assert message._raw is None
@@ -365,6 +365,12 @@ def test_maps_changed_in_place_are_sent_as_they_are_when_sent() -> None:
     properties["a"] = 2
     assert message.encode_message() != first
     assert decoded(message).application_properties == {b"a": 2}
+
+
+def test_encoding_holds_for_what_is_set_later() -> None:
+    message = Message(b"", encoding="latin-1")
+    message.application_properties = {"k": "é"}
+    assert decoded(message).application_properties == {b"k": b"\xe9"}
 
 
 def test_the_encoded_size_is_that_of_the_encoding() -> None:
@@ -590,6 +596,11 @@ def test_a_map_changed_in_a_received_message_is_sent_changed() -> None:
     assert again.application_properties == {b"a": 1}
     assert again.application_properties[b"a"] is not True
     assert again.annotations == {b"s": 1, b"t": 2}
+
+
+def test_a_data_section_that_holds_no_binary_is_a_value_error() -> None:
+    with pytest.raises(ValueError, match="binary"):
+        Message.decode_from_bytes(bytes.fromhex("0053755405")).get_data()
 
 
 def test_a_section_nobody_looks_at_is_not_parsed() -> None:

@@ -45,7 +45,8 @@ def data_section(body: bytes) -> bytes:
 
 
 class Sections:
-    """An encoded message. Nothing is looked at before it is asked for; what then turns out malformed is a ValueError."""
+    """An encoded message. Nothing is looked at before it is asked for; what then turns out malformed is a
+    ValueError."""
 
     __slots__ = ("_found", "message_format", "payload")
 

@@ -333,7 +333,7 @@ def encode(value: Any, encoding: str = "UTF-8", depth: int = 0) -> bytes:
     return _encode(value, encoding, depth)
 
 
-def _explained(error: Exception, where: str) -> Exception:
+def explained(error: Exception, where: str) -> Exception:
     """The same kind of error, told where."""
     kind = next((k for k in (TypeError, OverflowError) if isinstance(error, k)), ValueError)
     return kind(f"{where}: {error}")
@@ -349,7 +349,7 @@ def map_of(mapping: dict[Any, Any], key_encoder: _Encoder, encoding: str, depth:
         try:
             entries[key_encoder(key, encoding, depth)] = _encode(value, encoding, depth)
         except _BAD_VALUE as error:
-            raise _explained(error, f"at key {key!r}") from error
+            raise explained(error, f"at key {key!r}") from error
     return enc_map(entries.items())
 
 
@@ -407,7 +407,7 @@ def string_map(mapping: dict[Any, Any], encoding: str = "UTF-8") -> bytes:
             try:
                 add(_encode(value, encoding, 1))
             except _BAD_VALUE as error:
-                raise _explained(error, f"at key {key!r}") from error
+                raise explained(error, f"at key {key!r}") from error
     return _compound(0xC1, 0xD1, b"".join(parts), 2 * len(mapping))
 
 
@@ -460,7 +460,7 @@ _SIGN = 1 << 63
 _MODULUS = 1 << 64
 
 
-def _next(word: _Word, buf: bytes, table: Any) -> Any:
+def read_next(word: _Word, buf: bytes, table: Any) -> Any:
     w = word()
     return table[w & 0xFF](w >> 8, word, buf, table)
 
@@ -525,14 +525,14 @@ def _symbol(n: int, word: _Word, buf: bytes, table: Any) -> Symbol:
 
 
 def _list(n: int, word: _Word, buf: bytes, table: Any) -> list[Any]:
-    return [_next(word, buf, table) for _ in range(n)]
+    return [read_next(word, buf, table) for _ in range(n)]
 
 
 def _map(n: int, word: _Word, buf: bytes, table: Any) -> dict[Any, Any]:
     out: dict[Any, Any] = {}
     for _ in range(n):
-        key = _next(word, buf, table)
-        out[key] = _next(word, buf, table)
+        key = read_next(word, buf, table)
+        out[key] = read_next(word, buf, table)
     return out
 
 
@@ -550,33 +550,33 @@ def _frozen(key: Any) -> Any:
 def _exact_map(n: int, word: _Word, buf: bytes, table: Any) -> dict[Any, Any]:
     out: dict[Any, Any] = {}
     for _ in range(n):
-        key = _frozen(_next(word, buf, table))
-        out[key] = _next(word, buf, table)
+        key = _frozen(read_next(word, buf, table))
+        out[key] = read_next(word, buf, table)
     return out
 
 
 def _array(n: int, word: _Word, buf: bytes, table: Any) -> list[Any]:
     for _ in range(word() >> 8):
-        _next(word, buf, table)  # its descriptors: as with any described value, the value alone
-    return [_next(word, buf, table) for _ in range(n)]
+        read_next(word, buf, table)  # its descriptors: as with any described value, the value alone
+    return [read_next(word, buf, table) for _ in range(n)]
 
 
 def _exact_array(n: int, word: _Word, buf: bytes, table: Any) -> list[Any]:
-    descriptors = [_next(word, buf, table) for _ in range(word() >> 8)]
-    items = [_next(word, buf, table) for _ in range(n)]
+    descriptors = [read_next(word, buf, table) for _ in range(word() >> 8)]
+    items = [read_next(word, buf, table) for _ in range(n)]
     for descriptor in reversed(descriptors):
         items = [Described(descriptor, item) for item in items]
     return items
 
 
 def _described(n: int, word: _Word, buf: bytes, table: Any) -> Any:
-    _next(word, buf, table)
-    return _next(word, buf, table)
+    read_next(word, buf, table)
+    return read_next(word, buf, table)
 
 
 def _exact_described(n: int, word: _Word, buf: bytes, table: Any) -> Described:
-    descriptor = _next(word, buf, table)
-    return Described(descriptor, _next(word, buf, table))
+    descriptor = read_next(word, buf, table)
+    return Described(descriptor, read_next(word, buf, table))
 
 
 # By kind: null boolean ubyte ushort uint byte short int char float ulong long timestamp double uuid decimal32 decimal64
@@ -597,7 +597,7 @@ def decode_all(buf: bytes, table: _Table = COMPAT) -> Iterator[Any]:
         yield table[w & 0xFF](w >> 8, following, buf, table)
 
 
-def _one(buf: bytes, table: _Table) -> Any:
+def read_one(buf: bytes, table: _Table) -> Any:
     words = iter(engine.tape(buf))
     following = words.__next__
     try:
@@ -613,10 +613,10 @@ def _one(buf: bytes, table: _Table) -> Any:
 def decode(buf: bytes) -> Any:
     """The one encoded value in `buf` as uamqp maps it: string, symbol and binary are bytes, a described value is the
     value alone, timestamps are ints (ms). Raises ValueError when malformed, TypeError for an unhashable map key."""
-    return _one(buf, COMPAT)
+    return read_one(buf, COMPAT)
 
 
 def decode_exact(buf: bytes) -> Any:
     """The one encoded value in `buf`, types told apart: str for string, `Symbol`, bytes for binary, `Described`. Bytes
     that are not UTF-8 in a string are surrogates (PEP 383). Raises ValueError when malformed and nothing else."""
-    return _one(buf, EXACT)
+    return read_one(buf, EXACT)

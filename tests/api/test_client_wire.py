@@ -1,0 +1,200 @@
+"""What a SendClient puts on the wire, seen by a peer that decodes every frame."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from uamqp_cffi import BatchMessage, Message, SendClient, Source, Target, types, utils
+from uamqp_cffi._core import records as r
+from uamqp_cffi.constants import MessageState, ReceiverSettleMode, SenderSettleMode
+
+DONE = MessageState.SendComplete
+
+
+def attach_of(peer: Any, **kwargs: Any) -> dict[str, Any]:
+    """The fields of the ATTACH of a client made with these arguments."""
+    with SendClient(kwargs.pop("target", peer.url), **kwargs) as client:
+        while not client.client_ready():
+            continue
+        (attach,) = peer.wait(r.Attach)
+    fields: dict[str, Any] = attach.fields
+    return fields
+
+
+def test_the_attach_of_a_default_client(peer: Any) -> None:
+    fields = attach_of(peer, client_name="me")
+    assert fields["name"].startswith("sender-link-")
+    assert fields["role"] is False
+    assert fields["snd_settle_mode"] == 0
+    assert fields["rcv_settle_mode"] is None  # left to the peer unless it was chosen
+    assert fields["source"].value == ["me"]
+    assert fields["target"].value == ["amqp://localhost/q"]  # neither port nor user
+    assert fields["initial_delivery_count"] == 0
+    assert fields["max_message_size"] == 1048576
+    assert fields["properties"] is None and fields["desired_capabilities"] is None
+
+
+def test_chosen_link_arguments_are_on_the_attach(peer: Any) -> None:
+    fields = attach_of(
+        peer,
+        send_settle_mode=SenderSettleMode.Mixed,
+        receive_settle_mode=ReceiverSettleMode.PeekLock,
+        max_message_size=12345,
+        link_properties={"a": 1, b"b": "c"},
+        desired_capabilities=utils.data_factory(types.AMQPArray([types.AMQPSymbol("cap")])),
+        link_credit=77,
+    )
+    assert (fields["snd_settle_mode"], fields["rcv_settle_mode"], fields["max_message_size"]) == (2, 1, 12345)
+    assert fields["properties"] == {"a": 1, "b": "c"}
+    assert fields["desired_capabilities"] == ["cap"]
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "address"),
+    [
+        ({"address": "/queues/orders"}, "/queues/orders"),
+        ({"address": b"orders"}, "orders"),
+    ],
+)
+def test_an_address_goes_out_as_it_is(peer: Any, kwargs: dict[str, Any], address: str) -> None:
+    fields = attach_of(peer, target=f"amqp://localhost:{peer.port}", **kwargs)
+    assert fields["target"].value == [address]
+
+
+def test_the_fields_of_a_target_object_go_out(peer: Any) -> None:
+    target = Target(f"amqp://us%20er:secret@localhost:{peer.port}/a/b?x=1")
+    target.durable = 2
+    target.expiry_policy = b"never"
+    target.timeout = 9
+    assert attach_of(peer, target=target)["target"].value == ["amqp://localhost/a/b", 2, "never", 9]
+
+
+def test_session_and_connection_arguments_are_on_begin_and_open(peer: Any) -> None:
+    attach_of(
+        peer,
+        client_name="me",
+        incoming_window=11,
+        outgoing_window=12,
+        handle_max=13,
+        max_frame_size=2048,
+        channel_max=5,
+        idle_timeout=90_000,
+        properties={"product": "test"},
+    )
+    (opened,) = peer.wait(r.Open)
+    assert opened.fields["container_id"] == "me" and opened.fields["hostname"] == "localhost"
+    assert (opened.fields["max_frame_size"], opened.fields["channel_max"]) == (2048, 5)
+    assert opened.fields["idle_time_out"] == 90_000
+    assert opened.fields["properties"] == {"product": "test"}
+    (begun,) = peer.wait(r.Begin)
+    assert begun.fields["remote_channel"] is None and begun.fields["next_outgoing_id"] == 0
+    assert (begun.fields["incoming_window"], begun.fields["outgoing_window"]) == (11, 12)
+    assert begun.fields["handle_max"] == 13
+
+
+def test_the_frames_of_a_default_client(peer: Any) -> None:
+    attach_of(peer)
+    (opened,), (begun,) = peer.wait(r.Open), peer.wait(r.Begin)
+    assert (opened.fields["max_frame_size"], opened.fields["channel_max"]) == (65536, 65535)
+    assert opened.fields["idle_time_out"] is None and opened.fields["properties"] is None
+    assert (begun.fields["incoming_window"], begun.fields["outgoing_window"]) == (65536, 65536)
+
+
+def test_senders_send_no_flow(peer: Any) -> None:
+    with SendClient(peer.url) as client:
+        client.send_message(Message(b"x"))
+        assert not [c for c in peer.records(r.Credit)]
+
+
+def test_transfers_are_settled_as_the_mode_says(peer: Any) -> None:
+    with SendClient(peer.url, send_settle_mode=SenderSettleMode.Settled) as client:
+        client.send_message(Message(b"x"))
+    (delivery,) = peer.wait(r.Delivery)
+    assert delivery.settled and delivery.payload == b"\x00Su\xa0\x01x" and delivery.message_format == 0
+
+
+def test_message_formats_go_out_and_keep_their_order(peer: Any) -> None:
+    with SendClient(peer.url) as client:
+        client.queue_message(Message(b"a"), BatchMessage([b"b"]), Message("c", msg_format=5), Message(b"d"))
+        assert client.send_all_messages() == [DONE] * 4
+    assert [d.message_format for d in peer.wait(r.Delivery, 4)] == [0, 0x80013700, 5, 0]
+
+
+def test_delivery_tags_and_ids_count(peer: Any) -> None:
+    with SendClient(peer.url) as client:
+        client.queue_message(Message(b"a"), Message(b"b"))
+        client.send_all_messages()
+    got = peer.wait(r.Delivery, 2)
+    assert [d.tag for d in got] == [b"\x01\0\0\0", b"\x02\0\0\0"]
+
+
+def test_on_attach_is_told_of_the_peers_attach(peer: Any) -> None:
+    told: list[Any] = []
+    attach_of(peer, on_attach=lambda *args: told.append(args))
+    ((source, target, properties, error),) = told
+    assert isinstance(source, Source) and isinstance(target, Target)
+    assert (target.address, properties, error) == ("q", None, None)
+
+
+def test_what_on_attach_raises_is_logged(peer: Any, caplog: pytest.LogCaptureFixture) -> None:
+    def bad(*args: Any) -> None:
+        raise RuntimeError("attach trouble")
+
+    attach_of(peer, on_attach=bad)
+    assert "attach trouble" in caplog.text
+
+
+def test_detach_end_and_close_are_said(peer: Any) -> None:
+    with SendClient(peer.url) as client:
+        client.send_message(Message(b"x"))
+    assert peer.wait(r.Detach)[0].closed is True
+    assert peer.wait(r.Detach)[0].error is None
+    peer.wait(r.End)
+    assert peer.wait(r.Close)[0].error is None
+
+
+def test_no_more_than_the_credit_is_sent(peer: Any) -> None:
+    peer.credit = 3
+    with SendClient(peer.url) as client:
+        client.queue_message(*[Message(b"%d" % n) for n in range(5)])
+        while client.message_handler is None or client._out or len(client.pending_messages) > 2:
+            client.do_work()
+        assert [m.state for m in client.pending_messages] == [MessageState.WaitingToBeSent] * 2
+        peer.do(lambda: peer.engine.flow(peer.link, 10))
+        client.wait()
+    assert len(peer.wait(r.Delivery, 5)) == 5
+
+
+def test_a_peer_that_drains_gets_its_credit_back(peer: Any) -> None:
+    with SendClient(peer.url) as client:
+        client.send_message(Message(b"x"))
+        peer.do(lambda: peer.engine.flow(peer.link, 50, drain=True))
+        while not any(c.drain for c in peer.records(r.Credit)):
+            client.do_work()
+        (flow,) = peer.wait(r.Credit)
+        assert flow.credit == 0
+        peer.do(lambda: peer.engine.flow(peer.link, 1))
+        client.send_message(Message(b"y"))
+
+
+def test_a_shut_session_window_opens_again(peer: Any) -> None:
+    peer.incoming_window = 2
+    peer.credit = 1000
+    with SendClient(peer.url) as client:
+        client.queue_message(*[Message(b"%d" % n) for n in range(500)])
+        assert client.send_all_messages() == [DONE] * 500
+    assert len(peer.wait(r.Delivery, 500)) == 500
+
+
+def test_an_anonymous_relay_is_no_refusal(peer: Any) -> None:
+    class Relay(Target):
+        address = ""  # type: ignore[assignment]
+
+        def _encode(self) -> bytes:
+            return b"\x00\x53\x29\x45"
+
+    peer.on[r.Attach] = lambda p, record: p.attach(record, target=None) or p.engine.flow(record.link, 10)
+    with SendClient(Relay(peer.url)) as client:
+        client.send_message(Message(b"x"))

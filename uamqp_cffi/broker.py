@@ -10,9 +10,9 @@ it wants them.
 
     >>> from uamqp_cffi.broker import Broker
     >>> with Broker() as b:
-    ...     b.put("orders", b"one")
-    ...     [message.get_data() for message in b.messages("/orders")]  # doctest: +SKIP
-    [<generator ...>]
+    ...     b.put("orders", b"two croissants")
+    ...     [str(message) for message in b.messages("/orders")]
+    ['two croissants']
 """
 
 from __future__ import annotations

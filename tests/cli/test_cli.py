@@ -362,6 +362,19 @@ def test_ctrl_c_while_connecting(start: Callable[..., Command]) -> None:
     assert seconds < 1.5
 
 
+@posix
+def test_ctrl_c_while_waiting_for_the_next_line(start: Callable[..., Command], broker: Broker) -> None:
+    command = start("send", broker.url + "/lines", "--file", "-", "--json", stdin=subprocess.PIPE)
+    assert command.process.stdin is not None
+    command.process.stdin.write("one\n")
+    command.process.stdin.flush()
+    assert len(broker.wait_for("lines", 1)) == 1
+    status, out, _, seconds = command.interrupt()
+    report = json.loads(out)
+    assert (status, report["accepted"], report["unconfirmed"], report["not_sent"]) == (130, 1, 0, None)
+    assert seconds < 1.5
+
+
 @pytest.mark.slow
 def test_a_broker_that_dies_leaves_every_message_accounted_for(start: Callable[..., Command]) -> None:
     server = start("broker", "--port", "0", "--json", "--discard")

@@ -454,7 +454,7 @@ def _server_context(cert_file: str | None, key_file: str | None, client_ca: str 
 def _decode(payload: bytes) -> Message:
     from .message import Message
 
-    return Message.decode_from_bytes(payload)  # type: ignore[no-any-return, no-untyped-call]
+    return Message.decode_from_bytes(payload)
 
 
 def _encode(message: Message | bytes | str) -> Iterator[tuple[int, bytes]]:

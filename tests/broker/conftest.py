@@ -16,7 +16,8 @@ from uamqp_cffi.broker import Broker, Pipe
 
 
 class Client:
-    """One connection to a `Broker(listen=False)`. `run` moves bytes both ways until nothing moves and keeps the records."""
+    """One connection to a `Broker(listen=False)`. `run` moves bytes both ways until nothing moves and keeps the
+    records."""
 
     def __init__(self, broker: Broker, sasl: tuple[str, bytes | None] | None = None, idle_timeout: int = 0) -> None:
         self.engine = eng.Engine()
@@ -42,7 +43,9 @@ class Client:
             )
         )
 
-    def attach(self, session: int, name: str, sender: bool, source: bytes = b"", target: bytes = b"", **fields: bytes) -> int:
+    def attach(
+        self, session: int, name: str, sender: bool, source: bytes = b"", target: bytes = b"", **fields: bytes
+    ) -> int:
         if source:
             fields["source"] = source
         if target:
@@ -67,7 +70,9 @@ class Client:
 
     def send(self, link: int, *payloads: bytes, settled: bool = False) -> int:
         """Send encoded messages; the delivery-id of the first."""
-        taken, first = self.engine.send_messages(link, b"".join(payloads), array("I", map(len, payloads)), settled=settled)
+        taken, first = self.engine.send_messages(
+            link, b"".join(payloads), array("I", map(len, payloads)), settled=settled
+        )
         assert taken == len(payloads)
         self.run()
         return first
@@ -131,7 +136,7 @@ def broker(memory_broker: Callable[..., Broker]) -> Broker:
 
 
 @pytest.fixture
-def connect(broker: Broker) -> Callable[..., Client]:
+def connect(broker: Broker) -> Callable[..., tuple[Client, int]]:
     """Opens a connection to `broker` (or another one) with a session; gives client and session."""
 
     def make(to: Broker | None = None, **options: Any) -> tuple[Client, int]:

@@ -45,8 +45,11 @@ def test_the_broker_says_that_it_is_not_for_production(broker: Broker, connect: 
     ],
 )
 def test_sasl(
-    options: dict[str, Any], sasl: tuple[str, bytes | None] | None, outcome: int | None,
-    memory_broker: Callable[..., Broker], connect: Connect,
+    options: dict[str, Any],
+    sasl: tuple[str, bytes | None] | None,
+    outcome: int | None,
+    memory_broker: Callable[..., Broker],
+    connect: Connect,
 ) -> None:
     broker = memory_broker(**options)
     client, _ = connect(broker, sasl=sasl)
@@ -148,7 +151,9 @@ def test_management_tells_the_numbers_of_a_queue(
     assert names[0x77]["results"] == [["orders"]]
 
 
-def test_an_operation_can_be_given_an_answer(broker: Broker, management: Callable[[bytes], list[dict[int, Any]]]) -> None:
+def test_an_operation_can_be_given_an_answer(
+    broker: Broker, management: Callable[[bytes], list[dict[int, Any]]]
+) -> None:
     broker.answer("brew", 418, "teapot", {"cups": 2})
     broker.answer("mute", None)
     [reply] = management(request(1, "brew"))
@@ -217,7 +222,11 @@ def conversation(connect: Connect, data: Data, tap: Callable[[bytes], None], ter
 
 
 def test_damaged_conversations_never_take_the_broker_down(
-    broker: Broker, memory_broker: Callable[..., Broker], connect: Connect, data: Data, terminus: Any,
+    broker: Broker,
+    memory_broker: Callable[..., Broker],
+    connect: Connect,
+    data: Data,
+    terminus: Any,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Each piece a client says is sent again with a byte changed; whatever comes of it, the next client is served."""

@@ -22,7 +22,7 @@ from uamqp_cffi.broker import Broker
 
 PYTHON = os.environ.get("UAMQP_PROTON_PYTHON", "")
 
-CLIENT = '''
+CLIENT = """
 import hashlib, json, sys
 from proton import Delivery, Message, SSLDomain
 from proton.handlers import MessagingHandler
@@ -136,7 +136,7 @@ client = Client()
 Container(client).run()
 print(json.dumps({"counts": client.counts, "received": client.received, "digest": client.digest.hexdigest(),
                   "error": client.error, "condition": client.condition, "deliveries": sorted(set(client.deliveries))}))
-'''
+"""
 
 
 def missing() -> str | None:
@@ -171,8 +171,17 @@ def broker(request: pytest.FixtureRequest, certificates: tuple[str, str]) -> Any
         yield made
 
 
-def proton(broker: Any, role: str, address: str, count: int, size: int = 102, url: str | None = None, **more: Any) -> Any:
-    options = {"url": url or broker.url, "role": role, "address": address, "count": count, "size": size, "ca": broker.ca}
+def proton(
+    broker: Any, role: str, address: str, count: int, size: int = 102, url: str | None = None, **more: Any
+) -> Any:
+    options = {
+        "url": url or broker.url,
+        "role": role,
+        "address": address,
+        "count": count,
+        "size": size,
+        "ca": broker.ca,
+    }
     done = subprocess.run(
         [PYTHON, "-c", CLIENT, json.dumps(options | more)], capture_output=True, text=True, timeout=20, check=False
     )

@@ -18,7 +18,8 @@ Data = Callable[[bytes], bytes]
 
 
 @pytest.mark.parametrize(
-    "address", ["q", "/q", "//q", "amqp://host/q", "amqps://user@host:5671/q", "amqp://127.0.0.1:5672/q?timeout=3", "q?x=1"]
+    "address",
+    ["q", "/q", "//q", "amqp://host/q", "amqps://user@host:5671/q", "amqp://127.0.0.1:5672/q?timeout=3", "q?x=1"],
 )
 def test_every_form_of_an_address_names_the_same_queue(address: str) -> None:
     assert node_name(address) == "q"
@@ -67,7 +68,10 @@ def test_interleaved_links_get_each_their_own_outcome(broker: Broker, connect: C
     client.run()
     got = sorted((s.first, s.link, s.outcome) for s in client.of(r.Settled))
     assert got == [
-        (0, good, eng.OUT_ACCEPTED), (1, bad, eng.OUT_REJECTED), (2, good, eng.OUT_ACCEPTED), (3, bad, eng.OUT_REJECTED),
+        (0, good, eng.OUT_ACCEPTED),
+        (1, bad, eng.OUT_REJECTED),
+        (2, good, eng.OUT_ACCEPTED),
+        (3, bad, eng.OUT_REJECTED),
         (4, good, eng.OUT_ACCEPTED),
     ]
     assert broker.info("good").messages == 3 and broker.info("bad").messages == 0
@@ -79,7 +83,9 @@ def array_of(*lengths: int) -> Any:
     return array("I", lengths)
 
 
-def test_a_full_broker_rejects_what_does_not_fit(memory_broker: Callable[..., Broker], connect: Connect, data: Data) -> None:
+def test_a_full_broker_rejects_what_does_not_fit(
+    memory_broker: Callable[..., Broker], connect: Connect, data: Data
+) -> None:
     small = memory_broker(max_bytes=350)
     client, session = connect(small)
     link = client.sender(session, "q")
@@ -93,7 +99,9 @@ def test_a_full_broker_rejects_what_does_not_fit(memory_broker: Callable[..., Br
     assert client.outcomes()[-1] == (5, 5, eng.OUT_ACCEPTED)
 
 
-def test_a_broker_that_only_counts_keeps_nothing(memory_broker: Callable[..., Broker], connect: Connect, data: Data) -> None:
+def test_a_broker_that_only_counts_keeps_nothing(
+    memory_broker: Callable[..., Broker], connect: Connect, data: Data
+) -> None:
     counting = memory_broker(store=False)
     client, session = connect(counting)
     client.send(client.sender(session, "q"), *[data(b"x")] * 100)
@@ -102,7 +110,9 @@ def test_a_broker_that_only_counts_keeps_nothing(memory_broker: Callable[..., Br
     assert info.received_bytes == 100 * len(data(b"x"))
 
 
-def test_consumers_get_messages_in_order_and_accepted_ones_are_gone(broker: Broker, connect: Connect, data: Data) -> None:
+def test_consumers_get_messages_in_order_and_accepted_ones_are_gone(
+    broker: Broker, connect: Connect, data: Data
+) -> None:
     client, session = connect()
     payloads = [data(b"%d" % i) for i in range(5)]
     client.send(client.sender(session, "q"), *payloads)
@@ -183,7 +193,9 @@ def test_released_messages_come_back_in_front_unchanged(broker: Broker, connect:
 
 def test_modified_messages_come_back_with_their_failures_counted(broker: Broker, connect: Connect, data: Data) -> None:
     client, session = connect()
-    header = v.described_composite("header", durable=v.enc_bool(True), priority=v.enc_ubyte(7), delivery_count=v.enc_uint(2))
+    header = v.described_composite(
+        "header", durable=v.enc_bool(True), priority=v.enc_ubyte(7), delivery_count=v.enc_uint(2)
+    )
     client.send(client.sender(session, "q"), data(b"bare"), header + data(b"headed"))
     link = client.receiver(session, "q")
     failed = v.described_composite("modified", delivery_failed=v.enc_bool(True))
@@ -275,7 +287,9 @@ def test_a_narrow_session_window_delays_messages_and_loses_none(broker: Broker, 
     assert client.payloads() == payloads
 
 
-def test_a_message_too_large_for_one_consumer_does_not_block_the_others(broker: Broker, connect: Connect, data: Data) -> None:
+def test_a_message_too_large_for_one_consumer_does_not_block_the_others(
+    broker: Broker, connect: Connect, data: Data
+) -> None:
     client, session = connect()
     client.send(client.sender(session, "q"), data(bytes(200)), data(b"small"))
     client.receiver(session, "q", max_message_size=v.enc_ulong(100))
@@ -297,9 +311,13 @@ def test_a_link_without_target_routes_by_the_to_of_each_message(broker: Broker, 
     assert client.outcomes()[-1] == (2, 2, eng.OUT_REJECTED)
 
 
-def test_a_dynamic_source_is_a_queue_of_the_consumers_own(broker: Broker, connect: Connect, data: Data, terminus: Any) -> None:
+def test_a_dynamic_source_is_a_queue_of_the_consumers_own(
+    broker: Broker, connect: Connect, data: Data, terminus: Any
+) -> None:
     client, session = connect()
-    link = client.attach(session, "dyn", False, terminus("source", None, dynamic=v.enc_bool(True)), terminus("target", "here"))
+    link = client.attach(
+        session, "dyn", False, terminus("source", None, dynamic=v.enc_bool(True)), terminus("target", "here")
+    )
     client.engine.flow(link, 10)
     client.run()
     address = client.of(r.Attach)[-1].fields["source"].value[0]
@@ -311,7 +329,9 @@ def test_a_dynamic_source_is_a_queue_of_the_consumers_own(broker: Broker, connec
     assert address not in broker.queues
 
 
-def test_there_is_an_end_to_the_number_of_queues_and_links(memory_broker: Callable[..., Broker], connect: Connect) -> None:
+def test_there_is_an_end_to_the_number_of_queues_and_links(
+    memory_broker: Callable[..., Broker], connect: Connect
+) -> None:
     broker = memory_broker()
     object.__setattr__(broker._core.settings, "max_queues", 2)
     object.__setattr__(broker._core.settings, "max_links", 3)

@@ -17,9 +17,12 @@ Data = Callable[[bytes], bytes]
 
 
 @pytest.mark.parametrize(
-    ("outcome", "code"), [("rejected", eng.OUT_REJECTED), ("released", eng.OUT_RELEASED), ("modified", eng.OUT_MODIFIED)]
+    ("outcome", "code"),
+    [("rejected", eng.OUT_REJECTED), ("released", eng.OUT_RELEASED), ("modified", eng.OUT_MODIFIED)],
 )
-def test_a_scripted_outcome_is_what_comes_back(outcome: str, code: int, broker: Broker, connect: Connect, data: Data) -> None:
+def test_a_scripted_outcome_is_what_comes_back(
+    outcome: str, code: int, broker: Broker, connect: Connect, data: Data
+) -> None:
     broker.script("q", outcome)
     client, session = connect()
     client.send(client.sender(session, "q"), data(b"1"), data(b"2"))
@@ -28,7 +31,9 @@ def test_a_scripted_outcome_is_what_comes_back(outcome: str, code: int, broker: 
 
 
 def test_a_rejection_says_why(broker: Broker, connect: Connect, data: Data) -> None:
-    broker.script("q", "rejected", condition="amqp:precondition-failed", description="too blue", info={"colour": "blue"})
+    broker.script(
+        "q", "rejected", condition="amqp:precondition-failed", description="too blue", info={"colour": "blue"}
+    )
     client, session = connect()
     client.send(client.sender(session, "q"), data(b"1"))
     error = v.decode_exact(client.of(r.Settled)[0].state).value[0]
@@ -115,7 +120,10 @@ def test_a_refused_attach_has_a_null_terminus_and_the_error(broker: Broker, conn
     assert client.of(r.Attach)[0].fields["target"] is None
     detach = client.of(r.Detach)[0]
     assert (detach.link, detach.closed, detach.error.condition, detach.error.description) == (
-        link, True, b"amqp:unauthorized-access", b"not you",
+        link,
+        True,
+        b"amqp:unauthorized-access",
+        b"not you",
     )
     client.receiver(session, "q", name="second time")
     assert len(client.of(r.Detach)) == 1

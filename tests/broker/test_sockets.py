@@ -43,7 +43,10 @@ class SocketClient:
         self.engine.open(v.composite("open", container_id=v.enc_str("test")))
         self.session = self.engine.begin(
             v.composite(
-                "begin", next_outgoing_id=v.enc_uint(0), incoming_window=v.enc_uint(5000), outgoing_window=v.enc_uint(5000)
+                "begin",
+                next_outgoing_id=v.enc_uint(0),
+                incoming_window=v.enc_uint(5000),
+                outgoing_window=v.enc_uint(5000),
             )
         )
 
@@ -82,6 +85,15 @@ class SocketClient:
             else:
                 self.ended = True
 
+    def until_more(self) -> None:
+        """Pump until there is one record more."""
+        seen = len(self.records)
+        self.until(lambda: len(self.records) > seen)
+
+    def until_settled(self, n: int) -> None:
+        """Pump until `n` messages are accepted."""
+        self.until(lambda: self.settled() == n)
+
     def of(self, kind: type) -> list[Any]:
         return [record for record in self.records if isinstance(record, kind)]
 
@@ -92,8 +104,7 @@ class SocketClient:
             taken, _ = self.engine.send_messages(link, b"".join(piece), array("I", map(len, piece)), settled=settled)
             payloads = payloads[taken:]
             if payloads and not taken:
-                seen = len(self.records)
-                self.until(lambda seen=seen: len(self.records) > seen)
+                self.until_more()
             self.flush()
 
     def settled(self) -> int:
@@ -122,7 +133,7 @@ def test_a_thousand_messages_there_and_back(amqp_broker: Broker, dial: Callable[
     client = dial(amqp_broker)
     payloads = [data(b"%d" % i) for i in range(1000)]
     client.send(client.attach("/q", True, "out"), payloads)
-    client.until(lambda: client.settled() == 1000)
+    client.until_settled(1000)
     assert amqp_broker.payloads("q") == payloads
     link = client.attach("q", False, "in")
     client.engine.flow(link, 2000)
@@ -138,12 +149,14 @@ def test_many_clients_at_once(amqp_broker: Broker, dial: Callable[..., SocketCli
     for n, client in enumerate(clients):
         client.send(client.attach("q", True), [data(b"%d" % n)] * 20)
     for client in clients:
-        client.until(lambda client=client: client.settled() == 20)
+        client.until_settled(20)
     assert amqp_broker.info("q").received == 1000
     assert amqp_broker.connections == 50
 
 
-def test_a_waiting_thread_learns_of_messages(amqp_broker: Broker, dial: Callable[..., SocketClient], data: Data) -> None:
+def test_a_waiting_thread_learns_of_messages(
+    amqp_broker: Broker, dial: Callable[..., SocketClient], data: Data
+) -> None:
     got: list[Any] = []
     waiter = threading.Thread(target=lambda: got.extend(amqp_broker.wait_for("q", 3, 10)))
     waiter.start()
@@ -173,7 +186,7 @@ def test_large_messages(size: int, amqp_broker: Broker, dial: Callable[..., Sock
     client = dial(amqp_broker)
     payloads = [data(bytes([i]) * size) for i in range(4)]
     client.send(client.attach("q", True, "out"), payloads)
-    client.until(lambda: client.settled() == 4)
+    client.until_settled(4)
     client.engine.flow(client.attach("q", False, "in"), 10)
     client.until(lambda: len(client.of(r.Delivery)) == 4)
     assert [d.payload for d in client.of(r.Delivery)] == payloads
@@ -189,7 +202,7 @@ def test_a_consumer_that_does_not_read_holds_up_nobody(
     lazy.until(lambda: lazy.of(r.Delivery))
     client = dial(amqp_broker)
     client.send(client.attach("q", True), [data(b"x")] * 100)
-    client.until(lambda: client.settled() == 100)
+    client.until_settled(100)
     lazy.until(lambda: len(lazy.of(r.Delivery)) == 40)
 
 
@@ -227,7 +240,7 @@ def test_tls_with_files(ca: trustme.CA, certificate: Path, dial: Callable[..., S
         client = dial(broker, trusting(ca), ("PLAIN", b"\0ann\0s3cret"))
         payloads = [data(b"%d" % i * 1000) for i in range(300)]
         client.send(client.attach("q", True, "out"), payloads)
-        client.until(lambda: client.settled() == 300)
+        client.until_settled(300)
         client.engine.flow(client.attach("q", False, "in"), 300)
         client.until(lambda: len(client.of(r.Delivery)) == 300)
         assert [d.payload for d in client.of(r.Delivery)] == payloads
@@ -244,7 +257,11 @@ def test_tls_with_a_context(ca: trustme.CA, dial: Callable[..., SocketClient]) -
 
 
 def test_a_client_certificate_is_an_identity(
-    ca: trustme.CA, certificate: Path, ca_file: Path, dial: Callable[..., SocketClient], caplog: pytest.LogCaptureFixture
+    ca: trustme.CA,
+    certificate: Path,
+    ca_file: Path,
+    dial: Callable[..., SocketClient],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     with Broker(cert_file=str(certificate), client_ca=str(ca_file), sasl=["EXTERNAL"]) as broker:
         context = trusting(ca)
@@ -288,7 +305,9 @@ def test_a_scripted_drop_ends_the_stream_after_the_outcomes(
     assert client.settled() == 2 and client.of(r.Close) == []
 
 
-def test_all_connections_can_be_dropped_and_new_ones_come(amqp_broker: Broker, dial: Callable[..., SocketClient]) -> None:
+def test_all_connections_can_be_dropped_and_new_ones_come(
+    amqp_broker: Broker, dial: Callable[..., SocketClient]
+) -> None:
     client = dial(amqp_broker)
     client.until(lambda: client.of(r.Open))
     amqp_broker.drop_connections()
@@ -303,7 +322,7 @@ def test_a_reset_in_the_middle_of_a_message_loses_only_that(
     client = dial(amqp_broker)
     link = client.attach("q", True)
     client.send(link, [data(b"first")])
-    client.until(lambda: client.settled() == 1)
+    client.until_settled(1)
     big = data(bytes(1_000_000))
     client.engine.send_messages(link, big, array("I", [len(big)]))
     client.sock.sendall(bytes(client.wire.output()[:300_000]))
@@ -311,15 +330,14 @@ def test_a_reset_in_the_middle_of_a_message_loses_only_that(
     client.sock.close()
     other = dial(amqp_broker)
     other.send(other.attach("q", True), [data(b"second")])
-    other.until(lambda: other.settled() == 1)
+    other.until_settled(1)
     assert amqp_broker.payloads("q") == [data(b"first"), data(b"second")]
 
 
 def test_too_many_connections_are_turned_away(dial: Callable[..., SocketClient]) -> None:
     with Broker(max_connections=2) as broker:
         for _ in range(2):
-            client = dial(broker)
-            client.until(lambda client=client: client.of(r.Open))
+            dial(broker).until_more()
         with socket.create_connection(("127.0.0.1", broker.port), timeout=10) as third:
             with contextlib.suppress(ConnectionResetError):
                 assert third.recv(1) == b""

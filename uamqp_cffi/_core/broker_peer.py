@@ -92,7 +92,7 @@ class Peer:
             self.touch()
             self.guard(self._handle, records)
 
-    def _handle(self, records: list[r.Record]) -> None:
+    def _handle(self, records: list[Any]) -> None:
         i, n = 0, len(records)
         while i < n and not self.dropping and not self.hung:
             record = records[i]

@@ -93,7 +93,7 @@ static void owe(side *s, channel *l, uint32_t id, uint32_t i) {
   l->owed_settled = settled;
 }
 
-static void on_message(side *s, channel *l, const uam_event *ev, const uint8_t *p) {
+static void on_message(side *s, channel *l, const uam_event *ev, const uint8_t *p, const uint8_t *base) {
   static uint8_t want[LARGEST + 4];
   uint32_t i = ev->length >= 4 ? load_be32(p) : UINT32_MAX;
   s->messages++;
@@ -105,7 +105,8 @@ static void on_message(side *s, channel *l, const uam_event *ev, const uint8_t *
   CHECK(memcmp(want, p, size_of(i)) == 0);
   sent *x = &l->other->log[i];
   CHECK(!x->arrived && x->id == ev->first && x->settled == ((ev->flags & UAM_F_SETTLED) != 0));
-  CHECK(ev->tag_length == 4);
+  const uint8_t *tag = ev->flags & UAM_F_ADDRESS ? (const uint8_t *)(uintptr_t)ev->tag_offset : base + ev->tag_offset;
+  CHECK(ev->tag_length == 4 && (tag[0] | (uint32_t)tag[1] << 8 | (uint32_t)tag[2] << 16) == i + 1);
   x->arrived = true;
   l->taken++;
   if (!x->settled) owe(s, l, ev->first, i);
@@ -193,7 +194,7 @@ static void on_event(side *s, const uam_event *ev, const uint8_t *base) {
       break;
     case UAM_EV_BEGIN: on_begin(s, ev); break;
     case UAM_EV_ATTACH: on_attach(s, ev); break;
-    case UAM_EV_MESSAGE: on_message(s, link_of(s, ev->id), ev, p); break;
+    case UAM_EV_MESSAGE: on_message(s, link_of(s, ev->id), ev, p, base); break;
     case UAM_EV_SETTLED: on_settled(s, link_of(s, ev->id), ev); break;
     case UAM_EV_DETACH:
       if (link_of(s, ev->id) != NULL) link_of(s, ev->id)->gone = true;

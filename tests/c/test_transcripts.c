@@ -181,6 +181,12 @@ static void put(uam_buf *b, const void *p, size_t n) {
   if (!uam_buf_put(b, &uam_mem_default, p, n)) abort();
 }
 
+/* What is held; never NULL, so that it may be added to. */
+static const uint8_t *held_bytes(const uam_buf *b) {
+  static const uint8_t none[1];
+  return b->data != NULL ? b->data + b->head : none;
+}
+
 static uint8_t *copy_of(const uint8_t *p, size_t n) {
   uint8_t *c = malloc(n ? n : 1);
   if (c == NULL) abort();
@@ -441,8 +447,8 @@ static bool is_state(const happening *h) { return h->ev.kind <= UAM_EV_LINK_STAT
 
 /* What is expected without having been named: nothing but states. */
 static void expect_no_more(run *r) {
-  size_t n = frame_size(r->out.data + r->out.head, uam_buf_len(&r->out));
-  if (n > 0) fail(r, "unexpected -> %s", text_of_frame(r->out.data + r->out.head, n));
+  size_t n = frame_size(held_bytes(&r->out), uam_buf_len(&r->out));
+  if (n > 0) fail(r, "unexpected -> %s", text_of_frame(held_bytes(&r->out), n));
   else if (uam_buf_len(&r->out) > 0 && !r->held) fail(r, "part of a frame was sent");
   for (; r->next_event < r->n_events; r->next_event++)
     if (!is_state(&r->events[r->next_event])) fail(r, "unexpected ! %s", text_of_event(r, &r->events[r->next_event]));
@@ -467,8 +473,8 @@ static void check_frame_out(run *r, const uint8_t *p, size_t n) {
 static void take_output(run *r, const uint8_t *p, size_t n) {
   put(&r->out, p, n);
   put(&r->limit_out, p, n);
-  for (size_t size; (size = frame_size(r->limit_out.data + r->limit_out.head, uam_buf_len(&r->limit_out))) > 0;) {
-    const uint8_t *f = r->limit_out.data + r->limit_out.head;
+  for (size_t size; (size = frame_size(held_bytes(&r->limit_out), uam_buf_len(&r->limit_out))) > 0;) {
+    const uint8_t *f = held_bytes(&r->limit_out);
     check_frame_out(r, f, size);
     uam_buf_consume(&r->limit_out, size);
   }
@@ -778,7 +784,7 @@ static void on_result(run *r, char *p) {
 }
 
 static void on_frame_out(run *r, const char *text) {
-  const uint8_t *p = r->out.data + r->out.head;
+  const uint8_t *p = held_bytes(&r->out);
   size_t n = frame_size(p, uam_buf_len(&r->out));
   char *pattern = with_stars(text);
   uam_span want = frame_of(pattern);

@@ -32,6 +32,7 @@ from ._core.broker_management import Answer
 from ._core.broker_peer import accept, shutdown_error
 from ._core.broker_store import Failure, Outcome, QueueInfo, Refused, Script, node_name, redelivered
 from ._core.drivers.broker import BrokerThread, listen_on
+from ._core.engine import NEVER
 from ._core.filters.tls import TransportError
 from ._core.wire import clock
 
@@ -91,6 +92,8 @@ class Broker:
         Raises OSError when the port cannot be had, ssl.SSLError for unusable certificates, ValueError for bad
         arguments.
         """
+        if not 512 <= max_frame_size <= 1 << 20:
+            raise ValueError(f"max_frame_size={max_frame_size} is not between 512 and {1 << 20}")
         self._tls = ssl_context if ssl_context is not None else _server_context(cert_file, key_file, client_ca)
         mechanisms = self._mechanisms(sasl, users)
         if sasl_required is None:
@@ -414,7 +417,7 @@ class Pipe:
                     break
                 wire.sent(len(piece), now)
                 out += piece
-                if peer.stalled or wire.settling:
+                if peer.stalled or wire.settling or (peer.timed and wire.deadline == NEVER):
                     peer.handle(wire.tick(now))
                     peer.resume()
             return out

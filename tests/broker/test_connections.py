@@ -94,6 +94,8 @@ def test_mistakes_in_the_arguments_are_named() -> None:
         Broker(listen=False, sasl=["GSSAPI"])
     with pytest.raises(ValueError, match="need a cert_file"):
         Broker(listen=False, client_ca="ca.pem")
+    with pytest.raises(ValueError, match="max_frame_size=100 "):
+        Broker(listen=False, max_frame_size=100)
 
 
 # ---- management ----

@@ -25,13 +25,18 @@ from uamqp_cffi.broker import Broker
 pytest_plugins = "uamqp_cffi.pytest_plugin"
 
 Data = Callable[[bytes], bytes]
+HEARTBEAT = b"\x00\x00\x00\x08\x02\x00\x00\x00"
 
 
 class SocketClient:
     """The engine on a blocking socket. `until` pumps until something holds."""
 
     def __init__(
-        self, broker: Broker, context: ssl.SSLContext | None = None, sasl: tuple[str, bytes | None] | None = None
+        self,
+        broker: Broker,
+        context: ssl.SSLContext | None = None,
+        sasl: tuple[str, bytes | None] | None = None,
+        **fields: bytes,
     ) -> None:
         self.engine = eng.Engine()
         if sasl is not None:
@@ -40,7 +45,7 @@ class SocketClient:
         self.wire = Wire(self.engine, [Tls(context, "localhost")] if context is not None else [])
         self.records: list[r.Record] = []
         self.ended = False
-        self.engine.open(v.composite("open", container_id=v.enc_str("test")))
+        self.engine.open(v.composite("open", container_id=v.enc_str("test"), **fields))
         self.session = self.engine.begin(
             v.composite(
                 "begin",
@@ -204,6 +209,24 @@ def test_a_consumer_that_does_not_read_holds_up_nobody(
     client.send(client.attach("q", True), [data(b"x")] * 100)
     client.until_settled(100)
     lazy.until(lambda: len(lazy.of(r.Delivery)) == 40)
+
+
+def test_heartbeats_come_for_as_long_as_nothing_else_does(
+    amqp_broker: Broker, dial: Callable[..., SocketClient]
+) -> None:
+    """All of the client's frames come at once, and after that not one: time alone must make the broker speak."""
+    client = dial(amqp_broker, idle_time_out=v.enc_uint(100))
+    client.engine.set(eng.OPT_PIPELINE, 1)
+    client.engine.flow(client.attach("q", False), 10)
+    client.until(lambda: amqp_broker.info("q").consumers)
+    while client.sock.recv_into(client.wire.window(), 8, socket.MSG_PEEK) == 8:
+        if bytes(client.wire.window()[:8]) == HEARTBEAT:
+            break
+        client.records += client.wire.received(client.sock.recv_into(client.wire.window()), clock())
+    beats = b""
+    while len(beats) < 4 * len(HEARTBEAT):
+        beats += client.sock.recv(len(HEARTBEAT))
+    assert beats == 4 * HEARTBEAT
 
 
 # ---- TLS ----

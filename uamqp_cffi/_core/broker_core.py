@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,8 @@ from .broker_store import Bytes, Queue, Refused, Script
 if TYPE_CHECKING:
     from .broker_management import Answer
     from .broker_peer import Peer
+
+_log = logging.getLogger("uamqp.broker")
 
 _SEND_MESSAGES = 1024
 
@@ -131,4 +134,8 @@ class Core:
 
     def run_timers(self) -> None:
         while self._timers and self._timers[0][0] <= self.now:
-            heapq.heappop(self._timers)[2]()
+            act = heapq.heappop(self._timers)[2]
+            try:
+                act()
+            except Exception:
+                _log.exception("a timer failed")

@@ -67,11 +67,12 @@ class Incoming:
     def renew(self) -> None:
         """Credit for a whole window."""
         self.seen = 0
-        if not self.closed and (window := self.window()):
+        if not self.over() and (window := self.window()):
             self.peer.engine.flow(self.id, window)
             self.peer.touch()
 
     def over(self) -> bool:
+        """Nothing is answered any more."""
         return self.closed or self.peer.hung or self.peer.dropping
 
     def spent(self, n: int) -> None:
@@ -80,7 +81,7 @@ class Incoming:
             self.renew()
 
     def settle(self, first: int, last: int, outcome: Outcome) -> None:
-        if outcome.name != "none" and not self.closed:
+        if outcome.name != "none" and not self.over():
             state = _ACCEPTED if outcome is ACCEPTED else outcome.encode()
             self.peer.engine.settle(self.id, first, last, True, state)
             self.peer.touch()
@@ -203,7 +204,7 @@ class Outgoing:
         script = self.script
         failing = script is not None and script.breaks and self.count < script.after
         n = min(limit, self.credit, script.after - self.count if failing and script is not None else limit)
-        if n <= 0 or self.blocked or self.closed:
+        if n <= 0 or self.blocked or self.closed or self.peer.hung:
             return 0
         entries = self.queue.take(n, _SEND_BYTES, self.key)
         sent = 0
@@ -249,7 +250,7 @@ class Outgoing:
 
     def finish_drain(self) -> None:
         """Nothing more to offer: give unused credit back (§2.6.7)."""
-        if self.draining and not self.blocked and not self.closed:
+        if self.draining and not (self.blocked or self.closed or self.peer.hung):
             self.draining = False
             if self.credit:
                 self.credit = 0
@@ -284,6 +285,7 @@ class Outgoing:
         return entries
 
     def modified(self, entries: list[Entry], state: bytes) -> list[Entry]:
+        """What `modified` (§3.4.5) makes of the messages. Its message-annotations are not merged in."""
         fields = list(getattr(v.decode_exact(state), "value", None) or ())
         failed, undeliverable = (fields + [None, None])[:2]
         if failed:

@@ -37,6 +37,7 @@ class Peer:
         self.user: str | None = None
         self.container_id = ""
         self.opened = False
+        self.timed = False  # one side wants to hear from the other regularly
         self.closing = False  # the connection ends as AMQP has it; the driver closes when the engine is done
         self.dropping = False  # the driver closes the transport without a word more
         self.hung = False  # the driver neither reads nor writes any more
@@ -160,6 +161,7 @@ class Peer:
     def _on_open(self, record: r.Open) -> None:
         settings = self.core.settings
         self.opened = True
+        self.timed = bool(settings.idle_timeout or record.fields.get("idle_time_out"))
         self.container_id = str(record.fields.get("container_id") or "")
         _log.debug("%r opened", self)
         properties = [

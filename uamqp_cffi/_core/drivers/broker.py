@@ -16,6 +16,7 @@ from typing import Any
 
 from ..broker_core import Core
 from ..broker_peer import Peer, accept, shutdown_error
+from ..engine import NEVER
 from ..filters.tls import TransportError
 from ..wire import clock
 
@@ -260,6 +261,9 @@ class BrokerThread(threading.Thread):
         else:
             self._core.dirty.add(peer)  # the others first
             self.wake()
+        if peer.timed and wire.deadline == NEVER and not connection.blocked:  # known only when output is gone
+            peer.handle(wire.tick(self._core.now))
+            self._next_tick = min(self._next_tick, wire.deadline)
         self._watch(connection)
         if peer.dropping:
             self._end(connection, goodbye=False)

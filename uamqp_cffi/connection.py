@@ -48,6 +48,7 @@ MAX_FRAME_SIZE = 1 << 20  # UAM_MAX_FRAME: the most we announce
 QUICK = 50e-6
 """Seconds for which a blocking call may look again for a reply instead of sleeping."""
 _LONG = 3600.0
+_LEFTOVERS = 64  # reads of bytes that nobody wants any more, before a socket is closed over them
 _ENDED = ConnectionState.END.value
 
 _LINK_RECORDS = frozenset(
@@ -151,6 +152,7 @@ class Connection:
         self._links: dict[int, Inbox] = {}
         self._link_sessions: dict[int, int] = {}
         self._session_inboxes: dict[int, Inbox] = {}
+        self._leaving: set[int] = set()  # sessions whose END the peer has not answered
         self._room_wanted: list[Inbox] = []
         # threads
         self._inside = 0
@@ -289,6 +291,10 @@ class Connection:
         else:
             self._session_inboxes[session] = inbox
 
+    def _session_left(self, session: int) -> None:
+        """Our END of this session is under way: CLOSE waits for the answer. Under `_io`, together with the verb."""
+        self._leaving.add(session)
+
     def _route_link(self, link: int, inbox: Inbox | None) -> None:
         """Records of this link go to `inbox` from now on; None: nowhere. Under `_io`, together with the verb."""
         if inbox is None:
@@ -414,7 +420,7 @@ class Connection:
     def _check_alive(self) -> None:
         if self._failure is not None:
             self._raise_failure()
-        if self._closed and self._leading is not self._closing:
+        if self._closed:
             raise self._closed_error()
 
     def _closed_error(self) -> errors.AMQPConnectionError:
@@ -765,6 +771,8 @@ class Connection:
         if isinstance(record, records.Begin) and not record.reply:
             self._engine.begin(_answer_begin(), record.session)
             self._engine.end(record.session, _not_allowed("this client begins its sessions itself"))
+        elif isinstance(record, records.End):
+            self._leaving.discard(record.session)
 
     def _own(self, record: Any) -> Inbox | None:
         """A record of the connection."""
@@ -931,15 +939,19 @@ class Connection:
                 if out := wire.output():
                     sock.send(out)
             sock.shutdown(1)  # SHUT_WR: a close with unread bytes would take back what was sent
-            while sock.recv(65536):
-                pass
+            for _ in range(_LEFTOVERS):
+                if not sock.recv(65536):
+                    break
         except (OSError, TransportError, _engine.EngineError) as error:
             _logger.debug("connection %r: goodbye not said: %s", self.container_id, error)
         finally:
             sock.close()
 
     def _close(self, timeout: float, error: bytes = b"") -> None:
-        """CLOSE, the peer's answer or `timeout` seconds, and everything given back."""
+        """CLOSE, the peer's answer or `timeout` seconds, and everything given back.
+
+        CLOSE leaves when the peer has answered each END, or after half of the time: RabbitMQ 3.10 stops reading a session at
+        the CLOSE, and with it what was sent settled just before."""
         if self._reentered():
             self._close_later = True  # a signal handler inside a section: its own turn does it
             return
@@ -949,6 +961,8 @@ class Connection:
             self._closed = True
         deadline = time.monotonic() + timeout
         inbox = self._closing = Inbox()
+        while self._leaving and not self._done and self._wait_closed(inbox, deadline - timeout / 2):
+            continue
         if self._opened and not self._done:
             try:
                 with self._io:

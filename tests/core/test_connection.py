@@ -6,8 +6,12 @@ import contextlib
 import gc
 import logging
 import os
+import random
+import signal
 import socket
 import ssl
+import subprocess
+import sys
 import threading
 import time
 import weakref
@@ -815,3 +819,132 @@ def test_the_trace_has_frames_and_no_secrets(peer, connect, tools, caplog):
     assert "top secret" not in text
     for frame in ("open", "begin", "attach", "transfer", "disposition", "close"):
         assert frame in text
+
+
+# ---- cost
+
+
+class Counting:
+    """The engine's library, which notes every call for one engine."""
+
+    def __init__(self, lib, engine):
+        self._lib = lib
+        self._engine = engine
+        self.calls = []
+
+    def __getattr__(self, name):
+        value = getattr(self._lib, name)
+        if not name.startswith("uam_"):
+            return value
+
+        def call(*args):
+            if args and args[0] is self._engine:
+                self.calls.append(name)
+            return value(*args)
+
+        return call
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
+def test_a_confirmed_send_is_three_crossings(server_context, ca_file, connect, tools, monkeypatch, tls):
+    peer = tools.Peer(server_context if tls else None)
+    auth = SASLAnonymous("localhost", port=peer.port, use_tls=tls, verify=ca_file)
+    connection = connect(peer, auth)
+    connection._start()
+    link = tools.Link(connection)
+    tools.pump(connection, peer, lambda: any(isinstance(x, r.Credit) for x in link.inbox.records))
+    link.send(b"warm")
+    tools.pump(connection, peer, lambda: any(isinstance(x, r.Settled) for x in link.inbox.records))
+    link.inbox.records.clear()
+    from uamqp_cffi._core import engine
+
+    counting = Counting(engine.lib, connection._engine._e)
+    monkeypatch.setattr(engine, "lib", counting)
+    link.send(b"one")
+    end = time.monotonic() + tools.LIMIT
+    while not peer.seen(r.Delivery)[1:] and time.monotonic() < end:
+        peer.step()
+    while not link.inbox.records:
+        assert connection._wait(link.inbox, end)
+    assert len(link.take(r.Settled)) == 1
+    assert counting.calls == ["uam_send_messages", "uam_send_window", "uam_step"]
+    peer.close()
+
+
+# ---- Ctrl-C at any time
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs setitimer")
+def test_interrupts_at_any_time_leave_it_usable_or_failed(connect, running, tools):
+    peers = []
+
+    def begin():
+        peers.append(tools.Peer())
+        peers[-1].credit = 100_000
+        connection = opened(peers[-1], connect, running, tools)
+        return connection, tools.Link(connection)
+
+    def confirm(connection, link):
+        end = time.monotonic() + tools.LIMIT
+        while connection._engine.link(link.link).credit == 0:
+            assert connection._wait(link.inbox, end)
+            link.inbox.records.clear()
+        link.inbox.records.clear()
+        first = link.send(b"x" * 200)
+        while not any(isinstance(e, r.Settled) and e.last >= first for e in link.inbox.records):
+            link.inbox.records.clear()
+            assert connection._wait(link.inbox, end)
+
+    connection, link = begin()
+    confirm(connection, link)
+    failures = survived = 0
+    chance = random.Random(5)
+    before = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    try:
+        for _ in range(150):
+            try:
+                signal.setitimer(signal.ITIMER_REAL, chance.uniform(0.00005, 0.003))
+                while True:
+                    confirm(connection, link)
+            except KeyboardInterrupt:
+                pass
+            except errors.AMQPConnectionError:
+                signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            try:
+                confirm(connection, link)
+                survived += 1
+            except errors.AMQPConnectionError:
+                failures += 1
+                assert connection._failure is not None
+                connection._close(0.2)
+                connection, link = begin()
+                confirm(connection, link)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+        for peer in peers:
+            peer.ended = True
+            peer.listener.close()
+    assert survived + failures == 150
+    assert survived > 0
+
+
+EXIT = """
+import sys
+from uamqp_cffi.authentication import SASLAnonymous
+from uamqp_cffi.connection import Connection
+connection = Connection("127.0.0.1", SASLAnonymous("127.0.0.1", port=int(sys.argv[1]), use_tls=False))
+while not connection._opened:
+    connection._step(0.05)
+print("open")
+"""
+
+
+def test_the_interpreter_may_end_with_an_open_connection(peer, running):
+    peer.open_fields = {"idle_time_out": values.enc_uint(200)}  # so that the heartbeat thread lives
+    running(peer)
+    done = subprocess.run(
+        [sys.executable, "-c", EXIT, str(peer.port)], capture_output=True, text=True, timeout=30, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "open\n", "")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import resource
 import select
 import socket
 import threading
@@ -87,6 +86,7 @@ def test_a_socket_may_be_closed_before_it_is_unwatched(poller, pair):
 
 @pytest.mark.skipif(not hasattr(select, "poll"), reason="needs poll")
 def test_descriptors_above_1023_work():
+    resource = pytest.importorskip("resource")
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and hard < 1100:
         pytest.skip("not that many descriptors here")
@@ -219,6 +219,13 @@ def test_an_address_that_does_not_answer_gets_its_share_of_the_time(server, monk
     sock = dial(dialer)
     assert sock.getpeername() == server.getsockname()
     sock.close()
+
+
+def test_a_closed_dialer_begins_nothing_more(server):
+    dialer = Dialer("127.0.0.1", lambda given: server.getsockname()[1], None, lambda: None)
+    dialer.close()
+    assert dialer.step() is None
+    assert dialer.sock is None
 
 
 def test_resolving_in_vain_is_told():

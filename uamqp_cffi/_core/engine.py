@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import records as r
-from ._uam import ffi, lib
+from ._uam import ffi, lib  # type: ignore[import-not-found]  # built from csrc/
 
 if TYPE_CHECKING:
     Buffer = bytes | bytearray | memoryview

@@ -22,7 +22,8 @@ __all__ = ["CIPHER_CAP", "TransportError", "Wire", "clock"]
 
 CIPHER_CAP = 256 << 10
 """Bytes of ciphertext the kernel has not taken, above which nothing more is encrypted."""
-_LOW = 64 << 10
+_LOW = 32 << 10
+_PIECE = 64 << 10  # plaintext per TLS write: its ciphertext stays in the cache until the kernel has copied it
 _STALE = 200  # milliseconds
 _COMMIT = 32 << 10
 _ROOM = 128 << 10
@@ -172,7 +173,7 @@ class Wire:
 
     def _encrypt(self, tls: Tls) -> None:
         held = len(self._cipher) - self._cipher_at
-        plain = self.engine.output()[self._taken : self._taken + CIPHER_CAP - held]
+        plain = self.engine.output()[self._taken : self._taken + _PIECE]
         done = tls.write(plain) if plain else 0
         self._taken += done
         self.total += done

@@ -188,7 +188,7 @@ class Dialer:
         self._wake = wake
         self._resolver = resolve
         self._answer: list[Address] | BaseException | None = None
-        self._asked = False
+        self._asked = self._closed = False
         self._next = 0
         self._failed: list[tuple[str, OSError]] = []
 
@@ -226,7 +226,7 @@ class Dialer:
                 raise OSError(f"cannot resolve {self.host!r}: {answer}") from answer
             self.addresses = answer
             self.port = self._choose_port(answer)
-        while True:
+        while not self._closed:
             if self.sock is None and not self._begin():
                 raise self._nobody()
             done = self._check()
@@ -235,6 +235,7 @@ class Dialer:
                 return done
             if self.sock is not None:
                 return None
+        return None
 
     def _begin(self) -> bool:
         """Begin with the next address; False when there is none."""
@@ -264,19 +265,21 @@ class Dialer:
 
     def _check(self) -> socket.socket | None:
         """The socket if it is connected by now; drops it if it failed or took too long."""
-        assert self.sock is not None
+        sock = self.sock
+        if sock is None:  # closed by another thread
+            return None
         where = str(self.addresses[self._next - 1][4][0]) if self.addresses else ""
-        code = self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if code:
             self._drop(where, OSError(code, os.strerror(code)))
             return None
         try:
-            self.sock.getpeername()
+            sock.getpeername()
         except OSError:  # still connecting
             if self.give_up is not None and time.monotonic() >= self.give_up:
                 self._drop(where, OSError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT)))
             return None
-        return self.sock
+        return sock
 
     def _drop(self, where: str, error: OSError) -> None:
         self._failed.append((where, error))
@@ -292,7 +295,8 @@ class Dialer:
         return error
 
     def close(self) -> None:
-        """Give up."""
+        """Give up: later steps give nothing. Any thread."""
+        self._closed = True
         if self.sock is not None:
             self.sock.close()
             self.sock = None

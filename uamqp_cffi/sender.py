@@ -45,6 +45,7 @@ _logger = logging.getLogger("uamqp.sender")
 
 _RUN = 4096  # messages offered at once
 _RUN_BYTES = 256 << 10
+_LARGE = 16 << 10  # a message above it goes alone: joining would cost more than the call
 _NOT_DELIVERED = 0x02
 _UNKNOWN = 0x03
 _REJECTED = 0x25
@@ -393,7 +394,7 @@ class MessageSender:
             bodies, message_format = self._encoded(run)
             lens = array("I", map(len, bodies))
         size = sum(lens)
-        if size > _RUN_BYTES and len(lens) > 1:
+        if len(lens) > 1 and (size > _RUN_BYTES or lens[0] > _LARGE):
             bodies, lens = self._shortened(bodies, lens)
         elif len(lens) == self._run_length and self._run_length < _RUN:
             self._run_length *= 2
@@ -435,6 +436,8 @@ class MessageSender:
     def _shortened(self, bodies: list[bytes], lens: array[int]) -> tuple[list[bytes], array[int]]:
         """As many as make about _RUN_BYTES, at least one."""
         size = n = 0
+        if lens[0] > _LARGE:
+            return bodies[:1], lens[:1]
         while n < len(lens) and size < _RUN_BYTES:
             size += lens[n]
             n += 1

@@ -464,7 +464,7 @@ int64_t uam_send_messages(uam_engine *e, uint32_t link, const uint8_t *buf, cons
                         (unsigned long)(lens[i] + head_len), (unsigned long long)l->remote_max_message);
     }
     message m = {.part = {{head, head_len}, {buf, lens[i]}}};
-    buf += lens[i];
+    if (lens[i] > 0) buf += lens[i]; /* buf may be NULL when all are empty */
     if (!start_delivery(e, l, &m, message_format, (flags & UAM_SEND_SETTLED) != 0)) return e->fatal;
   }
   return (int64_t)i;

@@ -950,8 +950,8 @@ class Connection:
     def _close(self, timeout: float, error: bytes = b"") -> None:
         """CLOSE, the peer's answer or `timeout` seconds, and everything given back.
 
-        CLOSE leaves when the peer has answered each END, or after half of the time: RabbitMQ 3.10 stops reading a session at
-        the CLOSE, and with it what was sent settled just before."""
+        CLOSE leaves when the peer has answered each END, or after half of the time: RabbitMQ 3.10 stops reading a
+        session at the CLOSE, and with it what was sent settled just before."""
         if self._reentered():
             self._close_later = True  # a signal handler inside a section: its own turn does it
             return

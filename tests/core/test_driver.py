@@ -145,7 +145,7 @@ def test_numeric_hosts_and_localhost_need_no_thread(server, monkeypatch):
     monkeypatch.setattr(threading, "Thread", None)
     for host in ("127.0.0.1", "localhost"):
         port = server.getsockname()[1]
-        sock = dial(Dialer(host, lambda addresses: port, None, lambda: None))
+        sock = dial(Dialer(host, lambda addresses, port=port: port, None, lambda: None))
         assert sock.getpeername() == server.getsockname()
         sock.close()
 

@@ -34,7 +34,7 @@ class _Link(Protocol):
 
     def _on_record(self, record: Record) -> None: ...
 
-    def _on_session_lost(self, error: BaseException) -> None: ...
+    def _on_session_lost(self, error: BaseException, torn: bool = False) -> None: ...
 
 
 class SharedInbox(Inbox):
@@ -220,6 +220,7 @@ class Session:
                 if self._error is None and not connection._done and not connection._closed:
                     try:
                         connection._engine.end(self._id)
+                        connection._session_left(self._id)
                     except StateError:
                         _logger.debug("session %d was gone before it was ended", self._id)
         connection._flush()
@@ -261,7 +262,7 @@ class Session:
                     self._on_rare(record)
         except BaseException:  # Ctrl-C: one record may be half done, and nobody knows which half
             if self._error is None:
-                self._break(errors.MessageHandlerError("interrupted while outcomes were taken in"))
+                self._break(errors.MessageHandlerError("interrupted while outcomes were taken in"), torn=True)
             raise
         for waiter in inbox.waiters:  # what they wait for may have been among it
             waiter.poke()
@@ -308,11 +309,11 @@ class Session:
             return
         self._break(errors.process_session_error(self._connection.error_policy, *peer_error(error, otherwise)))
 
-    def _break(self, error: errors.AMQPConnectionError) -> None:
+    def _break(self, error: errors.AMQPConnectionError, torn: bool = False) -> None:
         self._error = error
         links, self._links = list(self._links.values()), {}
         for link in links:
-            link._on_session_lost(error)
+            link._on_session_lost(error, torn)
         self._inbox.poke()
 
     def _attached(self, record: Attach) -> None:

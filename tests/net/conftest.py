@@ -184,6 +184,16 @@ class Peer:
             while self.sock.recv(65536):
                 pass
 
+    def polite_end(self) -> None:
+        """Answer DETACH, END and CLOSE with the same until the other side closes."""
+        with contextlib.suppress(EOFError, OSError):
+            while True:
+                frame = self.frame()
+                if frame.code == DETACH:
+                    self.send(DETACH, Uint(0), True)
+                elif frame.code in (END, CLOSE):
+                    self.send(frame.code)
+
     # writing
     def write(self, data: bytes) -> None:
         self.sock.sendall(data)

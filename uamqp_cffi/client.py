@@ -431,6 +431,8 @@ class SendClient(AMQPClient):
         self._again: deque[Message] = deque()  # messages to be sent again, before the queue
         self._again_from = 0.0  # when, by time.monotonic: a back-off
         self._out = 0  # messages handed over that have no outcome
+        self._moving: list[Message] = []  # the run that is being handed over
+        self._unflushed = False  # something was handed over and not sent off; an interrupt may come between
         self._handed: dict[int, Message] = {}  # those of them that went by an overridden MessageSender.send
         self._timed: list[tuple[float, int, Message]] = []  # heap of deadlines
         self._timing: deque[tuple[float, int, Message]] = deque()  # on their way into it
@@ -550,6 +552,7 @@ class SendClient(AMQPClient):
             connection._expect_attach()
         elif connection._opened and self._connect_timeout:
             self._attach_deadline = time.monotonic() + self._connect_timeout
+        handler._client = self
         handler.open()
         self.message_handler = handler
 
@@ -612,6 +615,25 @@ class SendClient(AMQPClient):
             self._again.append(message)
         if self._lost is not Delivery.UNKNOWN:
             self._lost = fate
+
+    def _recover(self, moving: list[Message]) -> None:
+        """Ctrl-C tore the bookkeeping apart, and the link was given up: everything without an outcome waits, once. Under the
+        session's lock. `moving`: messages that may be nowhere else."""
+        old, count = self._queue, len(self._queue)
+        known = [*moving, *self._moving, *self._handed.values(), *self._again, *old[:count]]
+        once = {id(message): message for message in known if message.state is _WAITING or message.state is _SENT}
+        maybe = {id(message) for message in [*moving, *self._moving]}
+        for key, message in once.items():
+            if message.state is _SENT or key in maybe:
+                message.state = _WAITING
+                message.delivery = Delivery.UNKNOWN
+        self._again = deque(once.values())
+        self._head = self._dead = 0
+        del old[:count]
+        self._handed.clear()
+        self._moving = []
+        self._out = 0
+        self._lost = Delivery.UNKNOWN
 
     def _refused(self, message: Message, condition: Any, description: Any, info: Any) -> None:
         policy = self._error_policy
@@ -717,6 +739,8 @@ class SendClient(AMQPClient):
 
     def _hand_over(self, handler: Any, run: list[Message], again: bool) -> int:
         """Hand over the first messages of `run`. Gives how many are gone from where they waited."""
+        self._moving = run
+        self._unflushed = True
         try:
             gone = handler._take(run, self)
             if gone:
@@ -733,9 +757,6 @@ class SendClient(AMQPClient):
         except sender.Unsendable as problem:
             self._drop(1, again)
             self._unsendable(run[0], problem.cause)
-        except BaseException:
-            handler._torn(run)
-            raise
         return 1
 
     def _drop(self, count: int, again: bool) -> None:
@@ -868,15 +889,19 @@ class SendClient(AMQPClient):
         moved = more = False
         own = type(handler).send is _BASE_SEND and "send" not in handler.__dict__
         with session._lock:
-            if session._inbox.records:
-                session._dispatch()
-            if self._timed or self._timing:
-                self._expire()
-            if own and (len(self._queue) > self._head or self._again or handler._draining):
-                moved = self._offer(handler)
+            try:
+                if session._inbox.records:
+                    session._dispatch()
+                if self._timed or self._timing:
+                    self._expire()
+                if own and (len(self._queue) > self._head or self._again or handler._draining):
+                    moved = self._offer(handler)
+            except BaseException:
+                handler._torn()
+                raise
         if not own:
             moved = self._offer_by_send(handler)
-        if moved:
+        if moved or self._unflushed:
             more = self._send_off(session, handler)
         if self._calls:
             self._calls.run()
@@ -888,6 +913,7 @@ class SendClient(AMQPClient):
         """Messages were handed over: off with them. True when more could be handed over at once."""
         connection = self._connection
         clean = connection._flush()
+        self._unflushed = False
         if not (handler._ready and self._unsent()):
             return False
         if not clean:  # full: somebody tells us when there is room again
@@ -932,6 +958,7 @@ class SendClient(AMQPClient):
         session = self._opened()
         mine = session._enter()
         try:
+            self._connection._flush()  # an interrupted call may have left an attach behind
             while not self._client_ready():
                 self._check_running()
                 try:

@@ -541,6 +541,11 @@ class Connection:
         sock, wire = self._sock, self._wire
         if sock is None or wire is None:
             return False if self._done else self._dial(wait)
+        if self._inside and not self._reentered():  # before the wait: of a torn section nothing more may ever come
+            with self._io:
+                if self._inside:
+                    self._torn()
+                    return True
         start = clock()
         due = wire.engine.deadline
         if due - start < wait * 1000:

@@ -157,6 +157,7 @@ class MessageSender:
         self._timed: list[tuple[float, int]] = []  # heap of (deadline, ticket)
         self._tickets = itertools.count(1)
         self._draining = False
+        self._client: Any = None  # the client that this link belongs to
         self._calls = Calls()
         self._own_hook = type(self).on_state_changed is not MessageSender.on_state_changed
 
@@ -358,9 +359,12 @@ class MessageSender:
         self._error = errors.process_link_error(self.error_policy, *error)
         self._broke(self._error)
 
-    def _on_session_lost(self, error: BaseException) -> None:
+    def _on_session_lost(self, error: BaseException, torn: bool = False) -> None:
         self._error = error
-        self._broke(error)
+        if torn:
+            self._torn()
+        else:
+            self._broke(error)
 
     def _broke(self, error: BaseException) -> None:
         if self._state is MessageSenderState.Opening and "://" in self._asked:
@@ -444,14 +448,15 @@ class MessageSender:
         self._run_length = max(1, n)
         return bodies[:n], lens[:n]
 
-    def _torn(self, run: list[Message]) -> None:
-        """Ctrl-C came while `run` was handed over, so what was taken is not known: the link is given up."""
-        for message in run:
-            message.delivery = Delivery.UNKNOWN
-        error = errors.MessageHandlerError("interrupted while messages were handed over: which of them went is not known")
-        error.delivery = Delivery.UNKNOWN
-        self._error = error
-        self._broke(error)
+    def _torn(self) -> None:
+        """Ctrl-C came while messages were handed over or outcomes taken in, so which of them were is not known: the link is
+        given up. Under the session's lock."""
+        if self._error is None:
+            self._error = errors.MessageHandlerError("interrupted in the middle of sending: what was sent is not known")
+            self._error.delivery = Delivery.UNKNOWN
+        self._broke(self._error)
+        if self._client is not None:
+            self._client._recover([item for item in self._runs.moving if type(item) is not tuple])
 
     def _abandon(self, item: Any) -> bool:
         """Give a delivery up that is on its way: its outcome is not waited for any more (§2.6.12). False when it has it."""
@@ -487,7 +492,7 @@ class MessageSender:
                     condition = constants.ErrorCodes.ClientError.value
                     self._call_back(entry, _ERROR, [[condition, str(error).encode(), None]])
                 except BaseException:
-                    self._torn([entry[0]])
+                    self._torn()
                     raise
                 waiting.popleft()
             self._offered(not waiting)

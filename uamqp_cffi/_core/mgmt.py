@@ -54,7 +54,7 @@ class _End:
     def _on_record(self, record: Record) -> None:
         self.node.on_record(self, record)
 
-    def _on_session_lost(self, error: BaseException) -> None:
+    def _on_session_lost(self, error: BaseException, torn: bool = False) -> None:
         self.node.fail(error)
 
 

@@ -44,39 +44,42 @@ class _Run:
     def open(self) -> list[Any]:
         return [item for item in self.items[self.start :] if item is not None]
 
-    def take(self, low: int, high: int) -> list[Any]:
-        """The open ones of the ids low..high, which are open no more."""
+    def look(self, low: int, high: int) -> list[Any]:
+        """The open ones of the ids low..high."""
+        part = self.items[max(low - self.first, self.start) : max(high - self.first + 1, 0)]
+        return [item for item in part if item is not None] if self.holes else part
+
+    def take(self, low: int, high: int, count: int) -> None:
+        """The ids low..high, of which `count` are open, are open no more."""
         items = self.items
         a = max(low - self.first, self.start)
         b = min(high - self.first + 1, len(items))
         if a >= b:
-            return []
-        part = items[a:b]
-        if self.holes:
-            part = [item for item in part if item is not None]
+            return
         if a == self.start:
             self.start = b
         else:
             items[a:b] = [None] * (b - a)
             self.holes = True
-        self.left -= len(part)
+        self.left -= count
         if self.start * 2 > len(items):  # let go of what is settled
             del items[: self.start]
             self.first += self.start
             self.start = 0
-        return part
 
 
 class Runs:
     """The open deliveries of one link, found by delivery-id (serial numbers of 32 bits, §2.8.10)."""
 
-    __slots__ = ("_firsts", "_head", "_latest", "_runs")
+    __slots__ = ("_firsts", "_head", "_latest", "_runs", "moving")
 
     def __init__(self) -> None:
         self._runs: list[_Run] = []
         self._firsts: list[int] = []
         self._head = 0  # runs before it are empty
         self._latest = 0  # the last id, counted on beyond 32 bits
+        self.moving: list[Any] = []
+        """What the last call took out, or was given: an interrupt may have left it nowhere else."""
 
     def _absolute(self, serial: int) -> int:
         latest = self._latest
@@ -94,6 +97,7 @@ class Runs:
 
     def add(self, serial: int, items: list[Any], owner: Owner) -> None:
         """`items` went out with the ids from `serial` on, one apart. The list is ours from now on."""
+        self.moving = items
         first = self._absolute(serial)
         runs = self._runs
         if runs:
@@ -120,7 +124,8 @@ class Runs:
         taken = []
         while at < len(runs) and runs[at].first <= high:
             run = runs[at]
-            part = run.take(low, high)
+            part = self.moving = run.look(low, high)
+            run.take(low, high, len(part))
             self._firsts[at] = run.first
             if part:
                 taken.append((run.owner, part))

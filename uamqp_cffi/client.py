@@ -581,6 +581,8 @@ class SendClient(AMQPClient):
         if error is None:
             return
         if error is not self._error:
+            self._take_in()  # what is known of the messages came before it
+            self._give_up()
             told = copy.copy(error)  # the connection's own is for all its clients
             told.__cause__, told.__suppress_context__ = error.__cause__, True
             if isinstance(told, errors.AMQPError):
@@ -615,6 +617,14 @@ class SendClient(AMQPClient):
             self._again.append(message)
         if self._lost is not Delivery.UNKNOWN:
             self._lost = fate
+
+    def _give_up(self) -> None:
+        """Nothing more will come for what is out. There is some only when an interrupt swallowed what came."""
+        handler, session = self.message_handler, self._session
+        if handler is None or session is None:
+            return
+        with session._lock:
+            handler._forget()
 
     def _recover(self, moving: list[Message]) -> None:
         """Ctrl-C tore the bookkeeping apart, and the link was given up: everything without an outcome waits, once. Under the

@@ -941,10 +941,10 @@ print("open")
 """
 
 
-def test_the_interpreter_may_end_with_an_open_connection(peer, running):
+def test_the_interpreter_may_end_with_an_open_connection(peer, running, tmp_path):
     peer.open_fields = {"idle_time_out": values.enc_uint(200)}  # so that the heartbeat thread lives
     running(peer)
     done = subprocess.run(
-        [sys.executable, "-c", EXIT, str(peer.port)], capture_output=True, text=True, timeout=30, check=False
+        [sys.executable, "-c", EXIT, str(peer.port)], cwd=tmp_path, capture_output=True, text=True, timeout=30, check=False
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "open\n", "")

@@ -19,7 +19,9 @@ def main() -> int:
     parser.add_argument("--at-least", type=int, default=1, metavar="N", help="so many tests must have run (default 1)")
     wanted = parser.parse_args()
     suites = list(ET.parse(wanted.file).getroot().iter("testsuite"))
-    count = {name: sum(int(suite.get(name, 0)) for suite in suites) for name in ("tests", "failures", "errors", "skipped")}
+    count = {
+        name: sum(int(suite.get(name, 0)) for suite in suites) for name in ("tests", "failures", "errors", "skipped")
+    }
     seconds = sum(float(suite.get("time", 0)) for suite in suites)
     ran = count["tests"] - count["skipped"]
     print(f"{ran} ran, {count['failures'] + count['errors']} failed, {count['skipped']} skipped, {seconds:.1f} s")

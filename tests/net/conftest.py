@@ -88,7 +88,7 @@ def encode(value: Any) -> bytes:
 
 _FIXED = {0x50: ">B", 0x51: ">b", 0x52: ">B", 0x53: ">B", 0x54: ">b", 0x55: ">b", 0x56: ">?", 0x60: ">H", 0x61: ">h",
           0x70: ">I", 0x71: ">i", 0x72: ">f", 0x80: ">Q", 0x81: ">q", 0x82: ">d", 0x83: ">q"}  # fmt: skip
-_CONSTANT = {0x40: None, 0x41: True, 0x42: False, 0x43: 0, 0x44: 0, 0x45: []}
+_CONSTANT: dict[int, Any] = {0x40: None, 0x41: True, 0x42: False, 0x43: 0, 0x44: 0, 0x45: []}
 
 
 def decode(data: bytes, at: int = 0) -> tuple[Any, int]:
@@ -147,7 +147,18 @@ class Frame:
 class Peer:
     """One accepted connection. What is read is kept in `seen`; `stage` says what the script has reached."""
 
-    STAGES = ("connected", "sasl-header", "mechanisms", "outcome", "header", "open", "begin", "attach", "credit", "transfer")
+    STAGES = (
+        "connected",
+        "sasl-header",
+        "mechanisms",
+        "outcome",
+        "header",
+        "open",
+        "begin",
+        "attach",
+        "credit",
+        "transfer",
+    )
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
@@ -235,8 +246,11 @@ class Peer:
     def _begin(self, incoming_window: int = 2048, **how: Any) -> None:
         self.until(BEGIN)
         # remote-channel is a ushort
-        body = b"\x00\x53\x11\xc0" + bytes([1 + 3 + 5 * 3, 4]) + b"\x60\x00\x00" + b"".join(
-            encode(Uint(n)) for n in (0, incoming_window, 2048)
+        body = (
+            b"\x00\x53\x11\xc0"
+            + bytes([1 + 3 + 5 * 3, 4])
+            + b"\x60\x00\x00"
+            + b"".join(encode(Uint(n)) for n in (0, incoming_window, 2048))
         )
         self.write(struct.pack(">IBBH", len(body) + 8, 2, 0, 0) + body)
 
@@ -272,7 +286,9 @@ class Peer:
 class Scripted:
     """A listening socket on loopback; every connection is given to `script` in a thread of its own."""
 
-    def __init__(self, script: Callable[[Peer], None], context: ssl.SSLContext | None = None, window: int | None = None) -> None:
+    def __init__(
+        self, script: Callable[[Peer], None], context: ssl.SSLContext | None = None, window: int | None = None
+    ) -> None:
         self.script, self.context = script, context
         self.errors: list[BaseException] = []
         self.done = threading.Event()
@@ -309,7 +325,7 @@ class Scripted:
             self.script(Peer(sock))
         except (EOFError, OSError):
             pass  # the client has gone, which is what most scripts lead to; a test asserts on what the client says
-        except BaseException as problem:
+        except BaseException as problem:  # noqa: BLE001 - raised again by stop()
             self.errors.append(problem)
         finally:
             self.done.set()
@@ -370,7 +386,7 @@ def ends_within() -> Callable[..., Outcome]:
         def body() -> None:
             try:
                 value, problem = call(*args, **kwargs), None
-            except BaseException as caught:
+            except BaseException as caught:  # noqa: BLE001 - the test judges it
                 value, problem = None, caught
             box.append(Outcome(value, problem, time.monotonic() - began))
 

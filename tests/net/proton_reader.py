@@ -63,7 +63,9 @@ class Reader(MessagingHandler):
         self.options, self.found, self.error = options, [], None
 
     def on_start(self, event):
-        connection = event.container.connect(self.options.url, allow_insecure_mechs=True, allowed_mechs="PLAIN ANONYMOUS", reconnect=False)
+        connection = event.container.connect(
+            self.options.url, allow_insecure_mechs=True, allowed_mechs="PLAIN ANONYMOUS", reconnect=False
+        )
         self.receiver = event.container.create_receiver(connection, self.options.address)
         self.receiver.flow(CREDIT)
         event.container.schedule(self.options.seconds, Alarm(lambda: self.fail(event, "time is up")))
@@ -82,7 +84,9 @@ class Reader(MessagingHandler):
         delivery.settle()
         message = Message()
         message.decode(data)
-        self.found.append(sections(message) if self.options.sections else hashlib.sha256(body_bytes(message.body)).hexdigest())
+        self.found.append(
+            sections(message) if self.options.sections else hashlib.sha256(body_bytes(message.body)).hexdigest()
+        )
         if len(self.found) == self.options.count:
             event.container.schedule(QUIET, Alarm(event.connection.close))
         elif delivery.link.credit < CREDIT // 2:

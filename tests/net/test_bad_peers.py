@@ -140,7 +140,7 @@ def test_tls_with_a_trusted_certificate_works(attempt: Any, scripted: Any, certi
         peer.polite_end()
 
     server = scripted(script, certificates.server)
-    one, end = attempt(server.url(scheme="amqps"), **with_ca(server, certificates.ca_file))
+    _, end = attempt(server.url(scheme="amqps"), **with_ca(server, certificates.ca_file))
     assert (end.error, end.value) == (None, [State.SendComplete])
 
 
@@ -313,7 +313,7 @@ def delivery_at(stage: str) -> list[constants.Delivery]:
     ids=["known", "vendor", "no-error"],
 )
 def test_close_of_the_peer(
-    attempt: Any, scripted: Any, amqp: Any, stage: str, condition: str | None, expected: type, code: Any
+    attempt: Any, scripted: Any, amqp: Any, stage: str, condition: str | None, expected: Any, code: Any
 ) -> None:
     answered: queue.SimpleQueue[Any] = queue.SimpleQueue()
 
@@ -364,7 +364,7 @@ def test_end_of_the_peer(attempt: Any, scripted: Any, amqp: Any, stage: str, con
     ids=["known", "vendor", "no-error"],
 )
 def test_detach_of_the_peer(
-    attempt: Any, scripted: Any, amqp: Any, stage: str, condition: str | None, expected: type, code: Any
+    attempt: Any, scripted: Any, amqp: Any, stage: str, condition: str | None, expected: Any, code: Any
 ) -> None:
     answered: queue.SimpleQueue[Any] = queue.SimpleQueue()
 
@@ -469,7 +469,9 @@ def test_of_many_messages_those_with_an_outcome_are_done_and_the_others_pending(
             peer.whole_transfer()
         peer.send(amqp.DISPOSITION, True, amqp.Uint(0), amqp.Uint(2), True, amqp.Described(amqp.ACCEPTED))
         # an answer to this FLOW shows that what came before it was read
-        peer.send(amqp.FLOW, amqp.Uint(7), amqp.Uint(100), amqp.Uint(0), amqp.Uint(100), None, None, None, None, False, True)
+        peer.send(
+            amqp.FLOW, amqp.Uint(7), amqp.Uint(100), amqp.Uint(0), amqp.Uint(100), None, None, None, None, False, True
+        )
         peer.until(amqp.FLOW)
         peer.reset()
 
@@ -536,8 +538,13 @@ def test_peer_silent_past_our_idle_timeout_is_closed(attempt: Any, scripted: Any
 
 def test_close_does_not_wait_for_a_peer_that_never_answers(ends_within: Any, scripted: Any, amqp: Any) -> None:
     silent = threading.Event()
-    server = scripted(lambda peer: (peer.reach("attach"), silent.set(), peer.to_the_end()))
-    client = SendClient(server.url())
+
+    def script(peer: Any) -> None:
+        peer.reach("attach")
+        silent.set()
+        peer.to_the_end()
+
+    client = SendClient(scripted(script).url())
 
     def ready() -> None:
         client.open()
@@ -599,7 +606,7 @@ def test_heartbeats_go_out_while_user_code_runs(ends_within: Any, scripted: Any)
 
 
 def test_message_above_the_peers_limit_fails_before_sending(attempt: Any, scripted: Any, amqp: Any) -> None:
-    transfers = []
+    transfers: list[Any] = []
 
     def script(peer: Any) -> None:
         peer.reach("credit", max_message_size=1000).polite_end()
@@ -668,6 +675,6 @@ def test_message_of_16_mib_through_a_tiny_receive_buffer(attempt: Any, scripted:
         peer.send(amqp.DISPOSITION, True, amqp.Uint(0), None, True, amqp.Described(amqp.ACCEPTED))
         peer.polite_end()
 
-    one, end = attempt(scripted(script, window=8192).url(), body=bytes(16 << 20), seconds=30)
+    _, end = attempt(scripted(script, window=8192).url(), body=bytes(16 << 20), seconds=30)
     assert (end.error, end.value) == (None, [State.SendComplete])
     assert size[0] >= 16 << 20

@@ -59,7 +59,9 @@ class Rabbit:
 
     def forget(self) -> None:
         for name in self._declared:
-            subprocess.run(["sh", self._script, "ctl", "delete_queue", name], timeout=60, capture_output=True)
+            subprocess.run(
+                ["sh", self._script, "ctl", "delete_queue", name], timeout=60, capture_output=True, check=False
+            )
 
     # addresses
     def fresh(self, name: str) -> str:
@@ -71,14 +73,16 @@ class Rabbit:
         return f"/queues/{name}" if self.name == "4.3" else f"/amq/queue/{name}"
 
     # clients
-    def auth(self, sasl: str, tls: bool, user: str = "guest", password: str = "guest", **how: Any) -> authentication.AMQPAuth:
+    def auth(
+        self, sasl: str, tls: bool, user: str = "guest", password: str = "guest", **how: Any
+    ) -> authentication.AMQPAuth:
         how.setdefault("verify", str(self.certs / "ca.pem"))
         how["port"] = how.get("port", self.tls_port if tls else self.port)
         if sasl == "PLAIN":
             return authentication.SASLPlain(self.host, user, password, use_tls=tls, **how)
         if sasl == "EXTERNAL":
-            own = {"cert_file": str(self.certs / "client.pem"), "key_file": str(self.certs / "client.key")}
-            return authentication.SASLExternal(self.host, use_tls=tls, **own, **how)
+            how.update(cert_file=str(self.certs / "client.pem"), key_file=str(self.certs / "client.key"))
+            return authentication.SASLExternal(self.host, use_tls=tls, **how)
         return authentication.SASLAnonymous(self.host, use_tls=tls, **how)
 
     def client(self, address: str, sasl: str = "PLAIN", tls: bool = False, **how: Any) -> SendClient:
@@ -89,7 +93,7 @@ class Rabbit:
         """What python-qpid-proton finds in the queue; empties it."""
         url = f"amqp://guest:guest@{self.host}:{self.port}"
         command = [self._reader, str(HERE / "proton_reader.py"), url, address, str(count), "--seconds", "40", *more]
-        done = subprocess.run(command, timeout=60, capture_output=True, text=True)
+        done = subprocess.run(command, timeout=60, capture_output=True, text=True, check=False)
         assert done.returncode == 0, f"{done.stderr}; found {len(json.loads(done.stdout or '[]'))} of {count}"
         return list(json.loads(done.stdout))
 
@@ -162,18 +166,26 @@ def test_every_message_is_there_once_and_whole(
 
 
 def test_every_section_arrives_as_it_was_set(rabbit: Rabbit, queue: str, ends_within: Any) -> None:
+    header = message.MessageHeader()
+    header.durable = True
+    header.priority = 3
     sent = Message(
         b"body",
         properties=message.MessageProperties(
-            message_id="the id", to="somewhere", subject="a subject", reply_to="here", correlation_id=2**40,
-            content_type="text/plain", content_encoding="identity", group_id="a group", group_sequence=7,
-        ),  # fmt: skip
+            message_id="the id",
+            to="somewhere",
+            subject="a subject",
+            reply_to="here",
+            correlation_id=2**40,
+            content_type="text/plain",
+            content_encoding="identity",
+            group_id="a group",
+            group_sequence=7,
+        ),
         application_properties={"text": "ünïcode", "number": 2**40, "yes": True, "nothing": None},
         annotations={b"x-opt-mine": "annotated"},
-        header=message.MessageHeader(),
+        header=header,
     )
-    sent.header.durable = True
-    sent.header.priority = 3
     client = rabbit.client(queue)
     assert ends_within(20, client.send_message, sent, True).error is None
     (got,) = rabbit.read(queue, 1, "--sections")
@@ -446,7 +458,9 @@ def tap(rabbit: Rabbit, amqp: Any) -> Iterator[Tap]:
     relay.stop()
 
 
-def test_neither_window_nor_credit_is_overrun_by_10000_messages(rabbit: Rabbit, queue: str, tap: Tap, ends_within: Any) -> None:
+def test_neither_window_nor_credit_is_overrun_by_10000_messages(
+    rabbit: Rabbit, queue: str, tap: Tap, ends_within: Any
+) -> None:
     client = rabbit.client(queue, auth=rabbit.auth("PLAIN", False, port=tap.port))
     sent = bodies(10_000, 100)
     client.queue_message(*map(Message, sent))
@@ -456,5 +470,7 @@ def test_neither_window_nor_credit_is_overrun_by_10000_messages(rabbit: Rabbit, 
     assert tap.transfers == 10_000
     assert tap.faults == []
     if rabbit.name == "4.3":
-        assert (tap.smallest_window, tap.smallest_credit <= 170) == (400, True), "the broker grants little, as it should"
+        assert (tap.smallest_window, tap.smallest_credit <= 170) == (400, True), (
+            "the broker grants little, as it should"
+        )
     assert Counter(rabbit.read(queue, 10_000)) == digests(sent)

@@ -18,18 +18,47 @@ region = re.search(r"/\* cdef: begin \*/(.*?)/\* cdef: end \*/", HEADER, re.DOTA
 if region is None:
     raise SystemExit("csrc/uam.h has no cdef region")
 
+# What the compiler says of itself, for uamqp_cffi.build_info().
+BUILD = """
+#define UAM_TEXT(x) UAM_TEXT_(x)
+#define UAM_TEXT_(x) #x
+#if defined(__clang__)
+#define UAM_COMPILER "clang " UAM_TEXT(__clang_major__) "." UAM_TEXT(__clang_minor__) "." UAM_TEXT(__clang_patchlevel__)
+#elif defined(__GNUC__)
+#define UAM_COMPILER "gcc " UAM_TEXT(__GNUC__) "." UAM_TEXT(__GNUC_MINOR__) "." UAM_TEXT(__GNUC_PATCHLEVEL__)
+#elif defined(_MSC_FULL_VER)
+#define UAM_COMPILER "msvc " UAM_TEXT(_MSC_FULL_VER)
+#else
+#define UAM_COMPILER "unknown"
+#endif
+#ifdef Py_LIMITED_API
+#define UAM_LIMITED_API Py_LIMITED_API
+#else
+#define UAM_LIMITED_API 0
+#endif
+"""
+
 abi3 = sys.implementation.name == "cpython" and not sysconfig.get_config_var("Py_GIL_DISABLED")
 msvc = sys.platform == "win32" and "gcc" not in sysconfig.get_platform()
 
+# The same commit gives the same bytes, wherever it is built: no debugging information, no absolute path, no time of day.
+if msvc:
+    compile_args, link_args = ["/std:c11", "/Brepro"], ["/Brepro"]
+else:
+    compile_args = ["-std=c11", "-O2", "-g0", "-fvisibility=hidden", f"-ffile-prefix-map={ROOT}=."]
+    link_args = ["-Wl,-s"] if sys.platform.startswith("linux") else []
+
 ffibuilder = FFI()
 ffibuilder.cdef(region[1])
+ffibuilder.cdef("static char *const UAM_COMPILER; static const long UAM_LIMITED_API;")
 ffibuilder.set_source(
     "uamqp_cffi._core._uam",
-    HEADER,  # its text, since a -Icsrc would put our limits.h in front of the C library's
+    HEADER + BUILD,  # the header's text, since a -Icsrc would put our limits.h in front of the C library's
     sources=sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "csrc").glob("*.c")),
     depends=sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "csrc").glob("*.[hd]*")),
     define_macros=[("NDEBUG", None)] + ([("Py_LIMITED_API", "0x030A0000")] if abi3 else []),
-    extra_compile_args=["/std:c11"] if msvc else ["-std=c11", "-O2", "-fvisibility=hidden"],
+    extra_compile_args=compile_args,
+    extra_link_args=link_args,
     py_limited_api=abi3,
 )
 

@@ -13,6 +13,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ._build import build_info as build_info
     from .address import Source as Source
     from .address import Target as Target
     from .client import AMQPClient as AMQPClient
@@ -39,6 +40,7 @@ _NAMES = {
     "Source": "address",
     "Target": "address",
     "TransportType": "constants",
+    "build_info": "_build",
 }
 _MODULES = (
     "address", "authentication", "broker", "c_uamqp", "client", "compat", "connection", "constants", "errors", "message",

@@ -15,7 +15,13 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import records as r
-from ._uam import ffi, lib  # type: ignore[import-not-found]  # built from csrc/
+
+try:
+    from ._uam import ffi, lib  # type: ignore[import-not-found]  # built from csrc/
+except ImportError as error:
+    from .._build import load_error
+
+    raise load_error(error) from error
 
 if TYPE_CHECKING:
     Buffer = bytes | bytearray | memoryview
@@ -31,6 +37,12 @@ NEVER = (1 << 64) - 1
 """A deadline that never comes."""
 _EVERYTHING = sys.maxsize // 2
 _TAPE_WORDS = 512
+
+# For build_info(). On PyPy the backend of cffi is always the built-in one.
+COMPILER: str = ffi.string(lib.UAM_COMPILER).decode()
+LIMITED_API: int = lib.UAM_LIMITED_API
+CFFI_VERSION: str = sys.modules["_cffi_backend"].__version__
+EXTENSION: str = sys.modules[f"{__package__}._uam"].__file__ or ""
 
 # Options, outcomes and scopes under their names in uam.h, so that nobody retypes a number.
 OPT_PIPELINE: int = lib.UAM_OPT_PIPELINE

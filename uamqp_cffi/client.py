@@ -460,6 +460,8 @@ class SendClient(AMQPClient):
         timeout = self._msg_timeout
         for message in gathered:
             message.state = _WAITING
+            if type(message) is not Message and type(message).encode_message is not _ENCODE and message._raw is not None:
+                message._expand()  # so that its own encoding is asked for
             if timeout > 0:
                 now = time.monotonic()
                 message.idle_time = now * 1000
@@ -863,7 +865,11 @@ class SendClient(AMQPClient):
     def _next_deadline(self) -> float | None:
         """When to look again although nothing came."""
         deadline = self._timed[0][0] if self._timed else None
-        if self._again and (handler := self.message_handler) is not None and getattr(handler, "_credit", 1) > 0:
+        handler = self.message_handler
+        if handler is not None and handler._timed:
+            first: float = handler._timed[0][0]
+            deadline = first if deadline is None else min(deadline, first)
+        if self._again and handler is not None and handler._credit > 0:
             deadline = self._again_from if deadline is None else min(deadline, self._again_from)
         return deadline
 
@@ -909,8 +915,9 @@ class SendClient(AMQPClient):
             except BaseException:
                 handler._torn()
                 raise
-        if not own:
-            moved = self._offer_by_send(handler)
+        if not own or handler._waiting or handler._timed:
+            moved = self._offer_by_send(handler) if not own else moved
+            handler._offer_waiting()
         if moved or self._unflushed:
             more = self._send_off(session, handler)
         if self._calls:
@@ -1164,6 +1171,7 @@ def _never(error: Any) -> errors.ErrorAction:
 
 
 _BASE_SEND = sender.MessageSender.send
+_ENCODE = Message.encode_message
 _DO_WORK = AMQPClient.do_work
 _CLIENT_READY = AMQPClient.client_ready
 _AUTH_COMPLETE = AMQPClient.auth_complete

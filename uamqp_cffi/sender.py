@@ -145,6 +145,7 @@ class MessageSender:
         self._link = _NativeLink(self.name)
         self._sender = self._link
         self._state = MessageSenderState.Idle
+        self._latest = MessageSenderState.Idle  # the same before an overridden on_state_changed was told
         self._error: BaseException | None = None
         self._id = 0
         self._credit = 0
@@ -213,7 +214,7 @@ class MessageSender:
         """Detach the link for good. What `send` was given and has no outcome is called back with an error. Repeatable."""
         session = self._session
         with session._lock:
-            if self._id and self._state not in (MessageSenderState.Idle, MessageSenderState.Error):
+            if self._id and self._latest not in (MessageSenderState.Idle, MessageSenderState.Error):
                 self._set_state(MessageSenderState.Closing)
                 session._detach(self._id)
                 self._set_state(MessageSenderState.Idle)
@@ -288,7 +289,7 @@ class MessageSender:
         return composite("attach", **fields)
 
     def _set_state(self, new: MessageSenderState) -> None:
-        old = self._state
+        old, self._latest = self._latest, new
         if old is new:
             return
         if self._own_hook:
@@ -328,7 +329,7 @@ class MessageSender:
         elif type(record) is Attach:
             self._attached(record)
         elif type(record) is Detach:
-            if self._state is not MessageSenderState.Closing:
+            if self._latest is not MessageSenderState.Closing:
                 self._fail(peer_error(record.error, "the peer detached the link"))
         elif type(record) is PeerError:
             self._fail(peer_error(record.error, "the peer broke the rules of the link"))
@@ -367,7 +368,7 @@ class MessageSender:
             self._broke(error)
 
     def _broke(self, error: BaseException) -> None:
-        if self._state is MessageSenderState.Opening and "://" in self._asked:
+        if self._latest is MessageSenderState.Opening and "://" in self._asked:
             error.args = (
                 f"{error} (the address sent was {self._asked!r}; a peer that wants the bare name of a node gets it by "
                 "address=, or by a Target without scheme and host)",

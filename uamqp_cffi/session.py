@@ -220,7 +220,8 @@ class Session:
                 if self._error is None and not connection._done and not connection._closed:
                     try:
                         connection._engine.end(self._id)
-                        connection._session_left(self._id)
+                        if self._begun or any(type(record) is Begin for record in self._inbox.records):
+                            connection._session_left(self._id)
                     except StateError:
                         _logger.debug("session %d was gone before it was ended", self._id)
         connection._flush()

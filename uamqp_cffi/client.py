@@ -552,7 +552,7 @@ class SendClient(AMQPClient):
             handler.receive_settle_mode = self._receive_settle_mode
         if not connection._started:
             connection._expect_attach()
-        elif connection._opened and self._connect_timeout:
+        elif self._connect_timeout:  # somebody else's connection, whose own limit ends with its open or first attach
             self._attach_deadline = time.monotonic() + self._connect_timeout
         handler._client = self
         handler.open()

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from uamqp_cffi import Message, SendClient, authentication, errors
+from uamqp_cffi import Connection, Message, SendClient, authentication, errors
 from uamqp_cffi._core import records as r
 from uamqp_cffi.broker import Broker
 from uamqp_cffi.constants import Delivery, ErrorCodes, MessageState
@@ -150,6 +150,22 @@ def test_an_attach_that_never_comes_on_an_open_connection_times_out(peer: Any) -
     first.send_message(Message(b"y"))
     assert_ended(second, errors.ConnectTimeout)
     first.close()
+
+
+def test_an_attach_that_never_comes_on_a_connection_begun_by_others_times_out(peer: Any) -> None:
+    """The connection's own limit ends with its OPEN, as nobody attaches there."""
+    peer.on[r.Attach] = lambda p, record: None
+    auth = authentication.SASLAnonymous("localhost", port=peer.port, use_tls=False)
+    with Connection("localhost", auth) as connection:
+        connection.work()
+        assert not connection._opened
+        client = SendClient(peer.url, connect_timeout=0.3)
+        client.open(connection=connection)
+        end = time.monotonic() + 5
+        with pytest.raises(errors.ConnectTimeout, match="attach"):
+            while time.monotonic() < end:
+                client.do_work()
+        assert_ended(client, errors.ConnectTimeout)
 
 
 # ---- the session

@@ -21,8 +21,8 @@ from .records import Record
 __all__ = ["CIPHER_CAP", "TransportError", "Wire", "clock"]
 
 CIPHER_CAP = 256 << 10
-"""Bytes of ciphertext that may wait for the kernel: nothing is encrypted while more than `_LOW` of them do, so it holds with
-room to spare."""
+"""Bytes of ciphertext that may wait for the kernel: nothing is encrypted while more than `_LOW` of them do, so it
+holds with room to spare."""
 _LOW = 32 << 10
 _PIECE = 64 << 10  # plaintext per TLS write: its ciphertext stays in the cache until the kernel has copied it
 _STALE = 200  # milliseconds

@@ -9,7 +9,6 @@ from __future__ import annotations
 import itertools
 import logging
 import time
-import uuid
 from array import array
 from collections import deque
 from collections.abc import Callable
@@ -17,24 +16,12 @@ from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Any
 
 from . import constants, errors
-from ._core.engine import EngineError, SizeError, StateError
-from ._core.records import Attach, Credit, Detach, PeerError, Record, Settled
-from ._core.sending import LOST_OUTCOMES, SENT_OUTCOMES, Calls, Owner, Runs
-from ._core.values import (
-    Described,
-    composite,
-    decode_exact,
-    described_composite,
-    enc_bool,
-    enc_str,
-    enc_ubyte,
-    enc_uint,
-    enc_ulong,
-    encode,
-    symbol_map,
-)
+from ._core.engine import SizeError, StateError
+from ._core.records import Credit, Record, Settled
+from ._core.sending import LOST_OUTCOMES, SENT_OUTCOMES, Owner, Runs
+from ._core.values import Described, decode_exact, described_composite, enc_str, enc_uint
+from ._link import Link
 from .constants import Delivery, MessageSenderState
-from .session import peer_error
 
 if TYPE_CHECKING:
     from .address import Target
@@ -55,13 +42,6 @@ _NAMES = {
     0x27: "the peer modified the message",
 }
 _OK, _ERROR, _TIMEOUT, _CANCELLED = 1, 2, 3, 4  # MessageSendResult as plain numbers
-
-
-def _mode(value: Any, kind: type[Any], name: str) -> Any:
-    try:
-        return value if isinstance(value, kind) else kind(value)
-    except ValueError as error:
-        raise ValueError(f"{name} must be a {kind.__name__}, not {value!r}") from error
 
 
 def rejection(outcome: int, state: bytes) -> tuple[Any, Any, Any]:
@@ -86,25 +66,18 @@ class Unsendable(Exception):
         self.cause = cause
 
 
-class _NativeLink:
-    """What is reached for below a sender or receiver as `_link`."""
-
-    def __init__(self, name: bytes) -> None:
-        self.name = name
-        self.peer_max_message_size = 0
-        """The peer's limit in bytes; 0 when it has none, or has not said."""
-
-    def set_prefetch_count(self, prefetch: int) -> None:
-        """The number of the FLOW that uamqp's senders emit. It has no meaning for a sender, so nothing is sent."""
-
-
-class MessageSender:
+class MessageSender(Link):
     """The sending end of a link from `source` (a name of ours) to `target` (an address object) on `session`.
 
     `max_message_size` in bytes is announced, not enforced: the peer's is. `send_settle_mode` Settled and Mixed send
     settled messages, done when their bytes left this host. `link_credit` is accepted and has no effect. An address is
     sent as the target object says. Sizes, modes and names can be changed until `open`.
     """
+
+    _kind = "sender"
+    _states = MessageSenderState
+    _far = "target"
+    _logger = _logger
 
     def __init__(
         self,
@@ -122,115 +95,42 @@ class MessageSender:
         encoding: str = "UTF-8",
         desired_capabilities: Any = None,
     ) -> None:
-        if name:
-            self.name: bytes = name.encode(encoding) if isinstance(name, str) else name
-        else:
-            self.name = str(uuid.uuid4()).encode(encoding)
+        super().__init__(
+            session,
+            name,
+            send_settle_mode,
+            receive_settle_mode,
+            max_message_size,
+            properties,
+            error_policy,
+            debug,
+            encoding,
+            desired_capabilities,
+        )
         self.source = source.encode(encoding) if isinstance(source, str) else source
         self.target = target
-        self.error_policy = error_policy or errors.ErrorPolicy()
-        self._conn = session._connection
-        self._session = session
-        self._encoding = encoding
-        self._debug = debug
         self._link_credit = link_credit
-        self._properties = properties
-        self._desired_capabilities = desired_capabilities
-        self._snd_mode = _mode(send_settle_mode, constants.SenderSettleMode, "send_settle_mode")
-        self._rcv_mode = _mode(receive_settle_mode, constants.ReceiverSettleMode, "receive_settle_mode")
-        # PeekLock is the default, and brokers that know only the other mode refuse a link that asks for it: on the wire
-        # the mode stands when it was chosen.
-        self._rcv_chosen = self._rcv_mode is not constants.ReceiverSettleMode.PeekLock
-        self._max_message_size = max_message_size
-        self._link = _NativeLink(self.name)
         self._sender = self._link
-        self._state = MessageSenderState.Idle
-        self._latest = MessageSenderState.Idle  # the same before an overridden on_state_changed was told
-        self._error: BaseException | None = None
-        self._id = 0
-        self._credit = 0
         self._runs = Runs()
         self._run_length = 64
-        self._asked = ""  # the address on the wire
         # of send(): entries are (message, callback, ticket)
         self._waiting: deque[tuple[Message, Callable[..., object] | None, int]] = deque()
         self._open: dict[int, Any] = {}  # those with a time-out that have no outcome, by ticket
         self._timed: list[tuple[float, int]] = []  # heap of (deadline, ticket)
         self._tickets = itertools.count(1)
         self._draining = False
-        self._client: Any = None  # the client that this link belongs to
-        self._calls = Calls()
-        self._own_hook = type(self).on_state_changed is not MessageSender.on_state_changed
-
-    def __enter__(self) -> MessageSender:
-        self.open()
-        return self
-
-    def __exit__(self, *args: object) -> None:
-        self.destroy()
-
-    @property
-    def send_settle_mode(self) -> Any:
-        return self._snd_mode.value
-
-    @send_settle_mode.setter
-    def send_settle_mode(self, value: constants.SenderSettleMode) -> None:
-        self._snd_mode = _mode(value, constants.SenderSettleMode, "send_settle_mode")
-
-    @property
-    def receive_settle_mode(self) -> Any:
-        return self._rcv_mode.value
-
-    @receive_settle_mode.setter
-    def receive_settle_mode(self, value: constants.ReceiverSettleMode) -> None:
-        self._rcv_mode = _mode(value, constants.ReceiverSettleMode, "receive_settle_mode")
-        self._rcv_chosen = True
-
-    @property
-    def max_message_size(self) -> int:
-        return self._max_message_size
-
-    @max_message_size.setter
-    def max_message_size(self, value: int) -> None:
-        self._max_message_size = int(value)
-
-    def get_state(self) -> MessageSenderState:
-        """The state of the link. Raises the error that broke it, or its session or connection."""
-        self._pump()
-        error = self._broken()
-        if error is not None:
-            raise error
-        return self._state
-
-    def open(self) -> None:
-        """Begin to attach. Does not wait: `get_state` is Open once the peer has answered."""
-        if self._id:
-            return
-        self._set_state(MessageSenderState.Opening)
-        self._id = self._session._attach(self, self._performative())
-        self._conn._flush()
 
     def close(self) -> None:
         """Detach the link for good. What `send` was given and has no outcome is called back with an error. Repeatable."""
-        session = self._session
-        with session._lock:
-            if self._id and self._latest not in (MessageSenderState.Idle, MessageSenderState.Error):
-                self._set_state(MessageSenderState.Closing)
-                session._detach(self._id)
-                self._set_state(MessageSenderState.Idle)
-            self._credit = 0
-            mine = [item for item in self._runs if type(item) is tuple]
-            waiting, self._waiting = [*mine, *self._waiting], deque()
-            for entry in waiting:
-                self._call_back(entry, _ERROR, None)
-            if mine:
-                self._runs.take_all()
-        self._conn._flush()
-        self._calls.run()
+        super().close()
 
-    def destroy(self) -> None:
-        """Detach the link for good. Repeatable."""
-        self.close()
+    def _left(self) -> None:
+        mine = [item for item in self._runs if type(item) is tuple]
+        waiting, self._waiting = [*mine, *self._waiting], deque()
+        for entry in waiting:
+            self._call_back(entry, _ERROR, None)
+        if mine:
+            self._runs.take_all()
 
     def send(self, message: Message, callback: Callable[..., object] | None, timeout: float = 0) -> bool:
         """Hand a message over; `work` moves it on. True unless the link is broken.
@@ -258,64 +158,18 @@ class MessageSender:
         if error is not None:
             raise error
 
-    def on_state_changed(
-        self, previous_state: MessageSenderState, new_state: MessageSenderState
-    ) -> None:
-        """Called at each change of state. Who overrides it calls this: it is what keeps the state."""
-        _logger.debug("sender %r: %r -> %r", self.name, previous_state, new_state)
-        self._state = new_state
-
-    # attaching
-
-    def _performative(self) -> bytes:
+    def _fields(self) -> dict[str, bytes | None]:
         self._asked = self.target.address
-        fields: dict[str, bytes | None] = {
-            "name": enc_str(self.name),
-            "handle": enc_uint(0),
-            "role": enc_bool(False),
-            "snd_settle_mode": enc_ubyte(self._snd_mode.value),
+        return {
             "source": described_composite("source", address=enc_str(self.source)),
             "target": self.target._encode(),
             "initial_delivery_count": enc_uint(0),
         }
-        if self._rcv_chosen:
-            fields["rcv_settle_mode"] = enc_ubyte(self._rcv_mode.value)
-        if self._max_message_size:
-            fields["max_message_size"] = enc_ulong(self._max_message_size)
-        if self._desired_capabilities is not None:
-            fields["desired_capabilities"] = encode(self._desired_capabilities, self._encoding)
-        if self._properties:
-            fields["properties"] = symbol_map(self._properties, self._encoding)
-        return composite("attach", **fields)
-
-    def _set_state(self, new: MessageSenderState) -> None:
-        old, self._latest = self._latest, new
-        if old is new:
-            return
-        if self._own_hook:
-            self._calls.add(self.on_state_changed, old, new)
-        else:
-            self.on_state_changed(old, new)
-
-    def _broken(self) -> BaseException | None:
-        if self._error is not None:
-            return self._error
-        if self._session._error is not None:
-            return self._session._error
-        failure: BaseException | None = self._conn._failure
-        return failure
 
     def _forget(self) -> None:
         """The end: nobody will say what became of what is out, so it comes back to its owner. Under the session's lock."""
         for owner, items in self._runs.take_all():
             owner._settled(items, _UNKNOWN, b"")
-
-    def _pump(self) -> None:
-        session = self._session
-        with session._lock:
-            session._dispatch()
-        session._calls.run()
-        self._calls.run()
 
     # records, under the session's lock
 
@@ -323,21 +177,12 @@ class MessageSender:
         if type(record) is Settled:
             for owner, items in self._runs.take(record.first, record.last):
                 owner._settled(items, record.outcome, record.state)
-        elif type(record) is Credit:
-            self._credit = record.credit
-            self._draining = record.drain
-        elif type(record) is Attach:
-            self._attached(record)
-        elif type(record) is Detach:
-            if self._latest is not MessageSenderState.Closing:
-                self._fail(peer_error(record.error, "the peer detached the link"))
-        elif type(record) is PeerError:
-            self._fail(peer_error(record.error, "the peer broke the rules of the link"))
+        else:
+            super()._on_record(record)
 
-    def _attached(self, record: Attach) -> None:
-        self._link.peer_max_message_size = record.fields["max_message_size"] or 0
-        if record.fields["target"] is not None or not self._asked:
-            self._set_state(MessageSenderState.Open)
+    def _credited(self, record: Credit) -> None:
+        self._credit = record.credit
+        self._draining = record.drain
 
     def _offered(self, everything: bool) -> None:
         """What there was to hand over was offered, `everything` of it taken: a peer that drains gets its credit back
@@ -354,30 +199,9 @@ class MessageSender:
                 except StateError:
                     _logger.debug("sender %r: nobody wants its credit back any more", self.name)
 
-    def _fail(self, error: tuple[Any, Any, Any]) -> None:
-        if self._error is not None:
-            return
-        self._error = errors.process_link_error(self.error_policy, *error)
-        self._broke(self._error)
-
-    def _on_session_lost(self, error: BaseException, torn: bool = False) -> None:
-        self._error = error
-        if torn:
-            self._torn()
-        else:
-            self._broke(error)
-
-    def _broke(self, error: BaseException) -> None:
-        if self._latest is MessageSenderState.Opening and "://" in self._asked:
-            error.args = (
-                f"{error} (the address sent was {self._asked!r}; a peer that wants the bare name of a node gets it by "
-                "address=, or by a Target without scheme and host)",
-            )
-        _logger.warning("sender %r: %r", self.name, error)
-        self._credit = 0
+    def _over(self) -> None:
         for owner, items in self._runs.take_all():
             owner._settled(items, _UNKNOWN, b"")
-        self._set_state(MessageSenderState.Error)
 
     # handing over, under the session's lock
 

@@ -142,9 +142,9 @@ class Node:
             answer.given_up = True
 
     def offer(self) -> None:
-        """Hand over what the peer takes."""
+        """Hand over what the peer takes; nothing before the answers have a link to come on."""
         connection = self.session._connection
-        while self._waiting and self._credit > 0:
+        while self._waiting and self._credit > 0 and self.ready:
             encoded, answer = self._waiting[0]
             if not answer.given_up:
                 with connection._io:
@@ -192,6 +192,7 @@ class Node:
         elif type(record) is Attach:
             fields = record.fields
             end.attached = (fields["target"] if end.sender else fields["source"]) is not None
+            self.offer()
         elif type(record) in (Detach, PeerError):
             from ..session import peer_error
 
@@ -250,7 +251,8 @@ def _request(
 ) -> bytes:
     """The user's message with what makes it a request; the message itself is left as it is."""
     request = copy.copy(message)
-    properties = copy.copy(message.properties) if message.properties is not None else MessageProperties()
+    given_properties = message.properties
+    properties = MessageProperties(properties=None if given_properties is None else given_properties._encode())
     properties.message_id = request_id
     request.properties = properties
     given = {_text(key): value for key, value in (message.application_properties or {}).items()}

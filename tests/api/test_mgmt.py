@@ -1,0 +1,259 @@
+"""Management requests against the embedded broker's `$management`, and against peers that do not play along."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any
+
+import pytest
+
+from uamqp_cffi import AMQPClient, Message, SendClient
+from uamqp_cffi._core import records as r
+from uamqp_cffi.broker import Broker
+from uamqp_cffi.constants import MessageState, MgmtOpenStatus
+from uamqp_cffi.errors import AMQPConnectionError, LinkDetach, MessageHandlerError, MessageSendFailed
+from uamqp_cffi.message import MessageProperties
+from uamqp_cffi.mgmt_operation import MgmtOperation
+
+
+@pytest.fixture
+def client(broker: Broker) -> Any:
+    with SendClient(broker.url + "/q") as made:
+        yield made
+
+
+def body(message: Message) -> Any:
+    return message.value if message.value is not None else str(message)
+
+
+FIELDS = {"status_code_field": b"statusCode", "description_fields": b"statusDescription"}
+
+
+def test_a_request_is_answered(broker: Broker, client: SendClient) -> None:
+    broker.answer("PING", 200, "fine", {"pong": 1})
+    answer = client.mgmt_request(Message(b"x"), b"PING", op_type=b"t", node=b"$management")
+    assert isinstance(answer, Message) and answer.state is MessageState.ReceivedSettled
+    assert answer.value == {b"pong": 1}
+    assert answer.application_properties[b"statusCode"] == 200  # type: ignore[index]
+
+
+def test_a_callback_gets_status_message_and_description(broker: Broker, client: SendClient) -> None:
+    broker.answer("PING", 404, "not here")
+    result = client.mgmt_request(Message(b"x"), "PING", callback=lambda *args: args)
+    status, message, description = result
+    assert (status, description) == (404, b"not here") and isinstance(message, Message)
+
+
+def test_a_status_of_failure_is_logged_and_returned(
+    broker: Broker, client: SendClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    broker.answer("PING", 500, "broken")
+    client.mgmt_request(Message(b"x"), "PING")
+    assert "500" in caplog.text and "broken" in caplog.text
+
+
+def test_a_client_without_a_link_can_ask(broker: Broker) -> None:
+    with AMQPClient(broker.url + "/$management") as client:
+        assert client.client_ready()
+        assert client.mgmt_request(Message(b"x"), "READ", timeout=5000) is not None
+
+
+def test_it_must_be_open(broker: Broker) -> None:
+    with pytest.raises(AttributeError, match="open"):
+        SendClient(broker.url + "/q").mgmt_request(Message(b"x"), "READ")
+
+
+def test_the_users_message_is_left_alone_and_may_be_used_again(peer: Any) -> None:
+    answering(peer)
+    message = Message(b"x", properties=MessageProperties(subject="s"), application_properties={"mine": 1})
+    plain = Message(b"y")
+    with SendClient(peer.url) as client:
+        for one in (message, message, plain):
+            client.mgmt_request(one, b"OP", op_type="T")
+    assert message.application_properties == {"mine": 1}
+    assert message.properties is not None and message.properties.message_id is None
+    assert plain._raw == b"y"
+    requests = [Message._received(d.payload) for d in peer.wait(r.Delivery, 3)]
+    assert [m.properties.message_id for m in requests] == [0, 1, 2]  # type: ignore[union-attr]
+    assert requests[0].properties.subject == b"s"  # type: ignore[union-attr]
+    assert requests[0].application_properties == {b"mine": 1, b"operation": b"OP", b"type": b"T"}
+    assert requests[2].application_properties == {b"operation": b"OP", b"type": b"T"} and str(requests[2]) == "y"
+
+
+def answering(peer: Any, fields: dict[str, Any] | None = None, order: Any = None) -> None:
+    """Have the scripted peer answer requests: attach what is asked, echo the message-id."""
+    held: list[r.Delivery] = []
+
+    def receiver(p: Any, sender: int) -> int:
+        """The link of the same pair on which the client listens."""
+        name = p.links[sender].fields["name"].replace("-sender", "-receiver")
+        return next(link for link, attach in p.links.items() if attach.fields["name"] == name)
+
+    def answer(p: Any, delivery: r.Delivery) -> None:
+        request = Message._received(delivery.payload)
+        assert request.properties is not None
+        reply = Message(
+            request.application_properties[b"operation"],  # type: ignore[index]
+            properties=MessageProperties(correlation_id=request.properties.message_id),
+            application_properties={"statusCode": 200} if fields is None else fields,
+        )
+        encoded = reply.encode_message()
+        from array import array
+
+        p.engine.send_messages(receiver(p, delivery.link), encoded, array("I", (len(encoded),)))
+
+    def on_delivery(p: Any, delivery: r.Delivery) -> None:
+        p.answer(delivery)
+        held.append(delivery)
+        if order is None or len(held) == len(order):
+            for index in order or range(len(held)):
+                answer(p, held[index])
+            held.clear()
+
+    def on_attach(p: Any, record: r.Attach) -> None:
+        credit, p.credit = p.credit, p.credit if record.fields["role"] is False else 0
+        p.attach(record)
+        p.credit = credit
+
+    peer.on[r.Delivery] = on_delivery
+    peer.on[r.Attach] = on_attach
+
+
+def test_the_links_of_a_node_are_made_once_and_as_expected(peer: Any) -> None:
+    answering(peer)
+    with SendClient(peer.url) as client:
+        for node in (None, "$management", b"$management"):
+            client.mgmt_request(Message(b"x"), b"OP", node=node)
+        client.mgmt_request(Message(b"x"), b"OP", node="other")
+    attaches = [a.fields for a in peer.wait(r.Attach, 4)]
+    assert [a["name"] for a in attaches] == [
+        "$management-sender", "$management-receiver", "other-sender", "other-receiver",
+    ]  # fmt: skip
+    for a in attaches[:2]:
+        assert a["source"].value == a["target"].value == ["$management"]
+        assert a["snd_settle_mode"] == 0 and a["max_message_size"] == 0
+    assert peer.wait(r.Credit)[0].credit == 10_000
+    assert len(peer.wait(r.Detach, 4)) == 4
+
+
+def test_answers_find_their_requests_in_any_order(peer: Any) -> None:
+    answering(peer, order=[2, 0, 1])
+    got: dict[str, str] = {}
+    with SendClient(peer.url) as client:
+
+        def ask(name: str) -> None:
+            got[name] = str(client.mgmt_request(Message(b"x"), name))
+
+        threads = [threading.Thread(target=ask, args=(name,), daemon=True) for name in ("one", "two", "three")]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(10)
+    assert got == {"one": "one", "two": "two", "three": "three"}
+
+
+def test_fields_may_have_other_names_for_each_request(peer: Any) -> None:
+    answering(peer, fields={"code": 202, "words": "later", "statusCode": 200})
+    with SendClient(peer.url) as client:
+        one = client.mgmt_request(Message(b"x"), b"OP", callback=lambda *args: args)
+        two = client.mgmt_request(
+            Message(b"x"), b"OP", callback=lambda *args: args, status_code_field=b"code", description_fields=b"words"
+        )
+    assert (one[0], one[2]) == (200, None)  # an absent description is None
+    assert (two[0], two[2]) == (202, b"later")
+
+
+def test_an_answer_without_a_status_is_a_value_error(peer: Any) -> None:
+    answering(peer, fields={"other": 1})
+    with SendClient(peer.url) as client:
+        with pytest.raises(ValueError, match="status"):
+            client.mgmt_request(Message(b"x"), b"OP")
+
+
+def test_unknown_arguments_are_named(broker: Broker, client: SendClient) -> None:
+    with pytest.raises(ValueError, match="'colour'"):
+        client.mgmt_request(Message(b"x"), b"OP", colour=1)
+
+
+def test_no_answer_in_time_is_a_timeout_and_the_next_request_works(broker: Broker, client: SendClient) -> None:
+    broker.answer("SLEEP", None)
+    start = time.monotonic()
+    with pytest.raises(TimeoutError, match="SLEEP"):
+        client.mgmt_request(Message(b"x"), "SLEEP", timeout=150)
+    assert 0.14 < time.monotonic() - start < 3
+    assert client.mgmt_request(Message(b"x"), "READ", timeout=5000) is not None
+    client.send_message(Message(b"x"))
+
+
+def test_links_that_never_attach_time_out(peer: Any) -> None:
+    peer.on[r.Attach] = lambda p, record: None
+    with SendClient(peer.url, connect_timeout=0.3) as client:
+        with pytest.raises(TimeoutError):
+            client.mgmt_request(Message(b"x"), b"OP")
+
+
+def test_refused_links_are_a_link_error_and_the_client_goes_on(broker: Broker, client: SendClient) -> None:
+    broker.script("no", fail="attach", condition="amqp:not-found")
+    for _ in range(2):
+        with pytest.raises(LinkDetach) as caught:
+            client.mgmt_request(Message(b"x"), b"OP", node="no", timeout=5000)
+        assert isinstance(caught.value, AMQPConnectionError)
+    client.send_message(Message(b"x"))
+
+
+def test_a_rejected_request_is_an_error(broker: Broker, client: SendClient) -> None:
+    broker.script("no", "rejected", condition="amqp:not-allowed")
+    with pytest.raises(MessageSendFailed):
+        client.mgmt_request(Message(b"x"), b"OP", node="no", timeout=5000)
+
+
+def test_a_lost_connection_ends_the_wait(broker: Broker, client: SendClient) -> None:
+    broker.answer("SLEEP", None)
+    client.send_message(Message(b"x"))
+    timer = threading.Timer(0.1, broker.drop_connections)
+    timer.start()
+    with pytest.raises(AMQPConnectionError):
+        client.mgmt_request(Message(b"x"), "SLEEP")
+    timer.join()
+
+
+def test_destroying_the_session_ends_the_wait(broker: Broker, client: SendClient) -> None:
+    broker.answer("SLEEP", None)
+    client.send_message(Message(b"x"))
+    session = client._session
+    timer = threading.Timer(0.1, session.destroy)
+    timer.start()
+    with pytest.raises(MessageHandlerError):
+        client.mgmt_request(Message(b"x"), "SLEEP")
+    timer.join()
+
+
+def test_what_cannot_be_encoded_is_said_at_once(client: SendClient) -> None:
+    with pytest.raises(TypeError):
+        client.mgmt_request(Message(b"x", application_properties={"k": object()}), b"OP")
+
+
+def test_an_operation_object_gives_status_answer_and_description(broker: Broker, client: SendClient) -> None:
+    broker.answer("PING", 200, "fine")
+    operation = MgmtOperation(client._session)
+    assert operation.open is None and operation.target == b"$management"
+    status, message, description = operation.execute(b"PING", None, Message(b"hello"), timeout=5000)
+    assert (status, description, str(message)) == (200, b"fine", "hello")
+    assert operation.open is MgmtOpenStatus.Ok and operation.mgmt_error is None
+    operation.destroy()
+    operation.destroy()
+    assert operation.open is MgmtOpenStatus.Error
+    with pytest.raises(MessageHandlerError):
+        operation.execute(b"PING", None, Message(b"hello"))
+
+
+def test_many_requests_keep_the_credit_up_and_leave_nothing_behind(peer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("uamqp_cffi._core.mgmt.CREDIT", 10)
+    peer.credit = 1000
+    answering(peer)
+    with SendClient(peer.url) as client:
+        for _ in range(300):
+            client.mgmt_request(Message(b"x"), b"OP")
+        node = next(iter(client._session._mgmt_links.values()))._node
+        assert node._answers == {} and node._sent == {} and not node._waiting

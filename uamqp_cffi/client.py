@@ -385,7 +385,211 @@ class AMQPClient:
         return result
 
 
-class SendClient(AMQPClient):
+class _LinkClient(AMQPClient):
+    """What clients with a link have in common: getting it attached, what breaks it, and working until something is done."""
+
+    _open_state: Any = None  # of the link, once it is attached
+    _own_steps: tuple[tuple[str, Any], ...] = ()  # the steps as they are here, to see who changed them
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._error: BaseException | None = None
+        self._attach_deadline: float | None = None
+        self._attached = False
+
+    # ---- what a kind of client has of its own -------------------------------------------------------------------------
+
+    def _take_in(self) -> None:
+        """Hand out the records that have come, and call back."""
+        raise NotImplementedError
+
+    def _pump(self) -> tuple[bool, bool]:
+        """Take in what has come, hand over what can be, call back. Gives whether anything was handed over, and whether
+        more could be right away."""
+        raise NotImplementedError
+
+    def _over(self) -> None:
+        """The link broke, and nothing more will come."""
+
+    def _fate(self) -> Delivery | None:
+        """What an error says of messages that were to be sent."""
+        return None
+
+    def _next_deadline(self) -> float | None:
+        """When to look again although nothing came."""
+        return None
+
+    def _after_step(self) -> None:
+        self._take_in()
+
+    # ---- the link -------------------------------------------------------------------------------------------------
+
+    def _client_ready(self) -> bool:
+        """Whether the link is attached; starts attaching it. Raises what broke it."""
+        handler = self.message_handler
+        session = self._opened()
+        if handler is None:
+            if self._error is not None:
+                self._raise_broken()
+            with session._lock:
+                if self.message_handler is None:
+                    self._build_handler(session)
+            return False
+        if self._attached and not session._inbox.records and self._ending() is None:
+            return True
+        self._take_in()
+        self._raise_broken()
+        if handler.get_state() is not self._open_state:
+            self._check_attaching()
+            return False
+        if not self._attached:
+            self._attached = True
+            self._attach_deadline = None
+            self._connection._attached()
+        return True
+
+    def _build_handler(self, session: Any) -> None:
+        connection = self._connection
+        self._attached = False
+        handler = self._make_handler(session)
+        if self._receive_settle_mode_chosen:
+            handler.receive_settle_mode = self._receive_settle_mode
+        if not connection._started:
+            connection._expect_attach()
+        elif self._connect_timeout:  # somebody else's connection, whose own limit ends with its open or first attach
+            self._attach_deadline = time.monotonic() + self._connect_timeout
+        handler._client = self
+        handler.open()
+        self.message_handler = handler
+
+    def _make_handler(self, session: Any) -> Any:
+        """The link object, not opened yet."""
+        raise NotImplementedError
+
+    def _check_attaching(self) -> None:
+        deadline = self._attach_deadline
+        if deadline is not None and time.monotonic() >= deadline:
+            self._error = errors.ConnectTimeout(
+                f"connect_timeout of {self._connect_timeout} s passed while waiting for the peer to attach the link"
+            )
+            raise self._error
+
+    def _ending(self) -> BaseException | None:
+        """What broke link, session or connection, if anything did."""
+        if self._error is not None:
+            return self._error
+        handler, session, connection = self.message_handler, self._session, self._connection
+        if handler is not None and handler._error is not None:
+            return handler._error  # type: ignore[no-any-return]
+        if session is not None and session._error is not None:
+            return session._error  # type: ignore[no-any-return]
+        return None if connection is None else connection._failure
+
+    def _raise_broken(self) -> None:
+        """Raise what broke link, session or connection, the same at every call."""
+        error = self._ending()
+        if error is None:
+            return
+        if error is not self._error:
+            self._take_in()  # what is known of the messages came before it
+            self._over()
+            told = copy.copy(error)  # the connection's own is for all its clients
+            told.__cause__, told.__suppress_context__ = error.__cause__, True
+            if isinstance(told, errors.AMQPError):
+                told.delivery = self._fate()
+            self._error = told
+        raise self._error.with_traceback(None)  # type: ignore[union-attr]
+
+    # ---- steps ----------------------------------------------------------------------------------------------------
+
+    def _client_run(self) -> bool:
+        """One step of a client that is ready."""
+        moved, _ = self._pump()
+        self._raise_broken()
+        connection = self._connection
+        if connection is not None:
+            connection._paced_step(moved)
+            self._take_in()
+            if not self._shutdown:
+                self._raise_broken()
+        return not self._shutdown
+
+    def _stepwise(self) -> bool:
+        """Whether somebody changed a step: then nothing but `do_work` may be used."""
+        cls, mine = type(self), self.__dict__
+        return any(name in mine or getattr(cls, name) is not step for name, step in self._own_steps)
+
+    def _ready_plan(self, deadline: float | None = None) -> Plan[bool]:
+        """Until the link is attached: True; False at the `deadline` (`time.monotonic`)."""
+        session = self._opened()
+        mine = session._enter()
+        try:
+            self._connection._flush()  # an interrupted call may have left an attach behind
+            while not self._client_ready():
+                self._check_running()
+                if deadline is not None and time.monotonic() >= deadline:
+                    return False
+                try:
+                    yield Wait(mine, _earlier(self._attach_deadline, deadline))
+                except errors.AMQPError:
+                    self._check_running()
+                    self._take_in()
+                    self._raise_broken()
+                    raise
+            return True
+        finally:
+            session._leave(mine)
+
+    def _check_running(self) -> None:
+        if self._shutdown:
+            raise self._closed_error()
+
+    def _work_plan(self, done: Callable[[], bool], deadline: float | None = None) -> Plan[bool]:
+        """Work until `done()`, which is asked at `deadline` (`time.monotonic`) too: True; or until the client is closed by
+        this very thread, in a callback: False. Raises what broke link, session or connection, and MessageHandlerError when
+        another thread closed the client."""
+        if self._stepwise():
+            while not done():
+                if not (yield Call(self.do_work)):
+                    return self._stopped()
+            return True
+        if not self._attached and not (yield from self._ready_plan(deadline)):
+            return done()
+        session = self._opened()
+        mine = session._enter()
+        try:
+            while True:
+                _, more = self._pump()
+                if done():
+                    return True
+                if self._shutdown:
+                    return self._stopped()
+                self._raise_broken()
+                if more:
+                    yield Call(self._connection._step, (0.0,))
+                    continue
+                try:
+                    yield Wait(mine, _earlier(self._next_deadline(), deadline))
+                except errors.AMQPError:
+                    if self._shutdown:
+                        return self._stopped()
+                    self._take_in()
+                    if done():
+                        return True
+                    self._raise_broken()
+                    raise
+        finally:
+            session._leave(mine)
+
+    _closer = 0
+
+    def _stopped(self) -> bool:
+        if self._closer != threading.get_ident():
+            raise self._closed_error()
+        return False
+
+
+class SendClient(_LinkClient):
     """Sends messages to one address and tells what became of each.
 
     Args: see `AMQPClient`, and
@@ -399,6 +603,7 @@ class SendClient(AMQPClient):
     """
 
     _own_arguments = frozenset(("max_message_size", "link_properties", "link_credit"))
+    _open_state = MessageSenderState.Open
 
     def __init__(
         self,
@@ -440,9 +645,6 @@ class SendClient(AMQPClient):
         self._calls = Calls()  # on_send_complete
         self._uncalled: set[int] = set()  # ids of messages whose callback is to run, or runs
         self._lost: Delivery | None = None  # worst fate of what came back
-        self._error: BaseException | None = None
-        self._attach_deadline: float | None = None
-        self._attached = False
 
     # ---- queueing -------------------------------------------------------------------------------------------------
 
@@ -504,36 +706,8 @@ class SendClient(AMQPClient):
         """Whether any message has no outcome yet."""
         return self._out > 0 or bool(self._again) or len(self._queue) - self._head > self._dead
 
-    # ---- the link -------------------------------------------------------------------------------------------------
-
-    def _client_ready(self) -> bool:
-        """Whether the link is attached; starts attaching it. Raises what broke it."""
-        handler = self.message_handler
-        session = self._opened()
-        if handler is None:
-            if self._error is not None:
-                self._raise_broken()
-            with session._lock:
-                if self.message_handler is None:
-                    self._build_handler(session)
-            return False
-        if self._attached and not session._inbox.records and self._ending() is None:
-            return True
-        self._take_in()
-        self._raise_broken()
-        if handler.get_state() is not MessageSenderState.Open:
-            self._check_attaching()
-            return False
-        if not self._attached:
-            self._attached = True
-            self._attach_deadline = None
-            self._connection._attached()
-        return True
-
-    def _build_handler(self, session: Any) -> None:
-        connection = self._connection
-        self._attached = False
-        handler = self.sender_type(
+    def _make_handler(self, session: Any) -> Any:
+        return self.sender_type(
             session,
             self._name,
             self._target,
@@ -548,49 +722,12 @@ class SendClient(AMQPClient):
             encoding=self._encoding,
             desired_capabilities=self._desired_capabilities,
         )
-        if self._receive_settle_mode_chosen:
-            handler.receive_settle_mode = self._receive_settle_mode
-        if not connection._started:
-            connection._expect_attach()
-        elif self._connect_timeout:  # somebody else's connection, whose own limit ends with its open or first attach
-            self._attach_deadline = time.monotonic() + self._connect_timeout
-        handler._client = self
-        handler.open()
-        self.message_handler = handler
 
-    def _check_attaching(self) -> None:
-        deadline = self._attach_deadline
-        if deadline is not None and time.monotonic() >= deadline:
-            self._error = errors.ConnectTimeout(
-                f"connect_timeout of {self._connect_timeout} s passed while waiting for the peer to attach the link"
-            )
-            raise self._error
+    def _over(self) -> None:
+        self._give_up()
 
-    def _ending(self) -> BaseException | None:
-        """What broke link, session or connection, if anything did."""
-        if self._error is not None:
-            return self._error
-        handler, session, connection = self.message_handler, self._session, self._connection
-        if handler is not None and handler._error is not None:
-            return handler._error  # type: ignore[no-any-return]
-        if session is not None and session._error is not None:
-            return session._error  # type: ignore[no-any-return]
-        return None if connection is None else connection._failure
-
-    def _raise_broken(self) -> None:
-        """Raise what broke link, session or connection; of a send it says what is known about the messages."""
-        error = self._ending()
-        if error is None:
-            return
-        if error is not self._error:
-            self._take_in()  # what is known of the messages came before it
-            self._give_up()
-            told = copy.copy(error)  # the connection's own is for all its clients
-            told.__cause__, told.__suppress_context__ = error.__cause__, True
-            if isinstance(told, errors.AMQPError):
-                told.delivery = self._lost or (Delivery.NOT_DELIVERED if self.messages_pending() else None)
-            self._error = told
-        raise self._error.with_traceback(None)  # type: ignore[union-attr]
+    def _fate(self) -> Delivery | None:
+        return self._lost or (Delivery.NOT_DELIVERED if self.messages_pending() else None)
 
     # ---- outcomes: called by the link, under the session's lock -------------------------------------------------------
 
@@ -893,8 +1030,6 @@ class SendClient(AMQPClient):
         if self._calls:
             self._calls.run()
 
-    _after_step = _take_in
-
     def _pump(self) -> tuple[bool, bool]:
         """Take in what has come, hand over what can be, call back. Gives whether anything was handed over, and whether
         more could be right away."""
@@ -942,98 +1077,6 @@ class SendClient(AMQPClient):
         if len(self._queue) - self._head > self._dead:
             return True
         return bool(self._again) and time.monotonic() >= self._again_from
-
-    def _client_run(self) -> bool:
-        """One step of a client that is ready."""
-        moved, _ = self._pump()
-        self._raise_broken()
-        connection = self._connection
-        if connection is not None:
-            connection._paced_step(moved)
-            self._take_in()
-            if not self._shutdown:
-                self._raise_broken()
-        return not self._shutdown
-
-    def _stepwise(self) -> bool:
-        """Whether somebody changed a step: then nothing but `do_work` may be used."""
-        mine, cls = self.__dict__, type(self)
-        return not (
-            cls.do_work is _DO_WORK
-            and cls.client_ready is _CLIENT_READY
-            and cls.auth_complete is _AUTH_COMPLETE
-            and cls._client_ready is _LINK_READY
-            and cls._client_run is _LINK_RUN
-            and "do_work" not in mine
-            and "client_ready" not in mine
-            and "auth_complete" not in mine
-            and "_client_ready" not in mine
-            and "_client_run" not in mine
-        )
-
-    def _ready_plan(self) -> Plan[None]:
-        session = self._opened()
-        mine = session._enter()
-        try:
-            self._connection._flush()  # an interrupted call may have left an attach behind
-            while not self._client_ready():
-                self._check_running()
-                try:
-                    yield Wait(mine, self._attach_deadline)
-                except errors.AMQPError:
-                    self._check_running()
-                    self._take_in()
-                    self._raise_broken()
-                    raise
-        finally:
-            session._leave(mine)
-
-    def _check_running(self) -> None:
-        if self._shutdown:
-            raise self._closed_error()
-
-    def _work_plan(self, done: Callable[[], bool]) -> Plan[bool]:
-        """Work until `done()`: True; or until the client is closed by this very thread, in a callback: False. Raises what
-        broke link, session or connection, and MessageHandlerError when another thread closed the client."""
-        if self._stepwise():
-            while not done():
-                if not (yield Call(self.do_work)):
-                    return self._stopped()
-            return True
-        if not self._attached:
-            yield from self._ready_plan()
-        session = self._opened()
-        mine = session._enter()
-        try:
-            while True:
-                _, more = self._pump()
-                if done():
-                    return True
-                if self._shutdown:
-                    return self._stopped()
-                self._raise_broken()
-                if more:
-                    yield Call(self._connection._step, (0.0,))
-                    continue
-                try:
-                    yield Wait(mine, self._next_deadline())
-                except errors.AMQPError:
-                    if self._shutdown:
-                        return self._stopped()
-                    self._take_in()
-                    if done():
-                        return True
-                    self._raise_broken()
-                    raise
-        finally:
-            session._leave(mine)
-
-    _closer = 0
-
-    def _stopped(self) -> bool:
-        if self._closer != threading.get_ident():
-            raise self._closed_error()
-        return False
 
     def _called(self, message: Message) -> bool:
         """Whether the message is done, callback and all. Inside a callback nothing waits for further ones."""
@@ -1166,14 +1209,18 @@ class _TooLarge(errors.ClientMessageError, errors.MessageSizeExceeded):
         self.info = info
 
 
+def _earlier(one: float | None, other: float | None) -> float | None:
+    """The first of two deadlines; None never comes."""
+    if one is None or other is None:
+        return other if one is None else one
+    return min(one, other)
+
+
 def _never(error: Any) -> errors.ErrorAction:
     return errors.ErrorAction(retry=False)
 
 
 _BASE_SEND = sender.MessageSender.send
 _ENCODE = Message.encode_message
-_DO_WORK = AMQPClient.do_work
-_CLIENT_READY = AMQPClient.client_ready
-_AUTH_COMPLETE = AMQPClient.auth_complete
-_LINK_READY = SendClient._client_ready
-_LINK_RUN = SendClient._client_run
+_STEPS = ("do_work", "client_ready", "auth_complete", "_client_ready", "_client_run")
+SendClient._own_steps = tuple((name, getattr(SendClient, name)) for name in _STEPS)

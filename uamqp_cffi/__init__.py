@@ -43,8 +43,8 @@ _NAMES = {
     "build_info": "_build",
 }
 _MODULES = (
-    "address", "authentication", "broker", "c_uamqp", "client", "compat", "connection", "constants", "errors", "message",
-    "mgmt_operation", "sender", "session", "types", "utils",
+    "address", "authentication", "broker", "c_uamqp", "client", "compat", "connection", "constants", "errors",
+    "message", "mgmt_operation", "sender", "session", "types", "utils",
 )  # fmt: skip
 
 __all__ = [*_NAMES, "get_platform_info", "send_message"]
@@ -82,11 +82,13 @@ def send_message(target: Any, data: Any, auth: Any = None, debug: bool = False) 
     message = data if isinstance(data, Message) else Message(body=data)
     with SendClient(target, auth=auth, debug=debug) as client:
         client.queue_message(message)
-        return client.send_all_messages()
+        states: list[Any] = client.send_all_messages()
+        return states
 
 
 def get_platform_info() -> str:
     """What this package runs on: its version, Python's and the system's."""
     import platform
 
-    return f"uamqp_cffi/{__version__} {platform.python_implementation()}/{platform.python_version()} ({platform.platform()})"
+    python = f"{platform.python_implementation()}/{platform.python_version()}"
+    return f"uamqp_cffi/{__version__} {python} ({platform.platform()})"

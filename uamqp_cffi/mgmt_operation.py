@@ -58,8 +58,8 @@ class MgmtOperation:
     ) -> tuple[int, Message, Any]:
         """Send a request and wait for its answer: status, answer, description (bytes, None when there is none).
 
-        `message` is left as it is; its application properties go along. `timeout` in ms, 0 for ever. Raises TimeoutError,
-        ValueError when the answer has no status, AMQPConnectionError when the links are refused or go away,
+        `message` is left as it is; its application properties go along. `timeout` in ms, 0 for ever. Raises
+        TimeoutError, ValueError when the answer has no status, AMQPConnectionError when the links are refused or go away,
         MessageException when the request is."""
         plan = mgmt.exchange_plan(
             self._node, message, operation, op_type, timeout, self._status_code_field, self._description_fields

@@ -20,14 +20,15 @@ from uamqp_cffi.broker import Broker
 
 LIMIT = 10.0  # seconds after which a test gives up waiting
 
+TARGET = described_composite("target", address=enc_str("q"))
 ACCEPTED = described_composite("accepted")
 
 
 class Peer:
     """A server of one connection, on a thread of its own.
 
-    `on[RecordClass]` is called with the peer and the record instead of what the peer would do by itself: answer begin and
-    attach, grant `credit`, accept deliveries when `accept` is set. `got` holds every record; `wait(cls)` waits for one.
+    `on[RecordClass]` is called with the peer and the record instead of what the peer would do by itself: answer begin
+    and attach, grant `credit`, accept deliveries when `accept` is set. `got` holds every record; `wait(cls)` waits for one.
     """
 
     def __init__(self, credit: int = 100, accept: bool = True, max_message_size: int = 0) -> None:
@@ -176,7 +177,7 @@ class Peer:
         elif isinstance(record, r.Delivery) and self.accept and not record.settled:
             engine.settle(record.link, record.delivery_id, record.delivery_id, True, ACCEPTED)
 
-    def attach(self, record: r.Attach, target: bytes | None = described_composite("target", address=enc_str("q"))) -> None:
+    def attach(self, record: r.Attach, target: bytes | None = TARGET) -> None:
         """Answer an attach; `target` None: with no target."""
         fields: dict[str, bytes | None] = {
             "name": enc_str(record.fields["name"]),

@@ -533,7 +533,8 @@ def test_private_names_in_use_are_there(broker: Broker, client: SendClient) -> N
     assert isinstance(client._counter.get_current_ms(), (int, float))
     for name in (
         "_connection", "_session", "_auth", "_name", "_keep_alive_thread", "_ext_connection", "_remote_address",
-        "_error_policy", "_shutdown", "_link_properties", "_max_message_size", "_debug_trace", "_encoding", "_msg_timeout",
+        "_error_policy", "_shutdown", "_link_properties", "_max_message_size", "_debug_trace", "_encoding",
+        "_msg_timeout",
     ):  # fmt: skip
         assert hasattr(client, name), name
     assert client._pending_messages == []

@@ -142,7 +142,7 @@ def test_two_senders_share_a_session(peer: Any, connection: Connection) -> None:
     one, two = MessageSender(session, "here", Target("q")), MessageSender(session, "here", Target("q2"))
     for sender in (one, two):
         sender.open()
-    for n in range(20):
+    for _ in range(20):
         one.send(Message(b"1"), lambda m, result, state: told.append(str(m)))
         two.send(Message(b"2"), lambda m, result, state: told.append(str(m)))
     end = time.monotonic() + LIMIT

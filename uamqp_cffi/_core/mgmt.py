@@ -124,8 +124,11 @@ class Node:
 
     # requests, under the session's lock
 
-    def submit(self, message: Message, operation: bytes | str, op_type: bytes | str | None, **more: Any) -> tuple[int, Answer]:
-        """Send a request as soon as the peer takes it; gives its id and what to wait for. Raises what encoding raises."""
+    def submit(
+        self, message: Message, operation: bytes | str, op_type: bytes | str | None, **more: Any
+    ) -> tuple[int, Answer]:
+        """Send a request as soon as the peer takes it; gives its id and what to wait for. Raises what encoding
+        raises."""
         request_id = self._next_id
         self._next_id += 1
         encoded = _request(message, request_id, operation, op_type, more)
@@ -151,7 +154,8 @@ class Node:
                     if connection._done or connection._closed:
                         return
                     try:
-                        taken, first = connection._engine.send_messages(self._out.link, encoded, array("I", (len(encoded),)))
+                        lens = array("I", (len(encoded),))
+                        taken, first = connection._engine.send_messages(self._out.link, encoded, lens)
                     except StateError:
                         return
                     except SizeError as error:
@@ -225,7 +229,8 @@ class Node:
             if not connection._done and not connection._closed:
                 try:
                     if not record.settled:
-                        connection._engine.settle(self._in.link, record.delivery_id, record.delivery_id, True, _ACCEPTED)
+                        one = record.delivery_id
+                        connection._engine.settle(self._in.link, one, one, True, _ACCEPTED)
                     self._granted -= 1
                     if self._granted <= CREDIT // 2:
                         connection._engine.flow(self._in.link, CREDIT)
@@ -341,7 +346,8 @@ def _read(
     status = _field(fields, status_code_field)
     description = _field(fields, description_fields)
     if isinstance(status, bool) or not isinstance(status, int):
-        raise ValueError(f"the answer has no status: its application properties have no int {_text(status_code_field)!r}")
+        name = _text(status_code_field)
+        raise ValueError(f"the answer has no status: its application properties have no int {name!r}")
     if not 200 <= status <= 299:
         _logger.error("management operation failed: status %d, description %r", status, description)
     return status, message, description

@@ -169,8 +169,8 @@ class Runs:
 class Calls:
     """User code that records gave rise to, to run outside every lock, in order.
 
-    Code that is run here may call back into its client: what comes up meanwhile is left to the outer `run`, so a callback
-    is never entered from inside another one of the same thread.
+    Code that is run here may call back into its client: what comes up meanwhile is left to the outer `run`, so a
+    callback is never entered from inside another one of the same thread.
     """
 
     __slots__ = ("_queue", "_threads")

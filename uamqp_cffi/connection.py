@@ -148,6 +148,7 @@ class Connection:
         self._broken: OSError | None = None  # sending failed; there may be something left to read
         self._connect_deadline: float | None = None
         self._attach_expected = False
+        self._asked = False  # for a session or link since the last flush
         # inboxes
         self._links: dict[int, Inbox] = {}
         self._link_sessions: dict[int, int] = {}
@@ -494,7 +495,8 @@ class Connection:
             try:
                 clean = self._send(clock())
                 wire = self._wire
-                if wire is not None and self._engine.presettled and wire.settling:
+                if wire is not None and (self._asked or (self._engine.presettled and wire.settling)):
+                    self._asked = False  # what our own limits refuse is known at once, and no byte would come to tell
                     self._route(wire.tick(wire.last_step))  # an older time: nothing is judged here
             except Exception as error:
                 self._lose(self._explain(error))

@@ -187,6 +187,7 @@ class Session:
         connection = self._connection
         with self._lock, connection._io:
             link_id: int = connection._engine.attach(session, performative)
+            connection._asked = True
             self._links[link_id] = link
             connection._route_link(link_id, self._inbox)
         return link_id

@@ -171,6 +171,22 @@ def test_an_attach_that_never_comes_on_a_connection_begun_by_others_times_out(pe
 # ---- the session
 
 
+def test_a_session_that_our_own_limit_refuses_is_told_at_once(peer: Any) -> None:
+    """No byte of the peer's would come to wake who waits."""
+    first = SendClient(peer.url, channel_max=0)
+    first.send_message(Message(b"x"))
+    second = SendClient(peer.url, msg_timeout=60_000)
+    second.open(connection=first._connection)
+    start = time.monotonic()
+    with pytest.raises(errors.AMQPConnectionError, match="channel-max 0") as caught:
+        second.send_message(Message(b"x"))
+    assert time.monotonic() - start < 2
+    assert caught.value.condition is ErrorCodes.ResourceLimitExceeded
+    assert_ended(second, errors.AMQPConnectionError)
+    first.send_message(Message(b"y"))
+    first.close()
+
+
 @pytest.mark.parametrize("condition", ["amqp:session:errant-link", None])
 def test_end(peer: Any, condition: str | None) -> None:
     error = peer.error(condition, "enough") if condition else b""

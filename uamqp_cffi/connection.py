@@ -45,6 +45,7 @@ PACE = (0.0, 0.0, 0.001, 0.002, 0.005, 0.010, 0.020, 0.050)
 CLOSE_TIMEOUT = 5.0
 CONNECT_TIMEOUT = 30.0
 MAX_FRAME_SIZE = 1 << 20  # UAM_MAX_FRAME: the most we announce
+MIN_FRAME_SIZE = 512  # UAM_MIN_MAX_FRAME: nobody may announce less
 QUICK = 50e-6
 """Seconds for which a blocking call may look again for a reply instead of sleeping."""
 _LONG = 3600.0
@@ -63,6 +64,16 @@ def _as_bytes(value: str | bytes, encoding: str) -> bytes:
     return value.encode(encoding) if isinstance(value, str) else value
 
 
+def _bounded(name: str, value: int | None, low: int, high: int | None) -> int | None:
+    if value is None:
+        return None
+    if value < low or (high is not None and value > high):
+        raise ValueError(
+            f"{name} must be at least {low}{'' if high is None else f' and at most {high}'}, not {value!r}"
+        )
+    return int(value)
+
+
 class Connection:
     """An AMQP connection. Making one does no I/O; the first step connects.
 
@@ -70,7 +81,7 @@ class Connection:
     container_id: a random one if not given. max_frame_size (bytes; at most 1 MiB is announced), channel_max,
     idle_timeout (ms) and properties (dict) go out in OPEN. remote_idle_timeout_empty_frame_send_ratio: share of the
     peer's idle time-out after which an empty frame goes out, 0 < r <= 1. debug: a line per frame to the logger
-    `uamqp.c_uamqp` at INFO. use_tls, ssl_context: for auth objects that do not say. connect_timeout: seconds from the
+    `uamqp.c_uamqp` at INFO. ValueError for a number that has no room in its field. use_tls, ssl_context: for auth objects that do not say. connect_timeout: seconds from the
     first step until the link is attached (until the peer's OPEN if nobody attaches); None or 0: no limit.
     """
 
@@ -172,12 +183,13 @@ class Connection:
 
     @property
     def max_frame_size(self) -> int:
-        """Bytes, as given; 4294967295 when not. At most 1 MiB is announced. Settable before the first step."""
+        """Bytes, as given; 4294967295 when not. At most 1 MiB is announced. Settable before the first step; ValueError
+        below 512 (§2.4.1)."""
         return self._settings["max_frame_size"] or 0xFFFFFFFF
 
     @max_frame_size.setter
     def max_frame_size(self, value: int | None) -> None:
-        self._settings["max_frame_size"] = value if value is None else int(value)
+        self._settings["max_frame_size"] = _bounded("max_frame_size", value or None, MIN_FRAME_SIZE, None)
 
     @property
     def channel_max(self) -> int:
@@ -187,7 +199,7 @@ class Connection:
 
     @channel_max.setter
     def channel_max(self, value: int | None) -> None:
-        self._settings["channel_max"] = value if value is None else int(value)
+        self._settings["channel_max"] = _bounded("channel_max", value, 0, 0xFFFF)
 
     @property
     def idle_timeout(self) -> int | None:
@@ -197,7 +209,7 @@ class Connection:
 
     @idle_timeout.setter
     def idle_timeout(self, value: int | None) -> None:
-        self._settings["idle_timeout"] = value if value is None else int(value)
+        self._settings["idle_timeout"] = _bounded("idle_timeout", value, 0, 0xFFFFFFFF)
 
     @property
     def properties(self) -> Any:

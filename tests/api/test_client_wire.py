@@ -51,6 +51,11 @@ def test_chosen_link_arguments_are_on_the_attach(peer: Any) -> None:
     assert fields["desired_capabilities"] == ["cap"]
 
 
+def test_link_properties_are_a_dict(peer: Any) -> None:
+    with SendClient(peer.url, link_properties=[1]) as client, pytest.raises(TypeError, match="dict"):
+        client.do_work()
+
+
 @pytest.mark.parametrize(
     ("kwargs", "address"),
     [
@@ -103,7 +108,7 @@ def test_the_frames_of_a_default_client(peer: Any) -> None:
 
 
 def test_senders_send_no_flow(peer: Any) -> None:
-    with SendClient(peer.url) as client:
+    with SendClient(peer.url, link_credit=77) as client:
         client.send_message(Message(b"x"))
         assert not [c for c in peer.records(r.Credit)]
 

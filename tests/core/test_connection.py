@@ -95,6 +95,25 @@ def test_at_most_a_mebibyte_is_announced_per_frame(peer, connect, tools):
     assert connection.remote_max_frame_size == 1 << 20
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("max_frame_size", 511),
+        ("max_frame_size", -1),
+        ("channel_max", 65536),
+        ("channel_max", -1),
+        ("idle_timeout", -1),
+        ("idle_timeout", 1 << 32),
+    ],
+)
+def test_a_setting_that_has_no_room_in_open_is_refused_at_once(peer, connect, name, value):
+    with pytest.raises(ValueError, match=f"{name} must be at least"):
+        connect(peer, **{name: value})
+    connection = connect(peer)
+    with pytest.raises(ValueError, match=name):
+        setattr(connection, name, value)
+
+
 def test_settings_may_change_before_the_first_step(peer, connect, tools):
     connection = connect(peer)
     connection.idle_timeout = 1234
@@ -476,6 +495,7 @@ def test_idle_steps_wait_longer_and_longer_but_never_after_work(peer, connect, t
     connection._idle = 0
     for _ in range(10):
         connection._paced_step()
+    assert PACE == (0, 0, 0.001, 0.002, 0.005, 0.010, 0.020, 0.050)
     assert waits == [*PACE, PACE[-1], PACE[-1]]
     waits.clear()
     connection._paced_step(moved_work=True)

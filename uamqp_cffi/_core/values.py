@@ -424,7 +424,9 @@ def _symbol_key(key: Any, encoding: str, depth: int) -> bytes:
 
 def symbol_map(mapping: dict[Any, Any], encoding: str = "UTF-8", depth: int = 0) -> bytes:
     """A map as annotations (§3.2.10) and fields (§2.8.13) have it: str and bytes keys are symbols, ints ulong, and what
-    has a type of its own keeps it."""
+    has a type of its own keeps it. Raises TypeError for what is no dict."""
+    if not isinstance(mapping, dict):
+        raise TypeError(f"a dict is needed here, not {type(mapping).__name__}")
     return map_of(mapping, _symbol_key, encoding, enter(depth))
 
 

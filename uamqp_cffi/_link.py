@@ -251,7 +251,7 @@ class Link:
             self._attached(record)
         elif type(record) is Detach:
             if self._latest is not self._states.Closing:
-                self._fail(peer_error(record.error, "the peer detached the link"))
+                self._fail(peer_error(record.error, "the peer detached the link"), refused=True)
         elif type(record) is PeerError:
             self._fail(peer_error(record.error, "the peer broke the rules of the link"))
         else:
@@ -263,21 +263,21 @@ class Link:
             self._set_state(self._states.Open)
             self._opened()
 
-    def _fail(self, error: tuple[Any, Any, Any]) -> None:
+    def _fail(self, error: tuple[Any, Any, Any], refused: bool = False) -> None:
         if self._error is not None:
             return
         self._error = errors.process_link_error(self.error_policy, *error)
-        self._broke(self._error)
+        self._broke(self._error, refused)
 
     def _on_session_lost(self, error: BaseException, torn: bool = False) -> None:
         self._error = error
         if torn:
             self._torn()
         else:
-            self._broke(error)
+            self._broke(error, self._session._refused)
 
-    def _broke(self, error: BaseException | None) -> None:
-        if error is not None and self._latest is self._states.Opening and "://" in self._asked:
+    def _broke(self, error: BaseException | None, refused: bool = False) -> None:
+        if refused and error is not None and self._latest is self._states.Opening and "://" in self._asked:
             error.args = (
                 f"{error} (the address sent was {self._asked!r}; a peer that wants the bare name of a node gets it by "
                 f"address=, or by a {self._far.capitalize()} without scheme and host)",

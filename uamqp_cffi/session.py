@@ -100,6 +100,7 @@ class Session:
         self._id = 0
         self._begun = False
         self._ended = False
+        self._refused = False  # the peer ended it: no limit of ours
         self._error: errors.AMQPConnectionError | None = None
 
     def __enter__(self) -> Session:
@@ -291,6 +292,7 @@ class Session:
         if type(record) is Begin:
             self._begun = True
         elif type(record) is End:
+            self._refused = True
             self._over(record.error, "the peer ended the session")
         elif type(record) is PeerError:
             if record.scope == 1:

@@ -557,6 +557,37 @@ def test_close_does_not_wait_for_a_peer_that_never_answers(ends_within: Any, scr
     assert end.error is None
 
 
+@pytest.mark.parametrize(
+    "stage", ["connected", "sasl-header", "mechanisms", "outcome", "header", "open", "begin", "attach", "transfer"]
+)
+def test_close_is_bounded_whatever_the_peer_has_left_unanswered(
+    ends_within: Any, scripted: Any, monkeypatch: pytest.MonkeyPatch, stage: str
+) -> None:
+    monkeypatch.setattr("uamqp_cffi.connection.CLOSE_TIMEOUT", 0.3)
+    silent = threading.Event()
+
+    def script(peer: Any) -> None:
+        peer.reach(stage)
+        silent.set()
+        peer.to_the_end()
+
+    client = SendClient(scripted(script).url())
+    message = Message(b"x")
+    client.queue_message(message)
+
+    def until_silent() -> None:
+        client.open()
+        while not silent.is_set():
+            client.do_work()
+        client.do_work()
+
+    assert ends_within(SOON, until_silent).error is None
+    end = ends_within(2, client.close)
+    assert end.error is None and end.seconds < 1.5
+    assert client.pending_messages == [message]
+    assert ends_within(SOON, client.close).error is None
+
+
 def test_close_waits_for_the_answer_to_end(ends_within: Any, scripted: Any, amqp: Any) -> None:
     """A broker that stops at CLOSE would drop what was sent settled just before."""
     after_end: queue.SimpleQueue[Any] = queue.SimpleQueue()

@@ -452,6 +452,10 @@ class Engine:
             self._fresh = True
         return self.out_view
 
+    def has_sent(self, taken: int) -> bool:
+        """Whether the first `taken` bytes are known to be all there is to send, without a call to C."""
+        return self._fresh and len(self.out_view) == taken
+
     def commit(self, sent: int, now: int) -> None:
         """Only the sending half of `step`: `sent` bytes of the output are gone. Makes a heartbeat when one is owed."""
         self._fresh = False

@@ -121,9 +121,12 @@ class Wire:
         while True:
             while not engine.in_view:  # events were too many for one batch
                 records += self._step(now, 0, False)
-            if not (got := tls.read_into(engine.in_view)):
+            room = len(engine.in_view)
+            got = tls.read_into(engine.in_view)
+            if got:
+                records += self._step(now, got, False)
+            if got < room and not tls.failing:  # there is no more, or it would be here
                 return records
-            records += self._step(now, got, False)
 
     def feed(self, data: bytes | bytearray | memoryview, now: int) -> list[Record]:
         """received() for bytes that are elsewhere: copies them in, in as many pieces as needed."""
@@ -168,7 +171,7 @@ class Wire:
         if self.tls is None:
             out = self.engine.output()
             return out[self._taken :] if self._taken else out
-        if len(self._cipher) - self._cipher_at < _LOW:
+        if len(self._cipher) - self._cipher_at < _LOW and (self.tls.pending or not self.engine.has_sent(self._taken)):
             self._encrypt(self.tls)
         return memoryview(self._cipher)[self._cipher_at :] if self._cipher else _NOTHING
 

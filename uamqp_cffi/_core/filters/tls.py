@@ -32,6 +32,8 @@ class Tls:
         self.ready = False
         self.eof = False
         """The peer said close_notify: no more plaintext will come."""
+        self.failing = False
+        """The next read_into() will raise."""
         self._closing = False
         if not server_side:
             self._handshake()
@@ -107,6 +109,7 @@ class Tls:
             self.eof = True
         except ssl.SSLError as error:
             if done:
+                self.failing = True
                 return done  # it comes again with the next read
             raise self._explain(error) from error
         return done

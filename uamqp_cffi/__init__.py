@@ -17,12 +17,14 @@ if TYPE_CHECKING:
     from .address import Source as Source
     from .address import Target as Target
     from .client import AMQPClient as AMQPClient
+    from .client import ReceiveClient as ReceiveClient
     from .client import SendClient as SendClient
     from .connection import Connection as Connection
     from .constants import MessageBodyType as MessageBodyType
     from .constants import TransportType as TransportType
     from .message import BatchMessage as BatchMessage
     from .message import Message as Message
+    from .receiver import MessageReceiver as MessageReceiver
     from .sender import MessageSender as MessageSender
     from .session import Session as Session
 
@@ -34,7 +36,9 @@ _NAMES = {
     "Connection": "connection",
     "Message": "message",
     "MessageBodyType": "constants",
+    "MessageReceiver": "receiver",
     "MessageSender": "sender",
+    "ReceiveClient": "client",
     "SendClient": "client",
     "Session": "session",
     "Source": "address",
@@ -44,10 +48,10 @@ _NAMES = {
 }
 _MODULES = (
     "address", "authentication", "broker", "c_uamqp", "client", "compat", "connection", "constants", "errors",
-    "message", "mgmt_operation", "sender", "session", "types", "utils",
+    "message", "mgmt_operation", "receiver", "sender", "session", "types", "utils",
 )  # fmt: skip
 
-__all__ = [*_NAMES, "get_platform_info", "send_message"]
+__all__ = [*_NAMES, "get_platform_info", "receive_message", "receive_messages", "send_message"]
 
 
 def __getattr__(name: str) -> Any:
@@ -84,6 +88,46 @@ def send_message(target: Any, data: Any, auth: Any = None, debug: bool = False) 
         client.queue_message(message)
         states: list[Any] = client.send_all_messages()
         return states
+
+
+def receive_message(source: Any, auth: Any = None, timeout: int = 0, debug: bool = False) -> Any:
+    """Receive one message and accept it; None when none came within `timeout` ms (0: wait as long as it takes).
+
+    Args:
+        source: where from, a URL or a `Source`.
+        auth, debug: as for `send_message`.
+
+    Raises what `ReceiveClient.receive_message_batch` raises.
+    """
+    messages = receive_messages(source, auth=auth, max_batch_size=1, timeout=timeout, debug=debug)
+    return messages[0] if messages else None
+
+
+def receive_messages(
+    source: Any,
+    auth: Any = None,
+    max_batch_size: int | None = None,
+    timeout: int = 0,
+    debug: bool = False,
+    **kwargs: Any,
+) -> list[Any]:
+    """Receive what is there, or else what comes first within `timeout` ms (0: as long as it takes), and accept it.
+
+    Args:
+        source: where from, a URL or a `Source`.
+        max_batch_size: how many messages at most, and to fetch; 300 without it.
+        auth, debug: as for `send_message`.
+        kwargs: for the `ReceiveClient`.
+
+    Returns a list of messages, empty when none came. Raises what `ReceiveClient.receive_message_batch` raises.
+    """
+    from .client import ReceiveClient
+
+    if max_batch_size:
+        kwargs["prefetch"] = max_batch_size
+    with ReceiveClient(source, auth=auth, timeout=timeout, debug=debug, **kwargs) as client:
+        messages: list[Any] = client.receive_message_batch(max_batch_size)
+        return messages
 
 
 def get_platform_info() -> str:

@@ -32,6 +32,10 @@ _SETTLED = MessageState.ReceivedSettled
 _UNREAD: Any = ...
 
 
+_DATA8 = sections.PREFIX[sections.DATA] + b"\xa0"
+_DATA32 = sections.PREFIX[sections.DATA] + b"\xb0"
+
+
 def _text(data: Any) -> str:
     return data.decode("utf-8", "backslashreplace") if isinstance(data, bytes) else str(data)
 
@@ -708,10 +712,27 @@ class Message:
     ) -> Message:
         """A message as it came in. `settler(response)` gets an `errors.MessageAccepted` or the like and sends it; an
         exception from it leaves the message unsettled. None: there is nothing to settle."""
-        made = cls(
-            message=Sections(payload, message_format), settler=settler, delivery_no=delivery_no, encoding=encoding
-        )
-        made.delivery_tag = delivery_tag
+        made = cls.__new__(cls)
+        made.state = _SETTLED if settler is None else _UNSETTLED
+        made.on_send_complete = None
+        n = len(payload)
+        if payload[:4] == _DATA8 and n == 5 + payload[4]:  # a data section and nothing else
+            raw: bytes | None = payload[5:]
+        elif payload[:4] == _DATA32 and n == 8 + int.from_bytes(payload[4:8], "big"):
+            raw = payload[8:]
+        else:
+            raw = None
+        made._raw = raw
+        rest: dict[str, Any] = {"_settler": settler, "delivery_no": delivery_no, "delivery_tag": delivery_tag}
+        made._rest = rest
+        if message_format:
+            rest["_format"] = message_format
+        if encoding != "UTF-8" and encoding.lower() not in ("utf-8", "utf8"):
+            rest["_encoding"] = encoding
+        if raw is None:
+            rest["_sections"] = Sections(payload, message_format)
+            rest["_header"] = rest["_annotations"] = rest["_delivery_annotations"] = rest["_footer"] = _UNREAD
+            made._held = made._properties = made._application_properties = _UNREAD
         return made
 
     @classmethod

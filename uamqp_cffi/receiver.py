@@ -1,0 +1,376 @@
+"""Receiving links.
+
+A `MessageReceiver` is the receiving end of one link. Deliveries come in as records under the session's lock and wait in
+`_arrived`; `_hand_out` makes messages of them and gives them to `on_message_received`, outside every lock and in order,
+one thread at a time. Credit goes back to `prefetch` when half of it is used up; outcomes leave as ranges.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable
+from functools import partial
+from threading import get_ident
+from typing import TYPE_CHECKING, Any
+
+from . import constants, errors
+from ._core.engine import StateError
+from ._core.receiving import ranges
+from ._core.records import Credit, Delivery, Record, Settled
+from ._core.sections import ACCEPTED, RELEASED, modified, outcome
+from ._core.values import described_composite, enc_str
+from ._link import Link
+from .constants import ErrorCodes, MessageReceiverState, MessageState, ReceiverSettleMode
+from .message import Message
+
+if TYPE_CHECKING:
+    from .address import Source
+    from .session import Session
+
+_logger = logging.getLogger("uamqp.receiver")
+
+_ATTACHED = 3  # UAM_LINK_ATTACHED
+
+
+class LinkGone(errors.MessageHandlerError, RuntimeError):
+    """A message cannot be settled any more: the link it came by is closed or broken. It stays unsettled, and the peer
+    delivers it again."""
+
+
+class MessageReceiver(Link):
+    """The receiving end of a link from `source` (an address object) to `target` (a name of ours) on `session`.
+
+    `on_message_received(message)` is called from `work` for each message. `receive_settle_mode` PeekLock leaves it to the
+    user to settle messages; with ReceiveAndDelete they are settled when they are handed out. `prefetch` is the credit,
+    in messages. `max_message_size` in bytes is announced. Sizes, modes and names can be changed until `open`.
+    """
+
+    _kind = "receiver"
+    _states = MessageReceiverState
+    _far = "source"
+    _logger = _logger
+
+    def __init__(
+        self,
+        session: Session,
+        source: Source,
+        target: str | bytes,
+        on_message_received: Callable[[Message], object],
+        name: str | bytes | None = None,
+        receive_settle_mode: constants.ReceiverSettleMode = constants.ReceiverSettleMode.PeekLock,
+        send_settle_mode: constants.SenderSettleMode = constants.SenderSettleMode.Unsettled,
+        max_message_size: int = constants.MAX_MESSAGE_LENGTH_BYTES,
+        prefetch: int = 300,
+        properties: dict[Any, Any] | None = None,
+        error_policy: errors.ErrorPolicy | None = None,
+        debug: bool = False,
+        encoding: str = "UTF-8",
+        desired_capabilities: Any = None,
+    ) -> None:
+        super().__init__(
+            session,
+            name,
+            send_settle_mode,
+            receive_settle_mode,
+            max_message_size,
+            properties,
+            error_policy,
+            debug,
+            encoding,
+            desired_capabilities,
+        )
+        self.encoding = encoding
+        self.source = source
+        self.target = target.encode(encoding) if isinstance(target, str) else target
+        self.on_message_received = on_message_received
+        self._receiver = self._link
+        self._prefetch = prefetch
+        self._granted = 0  # the credit of our last FLOW
+        self._draining = False
+        self._arrived: deque[Delivery] = deque()
+        self._again: deque[Message] = deque()  # messages that go before them: handed out, and given back by the client
+        self._due: deque[int] = deque()  # ReceiveAndDelete: deliveries that the peer wants an outcome of
+        self._turn = threading.Lock()  # held by who hands out
+        self._turn_of = 0
+        self._unsent = False  # there is output that was not flushed
+        self._settler = self._settle_message
+
+    def work(self) -> None:
+        """Take in what has come for this link, and hand messages out. Raises the error that broke it."""
+        self._pump()
+        self._hand_out()
+        self._tidy(0)
+        error = self._broken()
+        if error is not None:
+            raise error
+
+    def reset_link_credit(self, link_credit: int, **kwargs: Any) -> None:
+        """Have `link_credit` messages sent from now on; 0 pauses. With `drain=True` the peer gives back what it has no
+        messages for. Once that credit is used up it is `prefetch` again. Raises what broke the link, and
+        MessageHandlerError when it is not open."""
+        drain = bool(kwargs.pop("drain", False))
+        if kwargs:
+            raise TypeError(f"reset_link_credit() does not know the argument {sorted(kwargs)[0]!r}")
+        with self._session._lock:
+            done = self._latest is MessageReceiverState.Open and self._flow(int(link_credit), drain)
+        if not done:
+            raise self._broken() or errors.MessageHandlerError("the link is not open")
+        self._flush()
+
+    # attaching
+
+    def _fields(self) -> dict[str, bytes | None]:
+        self._asked = "" if self.source.dynamic else self.source.address
+        return {
+            "source": self.source._encode(),
+            "target": described_composite("target", address=enc_str(self.target)),
+        }
+
+    def _opened(self) -> None:
+        if self._prefetch:
+            self._flow(self._prefetch)
+
+    def _pump(self) -> None:
+        super()._pump()
+        if self._unsent:
+            self._flush()
+
+    def _flush(self) -> None:
+        self._unsent = False
+        self._conn._flush()
+
+    # records, under the session's lock
+
+    def _on_record(self, record: Record) -> None:
+        if type(record) is Delivery:
+            self._arrived.append(record)
+            self._credit -= 1
+        else:
+            super()._on_record(record)
+
+    def _came(self, record: Record) -> None:
+        if type(record) is Settled:
+            _logger.debug("receiver %r: the peer settled %d to %d by itself", self.name, record.first, record.last)
+
+    def _credited(self, record: Credit) -> None:
+        self._credit = record.credit
+        if record.drain:  # all of it was used up or given back, as we asked
+            self._draining = False
+            self._granted = 0
+
+    def _over(self) -> None:
+        """What is not settled belongs to the peer again."""
+        self._keep_settled()
+        self._due.clear()
+        if self._client is not None:
+            self._client._link_over(self)
+
+    def _keep_settled(self) -> None:
+        kept = [record for record in self._arrived if record.settled]
+        self._arrived.clear()
+        self._arrived.extend(kept)
+
+    # credit
+
+    def _set_prefetch(self, prefetch: int) -> None:
+        self._prefetch = prefetch
+
+    def _flow(self, credit: int, drain: bool = False) -> bool:
+        """FLOW, under the session's lock. False when the link is no more."""
+        conn = self._conn
+        with conn._io:
+            if conn._done or conn._closed:
+                return False
+            try:
+                conn._engine.flow(self._id, credit, drain)
+            except StateError:
+                return False
+        self._credit = self._granted = credit
+        self._draining = drain
+        self._unsent = True
+        return True
+
+    def _top_up(self, unread: int) -> None:
+        """Credit back to `prefetch` when half of it was used, but not while that many messages lie unread. What was granted
+        by `reset_link_credit` is used down to 1."""
+        if self._draining or unread >= self._prefetch:
+            return
+        granted = self._granted
+        low = granted // 2 if granted == self._prefetch else min(1, granted - 1)
+        if self._credit > low:
+            return
+        with self._session._lock:
+            if self._latest is MessageReceiverState.Open:
+                self._flow(self._prefetch)
+
+    # handing out: outside every lock
+
+    @property
+    def _nested(self) -> bool:
+        """Whether this thread is inside `on_message_received`."""
+        return self._turn_of == get_ident()
+
+    def _hand_out(self) -> int:
+        """Give what has arrived to `on_message_received`; how many. Nothing when another thread is at it, or this one from
+        inside `on_message_received`: who is at it goes on until nothing is left."""
+        count = 0
+        while self._arrived or self._again:
+            if not self._turn.acquire(blocking=False):
+                return count
+            self._turn_of = get_ident()
+            try:
+                client = self._client
+                if client is not None and client._takes_runs(self):
+                    count += self._hand_run(client)
+                else:
+                    while self._arrived or self._again:
+                        self._hand_one()
+                        count += 1
+            finally:
+                self._turn_of = 0
+                self._turn.release()
+        return count
+
+    def _hand_run(self, client: Any) -> int:
+        """All that is there at once."""
+        pop = self._arrived.popleft
+        run: list[Delivery] = []
+        messages: list[Message] = []
+        try:
+            with self._session._lock:  # a close() takes what is in either place
+                run = [pop() for _ in range(len(self._arrived))]
+                messages = self._messages(run)
+                client._take_run(messages)
+        except BaseException:  # Ctrl-C
+            if run and not (messages and client._has(messages)):
+                self._arrived.extendleft(reversed(run))
+            raise
+        return len(run)
+
+    def _messages(self, run: Iterable[Delivery]) -> list[Message]:
+        received, settler, encoding = Message._received, self._settler, self._encoding
+        if self._rcv_mode is ReceiverSettleMode.PeekLock:
+            return [
+                received(payload, None if settled else partial(settler, number), number, tag, form, encoding)
+                for _, number, tag, form, settled, payload in run
+            ]
+        run = list(run)
+        self._due.extend([record.delivery_id for record in run if not record.settled])
+        return [received(payload, None, number, tag, form, encoding) for _, number, tag, form, _, payload in run]
+
+    def _hand_one(self) -> None:
+        try:
+            with self._session._lock:
+                if self._again:
+                    message = self._again.popleft()
+                else:
+                    (message,) = self._messages((self._arrived.popleft(),))
+        except IndexError:  # a close() took it
+            return
+        try:
+            self.on_message_received(message)
+        except RuntimeError as error:
+            self._callback_broke(error)
+        except KeyboardInterrupt as interrupt:
+            self._refuse(message)
+            raise errors.AMQPClientShutdown from interrupt
+        except Exception:
+            _logger.exception("receiver %r: on_message_received failed; the message is given back", self.name)
+            self._refuse(message)
+
+    def _callback_broke(self, error: RuntimeError) -> None:
+        """A RuntimeError of the user's breaks the link, as in uamqp."""
+        with self._session._lock:
+            if self._latest is MessageReceiverState.Open and self._error is None:
+                self._fail((ErrorCodes.UnknownError.value, f"on_message_received raised {error!r}", None))
+                if self._error is not None:
+                    self._error.__cause__ = error
+                return
+        _logger.debug("receiver %r: on_message_received raised after the link was gone", self.name, exc_info=error)
+
+    def _refuse(self, message: Message) -> None:
+        """Modified: failed, and not for us again."""
+        try:
+            if message.state is MessageState.ReceivedUnsettled:
+                message.modify(True, True)
+                return
+            with self._session._lock:
+                number = message.delivery_no
+                if number not in self._due:
+                    return
+                self._due.remove(number)
+            self._settle(number, number, modified(True, True))
+            self._unsent = True
+        except errors.AMQPError as error:
+            _logger.info("receiver %r: delivery %r is not given back: %s", self.name, message.delivery_no, error)
+
+    # outcomes
+
+    def _settle_message(self, message_number: int, response: errors.MessageResponse) -> None:
+        """Send the outcome of a delivery: now, or from inside `on_message_received` together with others."""
+        self._settle(message_number, message_number, outcome(response))
+        if self._turn_of == get_ident():
+            self._unsent = True
+        else:
+            self._flush()
+
+    def _settle(self, first: int, last: int, state: bytes) -> None:
+        """The outcome of deliveries first..last, not flushed yet. Raises LinkGone, and MessageAlreadySettled when the peer
+        has settled them by itself."""
+        conn = self._conn
+        gone = True
+        cause: Exception | None = None
+        with conn._io:
+            if not (conn._done or conn._closed) and self._latest is MessageReceiverState.Open:
+                try:
+                    conn._engine.settle(self._id, first, last, True, state)
+                    return
+                except StateError as error:
+                    cause = error
+                try:
+                    gone = conn._engine.link(self._id).state != _ATTACHED
+                except StateError as error:
+                    cause = error
+        if not gone:
+            raise errors.MessageAlreadySettled from cause
+        raise LinkGone("the message cannot be settled: its link is closed or broken") from self._broken() or cause
+
+    def _settle_all(self, numbers: Iterable[int], state: bytes) -> None:
+        """The same for any deliveries, as far as they are open."""
+        for first, last in ranges(numbers):
+            try:
+                self._settle(first, last, state)
+                self._unsent = True
+            except errors.AMQPError as error:
+                _logger.debug("receiver %r: %d to %d not settled: %s", self.name, first, last, error)
+
+    def _tidy(self, unread: int) -> None:
+        """After messages were handed out, of which `unread` have not been read yet: what is owed for them."""
+        if len(self._due) > unread:
+            with self._session._lock:
+                pop = self._due.popleft
+                self._settle_all([pop() for _ in range(len(self._due) - unread)], ACCEPTED)
+        if self._credit < self._granted:
+            self._top_up(unread)
+        if self._unsent:
+            self._flush()
+
+    # the end
+
+    def _leave(self) -> None:
+        """Unread messages go back to the peer before the link is detached."""
+        self._session._dispatch()
+        unread = [message.delivery_no for message in self._again if not message.settled or self._due]
+        unread += [record.delivery_id for record in self._arrived if not record.settled]
+        self._arrived.clear()
+        self._again.clear()
+        if self._latest is not MessageReceiverState.Open:
+            return
+        if self._client is not None:
+            unread = self._client._unread(self) + unread
+        kept = set(unread)
+        self._settle_all([number for number in self._due if number not in kept], ACCEPTED)
+        self._settle_all(unread, RELEASED)
+        self._due.clear()

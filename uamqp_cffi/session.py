@@ -18,6 +18,7 @@ from ._core.plan import Inbox
 from ._core.records import Attach, Begin, Detach, End, Error, LinkState, PeerError, Record, SessionState, Settled
 from ._core.sending import Calls
 from ._core.values import composite, enc_uint
+from .address import Source, Target
 
 if TYPE_CHECKING:
     from .connection import Connection
@@ -54,8 +55,6 @@ class SharedInbox(Inbox):
 
 
 def _termini(source: Any, target: Any) -> tuple[Any, Any]:
-    from .address import Source, Target  # urllib, which nobody needs who gives no on_attach
-
     return (
         None if source is None else Source.from_c_obj(source),
         None if target is None else Target.from_c_obj(target),

@@ -27,7 +27,14 @@ from ._core.receiving import Unread, ranges
 from ._core.sections import ACCEPTED
 from ._core.sending import LOST_OUTCOMES, SENT_OUTCOMES, Calls
 from .connection import Connection
-from .constants import Delivery, MessageReceiverState, MessageSenderState, MessageSendResult, MessageState, TransportType
+from .constants import (
+    Delivery,
+    MessageReceiverState,
+    MessageSenderState,
+    MessageSendResult,
+    MessageState,
+    TransportType,
+)
 from .message import Message
 from .session import Session
 
@@ -1368,7 +1375,8 @@ class ReceiveClient(_LinkClient):
         mine: list[Message] = []
         for message in messages:
             if message.state is _UNSETTLED:
-                if getattr(message._settler, "func", None) is settler and not message.settled:
+                rest: dict[str, Any] = message._rest or {}
+                if getattr(rest.get("_settler"), "func", None) is settler and "_answer" not in rest:
                     mine.append(message)
                 else:
                     self._complete(message)

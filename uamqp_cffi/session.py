@@ -15,7 +15,19 @@ from typing import TYPE_CHECKING, Any, Protocol
 from . import constants, errors
 from ._core.engine import StateError
 from ._core.plan import Inbox
-from ._core.records import Attach, Begin, Detach, End, Error, LinkState, PeerError, Record, SessionState, Settled
+from ._core.records import (
+    Attach,
+    Begin,
+    Delivery,
+    Detach,
+    End,
+    Error,
+    LinkState,
+    PeerError,
+    Record,
+    SessionState,
+    Settled,
+)
 from ._core.sending import Calls
 from ._core.values import composite, enc_uint
 from .address import Source, Target
@@ -256,8 +268,9 @@ class Session:
         try:
             while records:
                 record = records.popleft()
-                if type(record) is Settled:
-                    link = self._links.get(record.link)
+                kind = type(record)
+                if kind is Delivery or kind is Settled:
+                    link = self._links.get(record[0])  # type: ignore[misc, arg-type]
                     if link is not None:
                         link._on_record(record)
                 else:

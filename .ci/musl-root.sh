@@ -38,7 +38,10 @@ build() {
     mkdir kernel
     ln -s /usr/include/linux /usr/include/asm-generic kernel/
     ln -s /usr/include/x86_64-linux-gnu/asm kernel/
-    export CC="musl-gcc -idirafter $work/kernel" CFLAGS="-O1 -fPIC -g0"
+    # It is Debian's gcc underneath, and would lead CPython's configure and setup.py to the headers of glibc.
+    printf '#!/bin/sh\ncase $1 in *-print-multiarch) echo x86_64-linux-musl; exit ;; esac\nexec musl-gcc -idirafter %s/kernel "$@"\n' "$work" >musl-cc
+    chmod +x musl-cc
+    export CC="$work/musl-cc" CFLAGS="-O1 -fPIC -g0"
     say "zlib"
     unpack z zlib_*.orig.tar.*[2z]
     (cd z && ./configure --static --prefix="$work/deps" && make -j"$jobs" install) >zlib.log 2>&1 || { tail zlib.log; return 1; }

@@ -67,7 +67,7 @@ class BrokerThread(threading.Thread):
         super().__init__(name="uamqp-cffi-broker", daemon=True)
         self.over = False
         self._core = core
-        self._context = context
+        self._tls = context
         self._changed = changed
         self._max_connections = max_connections
         self._stopping = False
@@ -183,7 +183,7 @@ class BrokerThread(threading.Thread):
         try:
             sock.setblocking(False)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            connection = _Connection(sock, self._core, self._context)
+            connection = _Connection(sock, self._core, self._tls)
         except (OSError, MemoryError) as error:
             _log.warning("a connection from %s failed at once: %s", address, error)
             sock.close()

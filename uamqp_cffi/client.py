@@ -513,18 +513,6 @@ class _LinkClient(AMQPClient):
 
     # ---- steps ----------------------------------------------------------------------------------------------------
 
-    def _client_run(self) -> bool:
-        """One step of a client that is ready."""
-        moved, _ = self._pump()
-        self._raise_broken()
-        connection = self._connection
-        if connection is not None:
-            connection._paced_step(moved)
-            self._take_in()
-            if not self._shutdown:
-                self._raise_broken()
-        return not self._shutdown
-
     def _stepwise(self) -> bool:
         """Whether somebody changed a step: then nothing but `do_work` may be used."""
         cls, mine = type(self), self.__dict__
@@ -643,6 +631,7 @@ class SendClient(_LinkClient):
         self.sender_type = sender.MessageSender
         self._queue: list[Message] = []
         self._head = 0  # messages of the queue before it were handed over
+        self._left = 0  # messages of the queue that the last step left there
         self._dead = 0  # messages of the queue from _head on that have failed where they stood
         self._again: deque[Message] = deque()  # messages to be sent again, before the queue
         self._again_from = 0.0  # when, by time.monotonic: a back-off
@@ -1022,6 +1011,20 @@ class SendClient(_LinkClient):
         return deadline
 
     # ---- steps ----------------------------------------------------------------------------------------------------
+
+    def _client_run(self) -> bool:
+        """One step of a client that is ready."""
+        fresh = len(self._queue) - self._head > self._left
+        moved, _ = self._pump()
+        self._raise_broken()
+        self._left = len(self._queue) - self._head
+        connection = self._connection
+        if connection is not None:
+            connection._paced_step(moved or fresh)
+            self._take_in()
+            if not self._shutdown:
+                self._raise_broken()
+        return not self._shutdown
 
     def _take_in(self) -> None:
         """Hand out the records that have come, and call back."""

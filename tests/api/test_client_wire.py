@@ -172,6 +172,26 @@ def test_no_more_than_the_credit_is_sent(peer: Any) -> None:
     assert len(peer.wait(r.Delivery, 5)) == 5
 
 
+def test_a_step_after_queue_message_never_waits(peer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even when there is no credit to send it."""
+    peer.credit = 0
+    with SendClient(peer.url) as client:
+        while not client.client_ready():
+            continue
+        waits: list[float] = []
+        poller = client._connection._poller
+        monkeypatch.setattr(poller, "wait", lambda wait, write=False: waits.append(wait) or 0)
+        for _ in range(10):
+            client.do_work()
+        assert waits[-1] > 0
+        client.queue_message(Message(b"x"))
+        waits.clear()
+        for _ in range(4):
+            client.do_work()
+        assert waits[:2] == [0, 0] and waits[-1] > 0
+        monkeypatch.undo()
+
+
 def test_a_peer_that_drains_gets_its_credit_back(peer: Any) -> None:
     with SendClient(peer.url) as client:
         client.send_message(Message(b"x"))

@@ -509,7 +509,7 @@ class _LinkClient(AMQPClient):
             if isinstance(told, errors.AMQPError):
                 told.delivery = self._fate()
             self._error = told
-        raise self._error.with_traceback(None)  # type: ignore[union-attr]
+        raise self._error.with_traceback(None)
 
     # ---- steps ----------------------------------------------------------------------------------------------------
 
@@ -662,7 +662,11 @@ class SendClient(_LinkClient):
         timeout = self._msg_timeout
         for message in gathered:
             message.state = _WAITING
-            if type(message) is not Message and type(message).encode_message is not _ENCODE and message._raw is not None:
+            if (
+                type(message) is not Message
+                and type(message).encode_message is not _ENCODE
+                and message._raw is not None
+            ):
                 message._expand()  # so that its own encoding is asked for
             if timeout > 0:
                 now = time.monotonic()
@@ -697,10 +701,10 @@ class SendClient(_LinkClient):
             out = [message for message in runs if isinstance(message, Message)]
             return [*out, *self._handed.values(), *self._again, *waiting]
 
-    def _books(self) -> threading.RLock:  # type: ignore[valid-type]
+    def _books(self) -> threading.RLock:
         """The lock over what is pending: the session's, since it is there that outcomes come in."""
         session = self._session
-        return self._lock if session is None else session._lock  # type: ignore[no-any-return]
+        return self._lock if session is None else session._lock
 
     def messages_pending(self) -> bool:
         """Whether any message has no outcome yet."""

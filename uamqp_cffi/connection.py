@@ -700,7 +700,7 @@ class Connection:
                 sock = dialer.step()
             if sock is None:
                 return False
-            self._connected(sock, dialer)
+            self._connected(sock)
         except (OSError, ValueError) as error:
             failure = errors.AMQPConnectionError(getattr(error, "strerror", None) or str(error))
             failure.__cause__ = error
@@ -708,17 +708,14 @@ class Connection:
                 self._lose(failure)
         return True
 
-    def _connected(self, sock: socket.socket, dialer: Dialer) -> None:
+    def _connected(self, sock: socket.socket) -> None:
         with self._io:
             if self._closed:
                 sock.close()
                 return
             self._inside = get_ident()
             try:
-                filters: list[Tls] = []
-                if self._tls:
-                    filters.append(Tls(self.auth._context(self._ssl_context), dialer.host))
-                self._wire = Wire(self._engine, filters)
+                self._wire = self._make_wire()
                 self._sock = sock
                 self._poller.watch(sock)
                 self._send(clock())
@@ -727,6 +724,13 @@ class Connection:
                     sock.close()
                 self._lose(self._explain(error))
             self._inside = 0
+
+    def _make_wire(self) -> Wire:
+        """The wire over a transport that is connected now: what is between it and AMQP."""
+        filters: list[Tls] = []
+        if self._tls:
+            filters.append(Tls(self.auth._context(self._ssl_context), self.auth._connect_to))
+        return Wire(self._engine, filters)
 
     def _time_out(self) -> None:
         dialer = self._dialer

@@ -178,7 +178,9 @@ def test_receive_and_delete_settles_by_itself(broker: Broker) -> None:
     with ReceiveClient(broker.url + "/q", receive_settle_mode=ReceiverSettleMode.ReceiveAndDelete) as client:
         (message,) = client.receive_message_batch(1)
         assert message.state is SETTLED and message.settled
-        assert not message.accept() and not message.reject() and not message.release() and not message.modify(True, False)
+        assert (
+            not message.accept() and not message.reject() and not message.release() and not message.modify(True, False)
+        )
     assert left(broker) == [] and not broker.dead("q")
 
 
@@ -203,9 +205,7 @@ def test_a_transfer_that_comes_settled_is_settled(broker: Broker, mode: Receiver
         (lambda m: m.modify(True, False), 1, 0),
     ],
 )
-def test_outcomes_reach_the_peer(
-    broker: Broker, settle: Callable[[Message], bool], ready: int, dead: int
-) -> None:
+def test_outcomes_reach_the_peer(broker: Broker, settle: Callable[[Message], bool], ready: int, dead: int) -> None:
     broker.put("q", b"x")
     with ReceiveClient(broker.url + "/q", auto_complete=False, prefetch=1) as client:
         (message,) = client.receive_message_batch(1)
@@ -351,7 +351,12 @@ def test_a_runtime_error_of_the_callback_breaks_the_link(broker: Broker, client:
     def fail(message: Message) -> None:
         raise RuntimeError("mine")
 
-    for call in (lambda: client.receive_messages(fail), client.do_work, client.client_ready, client.receive_message_batch):
+    for call in (
+        lambda: client.receive_messages(fail),
+        client.do_work,
+        client.client_ready,
+        client.receive_message_batch,
+    ):
         with pytest.raises(errors.LinkDetach) as caught:
             call()  # type: ignore[operator]
         assert caught.value.condition == ErrorCodes.UnknownError
@@ -645,7 +650,11 @@ def test_a_receiver_of_the_users_own_takes_the_place_of_ours(broker: Broker, cli
     client.message_handler.destroy()
     fill(broker, 3)
     client.message_handler = client.receiver_type(
-        client._session, client._remote_address, client._name, on_message_received=client._message_received, name="again"
+        client._session,
+        client._remote_address,
+        client._name,
+        on_message_received=client._message_received,
+        name="again",
     )
     client.message_handler.open()
     while not client.client_ready():
@@ -719,7 +728,7 @@ def test_unread_messages_of_a_broken_link_are_the_peers(broker: Broker) -> None:
     fill(broker, 5)
     client = ReceiveClient(broker.url + "/q")
     until(lambda: bool(client.open() or client.do_work()) and client._received_messages.qsize() == 5)
-    (first,) = client.receive_messages_iter().__next__(),
+    (first,) = (client.receive_messages_iter().__next__(),)
     broker.drop_connections()
     with pytest.raises(errors.MessageHandlerError):
         until(lambda: not client.do_work())

@@ -22,6 +22,7 @@ from urllib.parse import unquote_plus
 
 from . import address, authentication, c_uamqp, constants, errors, receiver, sender
 from ._core.engine import SizeError
+from ._core import plan as plans
 from ._core.plan import Call, Plan, Wait
 from ._core.receiving import Unread, ranges
 from ._core.sections import ACCEPTED
@@ -214,6 +215,9 @@ class AMQPClient:
     def open(self, connection: Any = None) -> None:
         """Make the connection, or take `connection`, and the session. No I/O yet, and nothing when it is open already.
         Raises ValueError for a client that was closed."""
+        self._run(self._open_plan(connection))
+
+    def _open_plan(self, connection: Any) -> Plan[None]:
         with self._lock:
             if self._session is not None:
                 return
@@ -226,6 +230,12 @@ class AMQPClient:
             elif self._connection is None:
                 self._connection = self._build_connection()
             self._build_session()
+        yield from ()
+
+    def _opened_plan(self) -> Plan[None]:
+        """Open it unless it is."""
+        if self._session is None:
+            yield Call(self._method(self, "open"))
 
     def _build_connection(self) -> Any:
         extra: dict[str, Any] = {}  # what a class of the user's need not know unless it is used
@@ -263,6 +273,9 @@ class AMQPClient:
     def close(self) -> None:
         """Detach the link, end the session, close the connection unless it came from outside. Takes 5 s at most, whatever the
         peer does. Wakes threads that wait in this client. Repeatable; legal in every state."""
+        self._run(self._close_plan())
+
+    def _close_plan(self) -> Plan[None]:
         with self._lock:
             self._shutdown = True
             if self._closed and self._session is None:
@@ -276,15 +289,14 @@ class AMQPClient:
         self._wake(session)
         try:
             if handler is not None:
-                handler.destroy()
+                yield Call(self._method(handler, "destroy"))
         finally:
             try:
                 if session is not None:
-                    session.destroy()
+                    yield Call(self._method(session, "destroy"))
             finally:
                 if connection is not None and not self._ext_connection:
-                    connection.destroy()
-        self._after_close(session)
+                    yield Call(self._method(connection, "destroy"))
 
     def _wake(self, session: Any) -> None:
         if session is not None:
@@ -292,11 +304,11 @@ class AMQPClient:
             if inbox is not None:
                 inbox.poke()
 
-    def _after_close(self, session: Any) -> None:
-        """Everything that will ever come has come."""
-
     def redirect(self, redirect: Any, auth: Any) -> None:
         """Go where a `LinkRedirect` points to, with a fresh auth object. Raises ValueError on a shared connection."""
+        self._run(self._redirect_plan(redirect, auth))
+
+    def _redirect_plan(self, redirect: Any, auth: Any) -> Plan[None]:
         if self._ext_connection:
             raise ValueError("a client on a shared connection cannot be redirected")
         with self._lock:
@@ -305,16 +317,16 @@ class AMQPClient:
             self._shutdown = False
             self._drop_pending()
         if handler is not None:
-            handler.destroy()
+            yield Call(self._method(handler, "destroy"))
         if session is not None:
-            session.destroy()
+            yield Call(self._method(session, "destroy"))
         self._remote_address = self._make_address(redirect.address)
         self._node = None
         self._hostname = redirect.hostname
         if self._connection is not None:
             if getattr(auth, "_port", 0) is None:
                 auth._port = redirect.port or self._remote_address.port
-            self._connection.redirect(redirect, auth)
+            yield Call(self._method(self._connection, "redirect"), (redirect, auth))
         if self._connection is None or self._connection.auth is auth:
             self._auth = auth
         self._build_session()
@@ -344,10 +356,13 @@ class AMQPClient:
 
     def client_ready(self) -> bool:
         """Whether the link is attached; makes one step towards it when not. Raises what broke it."""
-        if not self.auth_complete():
+        return self._run(self._client_ready_plan())
+
+    def _client_ready_plan(self) -> Plan[bool]:
+        if not (yield Call(self._method(self, "auth_complete"))):
             return False
-        if not self._client_ready():
-            self._connection._paced_step(False)
+        if not (yield Call(self._method(self, "_client_ready"))):
+            yield from self._connection._paced_plan(False)
             self._after_step()
             return False
         return True
@@ -361,17 +376,23 @@ class AMQPClient:
 
     def _client_run(self) -> Any:
         """One step of a client that is ready."""
-        self._connection.work()
+        return self._run(self._client_run_plan())
+
+    def _client_run_plan(self) -> Plan[Any]:
+        yield Call(self._method(self._connection, "work"))
 
     def do_work(self, **kwargs: Any) -> Any:
         """One small step of I/O: send what can be sent, take in what came. False once the client is closed. Waits only when
         there has been nothing to do for a while, at most 50 ms. Raises the error of connection, session or link, at every
         call."""
+        return self._run(self._do_work_plan())
+
+    def _do_work_plan(self) -> Plan[Any]:
         if self._shutdown:
             return False
-        if not self.client_ready():
+        if not (yield Call(self._method(self, "client_ready"))):
             return True
-        return self._client_run()
+        return (yield Call(self._method(self, "_client_run")))
 
     def mgmt_request(
         self,
@@ -384,16 +405,36 @@ class AMQPClient:
     ) -> Any:
         """Send a request to the management node of the peer and wait for the answer; see `MgmtOperation.execute`. Further
         arguments: `timeout` (ms, 0: for ever), `status_code_field`, `description_fields`, `encoding`, `debug`."""
+        return self._run(self._mgmt_request_plan(message, operation, op_type, node, callback, kwargs))
+
+    def _mgmt_request_plan(
+        self, message: Message, operation: Any, op_type: Any, node: Any, callback: Any, kwargs: dict[str, Any]
+    ) -> Plan[Any]:
         session = self._opened()
-        while not self.auth_complete():
-            self._connection._paced_step(False)
+        while not (yield Call(self._method(self, "auth_complete"))):
+            yield from self._connection._paced_plan(False)
         if callback is not None:
             kwargs["callback"] = callback
-        return session.mgmt_request(message, operation, op_type=op_type, node=node or constants.MGMT_TARGET, **kwargs)
+        request = functools.partial(
+            self._method(session, "mgmt_request"), op_type=op_type, node=node or constants.MGMT_TARGET, **kwargs
+        )
+        return (yield Call(request, (message, operation)))
+
+    # ---- plans ----------------------------------------------------------------------------------------------------
+
+    _method = staticmethod(plans.blocking)
+    """The public method of that name that goes with how this class waits: what users override is always asked."""
 
     def _run(self, plan: Plan[_T]) -> _T:
-        result: _T = self._connection._run(plan)
-        return result
+        return plans.run(plan, self._wait)
+
+    def _wait(self, inbox: plans.Inbox, deadline: float | None) -> Any:
+        return self._connection._wait(inbox, deadline)
+
+    @staticmethod
+    def _me() -> int:
+        """Who is calling: a thread."""
+        return threading.get_ident()
 
 
 class _LinkClient(AMQPClient):
@@ -549,7 +590,7 @@ class _LinkClient(AMQPClient):
         another thread closed the client."""
         if self._stepwise():
             while not done():
-                if not (yield Call(self.do_work)):
+                if not (yield Call(self._method(self, "do_work"))):
                     return self._stopped()
             return True
         if not self._attached and not (yield from self._ready_plan(deadline)):
@@ -583,7 +624,7 @@ class _LinkClient(AMQPClient):
     _closer = 0
 
     def _stopped(self) -> bool:
-        if self._closer != threading.get_ident():
+        if self._closer != self._me():
             raise self._closed_error()
         return False
 
@@ -1016,15 +1057,14 @@ class SendClient(_LinkClient):
 
     # ---- steps ----------------------------------------------------------------------------------------------------
 
-    def _client_run(self) -> bool:
-        """One step of a client that is ready."""
+    def _client_run_plan(self) -> Plan[bool]:
         fresh = len(self._queue) - self._head > self._left
         moved, _ = self._pump()
         self._raise_broken()
         self._left = len(self._queue) - self._head
         connection = self._connection
         if connection is not None:
-            connection._paced_step(moved or fresh)
+            yield from connection._paced_plan(moved or fresh)
             self._take_in()
             if not self._shutdown:
                 self._raise_broken()
@@ -1113,11 +1153,13 @@ class SendClient(_LinkClient):
         Raises `ClientMessageError` when a part failed (`info` tells which), and the error of connection, session or link
         when it broke: `exc.delivery` then says what is known, and the message is in `pending_messages` again. A message
         larger than the peer takes raises an error that is also a `MessageSendFailed` and a `MessageContentTooLarge`."""
-        if self._session is None:
-            self.open()
-        parts = self._run(self._send_plan(messages))
+        self._run(self._send_message_plan(messages, close_on_done))
+
+    def _send_message_plan(self, messages: Any, close_on_done: bool) -> Plan[None]:
+        yield from self._opened_plan()
+        parts = yield from self._send_plan(messages)
         if close_on_done or self._shutdown:
-            self.close()
+            yield Call(self._method(self, "close"))
         self._raise_failed(parts)
 
     def _send_plan(self, messages: Any) -> Plan[list[Message]]:
@@ -1156,24 +1198,29 @@ class SendClient(_LinkClient):
         """Send everything that is queued and wait for the outcomes. Gives the state of each message, in the order of the
         queue. Raises the error of connection, session or link when it broke; messages without outcome are then in
         `pending_messages`."""
-        if self._session is None:
-            self.open()
+        return self._run(self._send_all_plan(close_on_done))
+
+    def _send_all_plan(self, close_on_done: bool) -> Plan[list[MessageState]]:
+        yield from self._opened_plan()
         messages = self._pending()
         if self._dead:
             messages = [message for message in messages if message.state in constants.PENDING_STATES]
-        self._run(self._work_plan(self._nothing_pending))
+        yield from self._work_plan(self._nothing_pending)
         states = [message.state for message in messages]
         if close_on_done or self._shutdown:
-            self.close()
+            yield Call(self._method(self, "close"))
         return states
 
     def wait(self) -> bool:
         """Send everything that is queued and wait for the outcomes. False when the client was closed meanwhile."""
+        return self._run(self._wait_plan())
+
+    def _wait_plan(self) -> Plan[bool]:
         if self._shutdown:
             return False
         self._opened()
         try:
-            self._run(self._work_plan(self._nothing_pending))
+            yield from self._work_plan(self._nothing_pending)
         except errors.AMQPError:
             if not self._shutdown:
                 raise
@@ -1184,13 +1231,16 @@ class SendClient(_LinkClient):
     def close(self) -> None:
         """As `AMQPClient.close`. Messages without an outcome are in `pending_messages` afterwards, ready for another
         client."""
+        super().close()
+
+    def _close_plan(self) -> Plan[None]:
         if not self._shutdown:
-            self._closer = threading.get_ident()
+            self._closer = self._me()
         session, handler = self._session, self.message_handler
         if session is not None:
             with session._lock:
                 session._dispatch()
-        super().close()
+        yield from super()._close_plan()
         if session is not None and handler is not None:
             with session._lock:
                 handler._forget()
@@ -1428,14 +1478,13 @@ class ReceiveClient(_LinkClient):
             handler._calls.run()
         return brought, brought
 
-    def _client_run(self) -> bool:
-        """One step of a client that is ready."""
+    def _client_run_plan(self) -> Plan[bool]:
         before, _ = self._pump()
         self._raise_broken()
         connection = self._connection
         if connection is None or self._shutdown:
             return not self._shutdown
-        connection._paced_step(before)
+        yield from connection._paced_plan(before)
         after, _ = self._pump()
         self._brought = before or after
         if self._shutdown:
@@ -1507,16 +1556,15 @@ class ReceiveClient(_LinkClient):
         `timeout` in ms: how long to wait for the first message; 0: until the client's own `timeout`. Gives an empty list
         when there was none. With `auto_complete` the messages are accepted. Raises ValueError for more than `prefetch`,
         and the error of connection, session or link when it broke."""
+        return self._run(self._batch_plan(max_batch_size, on_message_received, timeout))
+
+    def _batch_plan(
+        self, max_batch_size: int | None, callback: Callable[[Message], object] | None, timeout: float
+    ) -> Plan[list[Message]]:
         size = self._prefetch if max_batch_size is None else max_batch_size
         if size > self._prefetch:
             raise ValueError(f"max_batch_size {size} is more than prefetch, {self._prefetch}")
-        if self._session is None:
-            self.open()
-        return self._run(self._batch_plan(size, on_message_received, timeout))
-
-    def _batch_plan(
-        self, size: int, callback: Callable[[Message], object] | None, timeout: float
-    ) -> Plan[list[Message]]:
+        yield from self._opened_plan()
         deadline = time.monotonic() + timeout / 1000 if timeout and timeout > 0 else None
         unread = self._received_messages
         seen = len(unread)
@@ -1555,13 +1603,10 @@ class ReceiveClient(_LinkClient):
         With `auto_complete` a message is accepted when the callback returns, unless it has settled it. When it raises, the
         message is given back as modified and receiving goes on; a RuntimeError breaks the link. Raises the error of
         connection, session or link when it broke, and `AMQPClientShutdown` for Ctrl-C in the callback."""
-        if self._session is None:
-            self.open()
         self._run(self._stream_plan(on_message_received))
-        if self._shutdown:
-            self.close()
 
     def _stream_plan(self, callback: Callable[[Message], object]) -> Plan[None]:
+        yield from self._opened_plan()
         kept = self._message_received_callback, self._streaming_receive
         self._message_received_callback, self._streaming_receive = callback, True
         try:
@@ -1570,6 +1615,8 @@ class ReceiveClient(_LinkClient):
                 yield from self._receive_plan(self._over_already)
         finally:
             self._message_received_callback, self._streaming_receive = kept
+        if self._shutdown:
+            yield Call(self._method(self, "close"))
 
     def _hand_leftovers(self) -> None:
         """Messages that an earlier call left unread: they came before all others."""
@@ -1591,8 +1638,6 @@ class ReceiveClient(_LinkClient):
         kept, self._message_received_callback = self._message_received_callback, on_message_received
         message: Message | None = None
         try:
-            if self._session is None:
-                self.open()
             while (message := self._next()) is not None:
                 yield message
                 if automatic:
@@ -1620,43 +1665,47 @@ class ReceiveClient(_LinkClient):
 
     def _next(self) -> Message | None:
         """The next message; None when there will be none."""
-        if not len(self._received_messages):
-            if self._shutdown:
-                return None
-            return self._run(self._next_plan())
-        messages = self._take(1, False)
+        messages = self._take(1, False) if len(self._received_messages) else None
         return messages[0] if messages else self._run(self._next_plan())
 
     def _next_plan(self) -> Plan[Message | None]:
         unread = self._received_messages
+        if self._shutdown and not len(unread):
+            return None
+        yield from self._opened_plan()
 
         def done() -> bool:
             return len(unread) > 0 or self._over_already()
 
+        messages = self._take(1, False)
         running = not self._shutdown
-        while running:
+        while running and not messages:
             running = yield from self._receive_plan(done)
             messages = self._take(1, False)
-            if messages:
-                return messages[0]
-            if self._over_already() or self._shutdown:
+            if messages or self._over_already() or self._shutdown:
                 break
             self._raise_broken()
-        return None
+        return messages[0] if messages else None
 
     # ---- the end --------------------------------------------------------------------------------------------------
 
     def close(self) -> None:
         """As `AMQPClient.close`. Messages that nobody has read are released before."""
+        super().close()
+
+    def _close_plan(self) -> Plan[None]:
         handler = self.message_handler
         if handler is not None:
             handler._client = self
-        super().close()
+        yield from super()._close_plan()
 
     def redirect(self, redirect: Any, auth: Any) -> None:
         """Go where a `LinkRedirect` points to, with a fresh auth object; unread messages are let go of. Raises ValueError on
         a shared connection."""
         super().redirect(redirect, auth)
+
+    def _redirect_plan(self, redirect: Any, auth: Any) -> Plan[None]:
+        yield from super()._redirect_plan(redirect, auth)
         self._received_messages.keep([])
 
     def _drop_pending(self) -> None:

@@ -26,7 +26,7 @@ from ._core import engine as _engine
 from ._core import heartbeat, plan, records, values
 from ._core.drivers.sync import READ, WRITE, Address, Dialer, Poller
 from ._core.filters.tls import Tls, TransportError
-from ._core.plan import Inbox, Plan
+from ._core.plan import Call, Inbox, Plan
 from ._core.wire import Wire, clock
 from .c_uamqp import ConnectionState
 from .constants import ErrorCodes
@@ -81,8 +81,9 @@ class Connection:
     container_id: a random one if not given. max_frame_size (bytes; at most 1 MiB is announced), channel_max,
     idle_timeout (ms) and properties (dict) go out in OPEN. remote_idle_timeout_empty_frame_send_ratio: share of the
     peer's idle time-out after which an empty frame goes out, 0 < r <= 1. debug: a line per frame to the logger
-    `uamqp.c_uamqp` at INFO. ValueError for a number that has no room in its field. use_tls, ssl_context: for auth objects that do not say. connect_timeout: seconds from the
-    first step until the link is attached (until the peer's OPEN if nobody attaches); None or 0: no limit.
+    `uamqp.c_uamqp` at INFO. use_tls, ssl_context: for auth objects that do not say. connect_timeout: seconds from the
+    first step until the link is attached (until the peer's OPEN if nobody attaches); None or 0: no limit. Raises
+    ValueError for a number that has no room in its field.
     """
 
     def __init__(
@@ -239,18 +240,21 @@ class Connection:
     def work(self) -> None:
         """One step: raises the error of the connection if it has one, else moves what can be moved. Does nothing once
         closed. Waits only when there was nothing to do for a while (at most 50 ms)."""
+        self._run(self._work_plan())
+
+    def _work_plan(self) -> Plan[None]:
         if self._closed:
             return
         self._raise_failure()
         try:
-            self.lock()
+            yield Call(self._method(self, "lock"))
         except TimeoutError:
             _logger.debug("%r: somebody else holds the connection's lock", self.container_id)
             return
         try:
-            self._paced_step(False)
+            yield from self._paced_plan(False)
         finally:
-            self.release()
+            self._method(self, "release")()
 
     def sleep(self, seconds: float) -> None:
         """Hold the lock for that long."""
@@ -278,22 +282,27 @@ class Connection:
 
     def redirect(self, redirect_error: Any, auth: AMQPAuth) -> None:
         """Connect to the host of a LinkRedirect instead, with `auth`. Nothing happens when we are there already."""
+        self._run(self._redirect_plan(redirect_error, auth))
+
+    def _redirect_plan(self, redirect_error: Any, auth: AMQPAuth) -> Plan[None]:
         if redirect_error.hostname is None:
             raise ValueError("the redirect names no host")
         if self.hostname == redirect_error.hostname:
             return
-        self.lock()
+        yield Call(self._method(self, "lock"))
         try:
-            self._close(CLOSE_TIMEOUT)
+            yield from self._close_plan(CLOSE_TIMEOUT)
             self._reset(redirect_error.hostname, auth)
         finally:
-            self.release()
+            self._method(self, "release")()
 
     def __enter__(self) -> Connection:
         return self
 
     def __exit__(self, *args: Any) -> None:
         self.destroy()
+
+    _method = staticmethod(plan.blocking)
 
     # ---- for sessions, links and clients ---------------------------------------------------------------------------
 
@@ -341,8 +350,12 @@ class Connection:
             if self._connect_timeout:
                 self._connect_deadline = time.monotonic() + self._connect_timeout
             self._conn_state = ConnectionState.START.value
-            self._dialer = Dialer(self.auth._connect_to, self._choose, self._connect_deadline, self._poller.wake)
             self._started = True
+            self._call_out()
+
+    def _call_out(self) -> None:
+        """Begin to connect to the host."""
+        self._dialer = Dialer(self.auth._connect_to, self._choose, self._connect_deadline, self._poller.wake)
 
     def _encode_open(self) -> bytes:
         given = self._settings
@@ -381,14 +394,17 @@ class Connection:
             self._follow(Inbox(), wait)
         return False
 
-    def _paced_step(self, moved_work: bool = False) -> bool:
+    def _paced_plan(self, moved_work: bool = False) -> Plan[bool]:
         """A step that waits the longer the more idle ones went before it; never if `moved_work`: the caller just sent,
         received, or was handed a message."""
         if moved_work:
             self._idle = 0
-        moved = self._step(PACE[min(self._idle, len(PACE) - 1)])
+        moved: bool = yield Call(self._step, (PACE[min(self._idle, len(PACE) - 1)],))
         self._idle = 0 if moved or moved_work else self._idle + 1
         return moved
+
+    def _paced_step(self, moved_work: bool = False) -> bool:
+        return self._run(self._paced_plan(moved_work))
 
     def _run(self, work: Plan[_T]) -> _T:
         """Drive a plan to its end and give its value."""
@@ -625,25 +641,29 @@ class Connection:
                 self._lose(self._gone(self._broken))
                 return True
             self._route(wire.tick(now, dry=True))
-        moved = n > 0
-        if not self._blocked or bits & WRITE:
-            before = wire.total
+        sent = self._respond(wire, now, not self._blocked or bool(bits & WRITE), ended=n == 0)
+        return n >= 0 or sent
+
+    def _respond(self, wire: Wire, now: int, writable: bool, ended: bool) -> bool:
+        """After something came in: send what it gave rise to, and see whether this is the end (`ended`: the transport
+        is). True when anything was sent. Only inside the critical section."""
+        before = wire.total
+        if writable:
             self._send(now)
-            moved = moved or wire.total != before
         if self._engine.presettled and wire.settling:
             self._route(wire.tick(wire.last_step))
         if self._debug and (text := self._engine.trace()):
             self._log.append(text)
         if self._ending:
             self._lose(self._why or self._ended_error())
-        elif n == 0 or wire.ended_by_peer:
+        elif ended or wire.ended_by_peer:
             try:
                 wire.ended()
             except TransportError as error:
                 self._lose(self._gone(error))
             else:
                 self._lose(self._gone(None))
-        return moved or n == 0
+        return wire.total != before
 
     def _look(self, poller: Poller) -> int:
         """Replies have lately been quick: look a little longer before going to sleep."""
@@ -841,7 +861,7 @@ class Connection:
         silence = self._engine.conn().remote_idle_timeout
         if silence:
             self._beat_every = silence * (self._ratio or 0.5) / 1000
-            heartbeat.heart.watch(self, time.monotonic() + self._beat_every)
+            self._begin_to_beat()
 
     def _on_peer_error(self, error: records.Error | None) -> None:
         self._ending = True
@@ -855,6 +875,10 @@ class Connection:
     # ---- heartbeats -----------------------------------------------------------------------------------------------
 
     _beat_every = 0.0
+
+    def _begin_to_beat(self) -> None:
+        """The peer wants to hear from us every `_beat_every` seconds."""
+        heartbeat.heart.watch(self, time.monotonic() + self._beat_every)
 
     def _beat(self, now: float) -> float | None:
         """For the heartbeat thread: send an empty frame if one is owed. Neither reads nor hands out anything."""
@@ -970,7 +994,10 @@ class Connection:
         finally:
             sock.close()
 
-    def _close(self, timeout: float, error: bytes = b"") -> None:
+    def _close(self, timeout: float) -> None:
+        self._run(self._close_plan(timeout))
+
+    def _close_plan(self, timeout: float) -> Plan[None]:
         """CLOSE, the peer's answer or `timeout` seconds, and everything given back.
 
         CLOSE leaves when the peer has answered each END, or after half of the time: RabbitMQ 3.10 stops reading a
@@ -984,19 +1011,21 @@ class Connection:
             self._closed = True
         deadline = time.monotonic() + timeout
         inbox = self._closing = Inbox()
-        while self._leaving and not self._done and self._wait_closed(inbox, deadline - timeout / 2):
-            continue
+        while self._leaving and not self._done:
+            if not (yield Call(self._wait_closed, (inbox, deadline - timeout / 2))):
+                break
         if self._opened and not self._done:
             try:
                 with self._io:
                     if not self._done:
-                        self._engine.close(error)
+                        self._engine.close()
                 self._flush()
             except _engine.EngineError as refused:
                 _logger.debug("connection %r: no CLOSE: %s", self.container_id, refused)
             self._wake_all()
-            while not self._done and self._wait_closed(inbox, deadline):
-                continue
+            while not self._done:
+                if not (yield Call(self._wait_closed, (inbox, deadline))):
+                    break
         with self._io:
             if self._inside:
                 self._torn()

@@ -8,7 +8,7 @@ sleeps. Errors of the connection are thrown into it at its `yield`, so its `try`
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Generator
+from collections.abc import Awaitable, Callable, Generator
 from typing import Any, NamedTuple, TypeVar
 
 from .records import Record
@@ -54,7 +54,8 @@ class Wait(NamedTuple):
 
 
 class Call(NamedTuple):
-    """Call `fn(*args)`; the `yield` gives its result, or raises what it raised."""
+    """Call `fn(*args)`; the `yield` gives its result, or raises what it raised. `run_async` awaits a result that can be
+    awaited."""
 
     fn: Callable[..., Any]
     args: tuple[Any, ...] = ()
@@ -85,3 +86,40 @@ def run(plan: Plan[T], wait: Callable[[Inbox, float | None], bool]) -> T:
                 step = plan.throw
     finally:
         plan.close()
+
+
+async def run_async(plan: Plan[T], wait: Callable[[Inbox, float | None], Awaitable[bool]]) -> T:
+    """Drive `plan` to its end with a `wait(inbox, deadline)` to be awaited. A cancellation is thrown into the plan, as all
+    errors are, and comes out of it once its `finally` clauses are done."""
+    step: Callable[[Any], Wait | Call] = plan.send
+    value: Any = None
+    try:
+        while True:
+            try:
+                request = step(value)
+            except StopIteration as end:
+                result: T = end.value
+                return result
+            try:
+                if type(request) is Wait:
+                    value = await wait(request.inbox, request.deadline)
+                else:
+                    value = request[0](*request[1])  # type: ignore[operator, misc]
+                    if hasattr(value, "__await__"):
+                        value = await value
+                step = plan.send
+            except BaseException as error:  # the plan decides, also about CancelledError
+                value = error
+                step = plan.throw
+    finally:
+        plan.close()
+
+
+def blocking(target: Any, name: str) -> Any:
+    """The method of that name, for plans that blocking classes run."""
+    return getattr(target, name)
+
+
+def awaiting(target: Any, name: str) -> Any:
+    """The `_async` twin of the method of that name, for plans that asyncio classes run."""
+    return getattr(target, name + "_async", None) or getattr(target, name)

@@ -732,7 +732,8 @@ def test_unread_messages_of_a_broken_link_are_the_peers(broker: Broker) -> None:
     fill(broker, 5)
     client = ReceiveClient(broker.url + "/q")
     until(lambda: bool(client.open() or client.do_work()) and client._received_messages.qsize() == 5)
-    (first,) = (client.receive_messages_iter().__next__(),)
+    unread = client.receive_messages_iter()
+    first = next(unread)
     broker.drop_connections()
     with pytest.raises(errors.MessageHandlerError):
         until(lambda: not client.do_work())

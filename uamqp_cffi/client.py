@@ -1404,6 +1404,12 @@ class ReceiveClient(_LinkClient):
             self._received_messages.keep(kept)
         return numbers
 
+    def _over(self) -> None:
+        handler, session = self.message_handler, self._session
+        if handler is not None and session is not None:
+            with session._lock:
+                handler._over()
+
     def _link_over(self, handler: Any) -> None:
         """The link broke: what is not settled belongs to the peer again."""
         messages = self._received_messages.queue.copy()

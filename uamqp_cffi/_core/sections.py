@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from .. import errors
 from . import engine, values
 from .values import FALSE, TRUE
 
@@ -149,8 +150,6 @@ def modified(failed: bool, undeliverable_here: bool, annotations: dict[Any, Any]
 def outcome(response: Any) -> bytes:
     """The delivery state that a settler sends for one of the response classes of `errors`. Raises ValueError for any
     other object."""
-    from .. import errors
-
     if isinstance(response, errors.MessageAccepted):
         return ACCEPTED
     if isinstance(response, errors.MessageReleased):

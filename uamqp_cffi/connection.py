@@ -341,7 +341,7 @@ class Connection:
             if self._connect_timeout:
                 self._connect_deadline = time.monotonic() + self._connect_timeout
             self._conn_state = ConnectionState.START.value
-            self._dialer = Dialer(self.auth._connect_to, self._choose, self._connect_deadline, self._poller.wake)
+            self._dialer = Dialer(self.auth._dial_to, self._choose, self._connect_deadline, self._poller.wake)
             self._started = True
 
     def _encode_open(self) -> bytes:
@@ -360,8 +360,10 @@ class Connection:
         return values.composite("open", **fields)
 
     def _choose(self, addresses: list[Address]) -> int:
+        """The port to connect to, now that the addresses of `auth._dial_to` are known; settles whether to use TLS."""
         self._tls, port = self.auth._endpoint(self._use_tls, addresses)
-        return port
+        proxy = self.auth._proxy
+        return port if proxy is None else proxy.port
 
     def _step(self, wait: float = 0.0) -> bool:
         """One step of whoever leads; waits up to `wait` seconds for something to do. True when anything moved. When

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import functools
+import re
 import ssl
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from .._core.drivers.sync import Address, is_loopback
 from ..constants import DEFAULT_AMQP_PORT, DEFAULT_AMQPS_PORT, TransportType
+
+
+_HOST = re.compile(r"[^\s/@?#\\]+").fullmatch
 
 
 class Mechanism(NamedTuple):
@@ -31,6 +36,46 @@ def _certifi_context() -> ssl.SSLContext:
 
 def _as_bytes(value: str | bytes, encoding: str) -> bytes:
     return value.encode(encoding) if isinstance(value, str) else value
+
+
+class Proxy(NamedTuple):
+    """An HTTP proxy; `username` None: no credentials. Its text never shows the password."""
+
+    host: str
+    port: int
+    username: bytes | None = None
+    password: bytes = b""
+
+    def __repr__(self) -> str:
+        return f"Proxy({self.host!r}, {self.port}, username={self.username!r})"
+
+
+def _proxy(given: dict[str, Any], encoding: str) -> Proxy:
+    """What uamqp's `http_proxy` says. Raises ValueError that names the key that is missing or wrong."""
+    if not isinstance(given, Mapping):
+        raise ValueError(f"http_proxy must be a dict, not {type(given).__name__}")
+    for key in ("proxy_hostname", "proxy_port"):
+        if given.get(key) is None:
+            raise ValueError(f"http_proxy has no {key!r}")
+    host, port = given["proxy_hostname"], given["proxy_port"]
+    if isinstance(host, bytes):
+        host = host.decode(encoding, "replace")
+    if not isinstance(host, str) or not host or not _HOST(host):
+        raise ValueError("http_proxy: 'proxy_hostname' must be a host name or address, without scheme and port")
+    if isinstance(port, bool) or not isinstance(port, (int, str)) or not str(port).isdecimal():
+        raise ValueError("http_proxy: 'proxy_port' must be a number")
+    if not 0 < int(port) < 65536:
+        raise ValueError(f"http_proxy: 'proxy_port' must be between 1 and 65535, not {port}")
+    for key in ("username", "password"):
+        if not isinstance(given.get(key), (str, bytes, type(None))):
+            raise ValueError(f"http_proxy: {key!r} must be a str")
+    username, password = given.get("username"), given.get("password")
+    if username is None and password is not None:
+        raise ValueError("http_proxy has a 'password' but no 'username'")
+    user = None if not username else _as_bytes(username, encoding)
+    if user is not None and b":" in user:
+        raise ValueError("http_proxy: 'username' must not have a colon in it (RFC 7617)")
+    return Proxy(host.strip("[]"), int(port), user, _as_bytes(password or b"", encoding))
 
 
 class AMQPAuth:
@@ -99,7 +144,8 @@ class AMQPAuth:
 
     def set_wsio(self, hostname: str | bytes, port: int | None, http_proxy: dict[str, Any] | None) -> None:
         """Connect to this host by WebSocket, through a proxy if one is given."""
-        self._set(hostname, port, dict(http_proxy) if http_proxy else None, TransportType.AmqpOverWebsocket)
+        copy = None if http_proxy is None else dict(http_proxy)
+        self._set(hostname, port, copy, TransportType.AmqpOverWebsocket)
 
     def _set(
         self, hostname: str | bytes, port: int | None, http_proxy: dict[str, Any] | None, transport_type: TransportType
@@ -107,8 +153,14 @@ class AMQPAuth:
         self._connect_to = _as_bytes(hostname, self._encoding).decode(self._encoding)
         self._port = port
         self._http_proxy = http_proxy
+        self._proxy = None if http_proxy is None else _proxy(http_proxy, self._encoding)
         self._transport_type = transport_type
         self.sasl_client = self.sasl
+
+    @property
+    def _dial_to(self) -> str:
+        """The host to open a TCP connection to: the proxy's if there is one, else the peer's."""
+        return self._connect_to if self._proxy is None else self._proxy.host
 
     def _check_available(self) -> None:
         """Raises ValueError when the transport asked for cannot be made."""

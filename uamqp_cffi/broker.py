@@ -74,7 +74,7 @@ class Broker:
         credit: int = 2000,
         listen: bool = True,
     ) -> None:
-        """Listen on `host`, `port` (0: a free one) and serve.
+        """Listen on `host`, `port` (0: a free one) and serve, AMQP as it is or inside of a WebSocket, as each client likes.
 
         ssl_context, or cert_file and key_file (PEM): TLS. client_ca: certificates of clients signed by it are welcome
         for

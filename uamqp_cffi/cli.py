@@ -22,7 +22,7 @@ import threading
 from collections.abc import Callable
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
-from urllib.parse import quote, urlsplit, urlunsplit
+from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 from ._cli_send import (
     GaveUp,
@@ -48,6 +48,7 @@ OK, NOT_ALL, USAGE, NO_CONNECTION = 0, 1, 2, 3
 _BROKEN_PIPE = 141  # as a program that SIGPIPE ended
 
 WINDOW = 2000  # messages handed to the client and not confirmed, at most
+_OPTIONS = {"use_tls=False": "--no-tls", "address=": "--address", "TransportType.AmqpOverWebsocket": "--websocket"}
 _CLOSING = 0.15  # seconds that Ctrl-C leaves for saying good-bye to the broker
 
 
@@ -118,9 +119,34 @@ def _with_user(url: str, name: str, password: str) -> str:
 # ---- send ----
 
 
+def proxy_of(text: str, password: str | None) -> dict[str, Any]:
+    """`[http://][USER@]HOST:PORT` as `http_proxy`. Raises ValueError for anything else, and for a user without a password.
+
+    >>> proxy_of("http://proxy.example:3128", None)
+    {'proxy_hostname': 'proxy.example', 'proxy_port': 3128}
+    """
+    parts = urlsplit(text if "://" in text else f"http://{text}")
+    if parts.scheme != "http" or not parts.hostname or parts.path.strip("/") or parts.query or parts.fragment:
+        raise ValueError("--proxy wants [http://][USER@]HOST:PORT")
+    if parts.password is not None:
+        raise ValueError("--proxy: the password belongs into the environment variable PROXY_PASSWORD")
+    try:
+        port = parts.port
+    except ValueError:
+        port = None
+    if port is None:
+        raise ValueError("--proxy names no port: it wants [http://][USER@]HOST:PORT")
+    given: dict[str, Any] = {"proxy_hostname": parts.hostname, "proxy_port": port}
+    if parts.username is not None:
+        if password is None:
+            raise ValueError("--proxy: the environment variable PROXY_PASSWORD with the password is not set")
+        given |= {"username": unquote(parts.username), "password": password}
+    return given
+
+
 def _make_client(args: argparse.Namespace, url: str) -> SendClient:
     """The client for `args`. Raises ValueError for what the user got wrong."""
-    from .constants import SenderSettleMode
+    from .constants import SenderSettleMode, TransportType
     from .errors import ErrorPolicy
 
     options: dict[str, Any] = {"connect_timeout": args.timeout, "error_policy": ErrorPolicy(max_retries=0)}
@@ -129,6 +155,10 @@ def _make_client(args: argparse.Namespace, url: str) -> SendClient:
         options["address"] = args.address
     elif not urlsplit(url).path:
         raise ValueError(f"{masked(url)} names no queue or other node: add a path, or give --address")
+    if args.websocket:
+        options["transport_type"] = TransportType.AmqpOverWebsocket
+    if args.proxy:
+        options["http_proxy"] = proxy_of(args.proxy, os.environ.get("PROXY_PASSWORD"))
     if args.no_tls:
         options["use_tls"] = False
     elif args.ca:
@@ -196,6 +226,8 @@ def _send(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
         if password is None:
             parser.error(f"--user: the environment variable {args.password_env} with the password is not set")
         args.url = _with_user(args.url, args.user, password)
+    if args.proxy is not None and args.url is None:
+        parser.error("--proxy needs a URL: the embedded broker is on this machine")
     try:
         source = _source(args)
     except OSError as exc:
@@ -206,6 +238,7 @@ def _send(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
             if args.url is None:
                 child = _ChildBroker()
                 args.url = f"{child.url}/{args.address or 'demo'}"
+                args.no_tls = True  # a WebSocket would be one with TLS otherwise
                 say(f"started the embedded broker in a child process: {child.url}")
             return _send_to(args, parser, source, signals)
         except KeyboardInterrupt:
@@ -286,7 +319,9 @@ def _drive(
 def _words(exc: BaseException) -> str:
     """What `exc` says, without an errno in front, and with options of this command for arguments of SendClient."""
     text = printable(getattr(exc, "strerror", None) or exc) or type(exc).__name__
-    return text.replace("use_tls=False", "--no-tls").replace("address=", "--address")
+    for argument, option in _OPTIONS.items():
+        text = text.replace(argument, option)
+    return text
 
 
 def _finish(close: Callable[[], object], patience: float | None) -> None:
@@ -495,6 +530,9 @@ def _add_send(parser: argparse.ArgumentParser) -> None:
     add("--address", metavar="ADDRESS", help="node address exactly as the broker wants it (RabbitMQ: /queues/NAME)")
     add("--ca", metavar="FILE", help="trust these certificate authorities (PEM) instead of the usual ones; implies TLS")
     add("--no-tls", action="store_true", help="plain TCP, also to hosts that are not loopback")
+    add("--websocket", action="store_true", help="AMQP inside of a WebSocket (port 443 unless the URL has one)")
+    proxy = "go through this HTTP proxy, by WebSocket; its password: environment variable PROXY_PASSWORD"
+    add("--proxy", metavar="[USER@]HOST:PORT", help=proxy)
     add("--user", metavar="NAME", help="log in as NAME (SASL PLAIN)")
     variable = "environment variable that holds the password (default AMQP_PASSWORD)"
     add("--password-env", metavar="VAR", default="AMQP_PASSWORD", help=variable)

@@ -80,7 +80,8 @@ class AMQPClient:
         error_policy: an `errors.ErrorPolicy`.
         keep_alive_interval: accepted. Heartbeats go out whenever the peer wants them.
         encoding: for str arguments.
-        transport_type, http_proxy: for an auth object that the client makes itself.
+        transport_type, http_proxy: WebSocket, and the way through a proxy: see `AMQPAuth`. For an auth object that the client
+            makes itself; one that is given has its own.
         max_frame_size, channel_max, idle_timeout (ms), properties (dict), remote_idle_timeout_empty_frame_send_ratio: see
             `Connection`.
         incoming_window, outgoing_window, handle_max, on_attach: see `Session`.

@@ -25,11 +25,12 @@ from . import errors
 from ._core import engine as _engine
 from ._core import heartbeat, plan, records, values
 from ._core.drivers.sync import READ, WRITE, Address, Dialer, Poller
+from ._core.filters.base import Filter, HttpRefused
 from ._core.filters.tls import Tls, TransportError
 from ._core.plan import Call, Inbox, Plan
 from ._core.wire import Wire, clock
 from .c_uamqp import ConnectionState
-from .constants import ErrorCodes
+from .constants import ErrorCodes, TransportType
 
 if TYPE_CHECKING:
     import socket
@@ -156,6 +157,7 @@ class Connection:
         self._sock: socket.socket | None = None
         self._wire: Wire | None = None
         self._tls: bool | None = None
+        self._port = 0  # of the peer, proxy or not
         self._blocked = False  # the kernel would not take all output
         self._broken: OSError | None = None  # sending failed; there may be something left to read
         self._connect_deadline: float | None = None
@@ -338,8 +340,7 @@ class Connection:
             raise self._failure.with_traceback(None)
 
     def _start(self) -> None:
-        """Begin to connect; blocks on nothing. Raises ValueError for a transport that is not available."""
-        self.auth._check_available()
+        """Begin to connect; blocks on nothing."""
         performative = self._encode_open()
         with self._io:
             if self._started or self._closed:
@@ -355,7 +356,7 @@ class Connection:
 
     def _call_out(self) -> None:
         """Begin to connect to the host."""
-        self._dialer = Dialer(self.auth._connect_to, self._choose, self._connect_deadline, self._poller.wake)
+        self._dialer = Dialer(self.auth._dial_to, self._choose, self._connect_deadline, self._poller.wake)
 
     def _encode_open(self) -> bytes:
         given = self._settings
@@ -373,8 +374,10 @@ class Connection:
         return values.composite("open", **fields)
 
     def _choose(self, addresses: list[Address]) -> int:
-        self._tls, port = self.auth._endpoint(self._use_tls, addresses)
-        return port
+        """The port to connect to, now that the addresses of `auth._dial_to` are known; settles whether to use TLS."""
+        self._tls, self._port = self.auth._endpoint(self._use_tls, addresses)
+        proxy = self.auth._proxy
+        return self._port if proxy is None else proxy.port
 
     def _step(self, wait: float = 0.0) -> bool:
         """One step of whoever leads; waits up to `wait` seconds for something to do. True when anything moved. When
@@ -722,11 +725,16 @@ class Connection:
                 return False
             self._connected(sock)
         except (OSError, ValueError) as error:
-            failure = errors.AMQPConnectionError(getattr(error, "strerror", None) or str(error))
-            failure.__cause__ = error
-            with self._io:
-                self._lose(failure)
+            self._not_connected(error)
         return True
+
+    def _not_connected(self, error: OSError | ValueError) -> None:
+        """There is no way to the peer."""
+        text = (getattr(error, "strerror", None) or str(error)) + self._because_of_proxy()
+        failure = errors.AMQPConnectionError(text)
+        failure.__cause__ = error
+        with self._io:
+            self._lose(failure)
 
     def _connected(self, sock: socket.socket) -> None:
         with self._io:
@@ -747,17 +755,31 @@ class Connection:
 
     def _make_wire(self) -> Wire:
         """The wire over a transport that is connected now: what is between it and AMQP."""
-        filters: list[Tls] = []
+        auth = self.auth
+        filters: list[Filter] = []
+        if auth._proxy is not None:
+            from ._core.filters.http_connect import HttpConnect, authority
+
+            filters.append(HttpConnect(authority(auth._connect_to, self._port), *auth._proxy.credentials))
         if self._tls:
-            filters.append(Tls(self.auth._context(self._ssl_context), self.auth._connect_to))
+            filters.append(Tls(auth._context(self._ssl_context), auth._connect_to))
+        if auth._transport_type is TransportType.AmqpOverWebsocket:
+            from ._core.filters.http_connect import authority
+            from ._core.filters.websocket import WebSocket
+
+            filters.append(WebSocket(authority(auth._connect_to, self._port)))
         return Wire(self._engine, filters)
+
+    def _because_of_proxy(self) -> str:
+        """For texts that name the host that was dialled: why it is not the one that the user thinks of."""
+        return "" if self.auth._proxy is None else f" (the proxy on the way to {self.auth._connect_to!r})"
 
     def _time_out(self) -> None:
         dialer = self._dialer
         if self._wire is None:
-            doing = dialer.doing if dialer is not None else "starting"
-        elif self._wire.tls is not None and not self._wire.tls.ready:
-            doing = "in the TLS handshake"
+            doing = "starting" if dialer is None else dialer.doing + self._because_of_proxy()
+        elif self._wire.filter is not None and not self._wire.filter.ready:
+            doing = self._wire.filter.doing
         elif not self._opened:
             doing = f"waiting for the peer to open the connection (state {self._state.name})"
         else:
@@ -915,6 +937,11 @@ class Connection:
         if self._closed:
             return self._closed_error()
         how = str(cause) if cause is not None else "the peer closed the TCP connection"
+        if isinstance(cause, HttpRefused):
+            refused = errors.HTTPRefused(how, cause.by, cause.status, cause.reason)
+            refused.retryable = cause.retryable
+            refused.__cause__ = cause
+            return refused
         cls = errors.MessageHandlerError if self._opened else errors.AMQPConnectionError
         when = "" if self._opened else f" before it was open (state {self._state.name})"
         if self._wire is not None and self._wire.unheard:
@@ -979,7 +1006,7 @@ class Connection:
             self._closing.poke()
 
     def _hang_up(self, sock: socket.socket, wire: Wire | None) -> None:
-        """Say TLS's goodbye if there is room for it, and close."""
+        """Say the goodbyes of WebSocket and TLS if there is room for them, and close."""
         try:
             if wire is not None and not self._broken:
                 wire.close()

@@ -307,6 +307,18 @@ class SASLRefused(ConnectionClose, AuthenticationException):
         self.retryable = code in (2, 4)
 
 
+class HTTPRefused(ConnectionClose):
+    """The way to the peer was refused before AMQP began: by the proxy that was to connect us, or by the server that was to
+    make the connection a WebSocket. `by`: "proxy" or "server"; `status` (int) and `reason` (str) of its HTTP answer, None
+    and "" when it gave none: it closed the connection, or did not speak HTTP."""
+
+    def __init__(self, text: str, by: str, status: int | None = None, reason: str = "") -> None:
+        self.by = by
+        self.status = status
+        self.reason = reason
+        super().__init__(ErrorCodes.UnknownError, text)
+
+
 class MessageResponse(AMQPError):
     """What became of a message, as an exception."""
 

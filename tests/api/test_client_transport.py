@@ -48,8 +48,10 @@ def endpoint(target: Any, addresses: list[Any], **kwargs: Any) -> tuple[bool, in
         # the URL says nothing about an auth object, nor about a transport by way of others
         ("amqp://h/q", HERE, {"auth": SASLAnonymous("h")}, (True, 5671)),
         ("amqp://h/q", HERE, {"auth": SASLPlain("h", "u", "p")}, (True, 5671)),
-        ("amqp://h/q", HERE, {"http_proxy": PROXY}, (True, 5671)),
-        ("amqp://h/q", HERE, {"transport_type": TransportType.AmqpOverWebsocket}, (True, 5671)),
+        ("amqp://h/q", HERE, {"http_proxy": PROXY}, (True, 443)),
+        ("amqp://h/q", HERE, {"transport_type": TransportType.AmqpOverWebsocket}, (True, 443)),
+        ("amqp://h/q", HERE, {"transport_type": TransportType.AmqpOverWebsocket, "use_tls": False}, (False, 443)),
+        ("amqp://h:1/q", HERE, {"http_proxy": PROXY, "use_tls": False}, (False, 1)),
         # the client's word beats the URL's, the auth object's both
         ("amqp://h/q", HERE, {"use_tls": True}, (True, 5671)),
         ("amqps://h/q", FAR, {"use_tls": False}, (False, 5672)),
@@ -94,6 +96,22 @@ def test_a_client_that_nobody_closed_is_collected_with_its_socket(broker: Broker
     with pytest.warns(ResourceWarning):  # Python's own word about sockets nobody closed
         gc.collect()
     assert ref() is None
+
+
+LOADED = """
+import sys
+from uamqp_cffi import Message, SendClient
+with SendClient(sys.argv[1]) as client:
+    client.send_message(Message(b"x"))
+print(*{"h11", "wsproto", "certifi"} & set(sys.modules))
+"""
+
+
+def test_sending_by_plain_tcp_loads_nothing_of_http(broker: Broker, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", LOADED, broker.url + "/q"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr) == ("\n", "")
+    assert len(broker.messages("q")) == 1
 
 
 EXIT = """

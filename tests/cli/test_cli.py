@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import shutil
@@ -271,6 +272,37 @@ def test_tls_is_verified_and_the_password_stays_secret(run: Callable[..., Any], 
     assert "cret" not in everything
 
 
+def test_websocket_to_its_own_broker_and_to_another(run: Callable[..., Any], broker: Broker) -> None:
+    status, out, err = run("send", "--websocket", "--count", "100", "--json")
+    assert (status, json.loads(out)["accepted"]) == (0, 100), err
+    status, out, err = run("send", broker.url + "/q", "--websocket", "--no-tls", "--body", "hello")
+    assert status == 0, err
+    assert [str(message) for message in broker.messages("q")] == ["hello"]
+
+
+def test_a_proxy_that_is_none_is_named_and_gets_the_password_that_nobody_else_does(run: Callable[..., Any]) -> None:
+    heads: list[bytes] = []
+
+    def refuse(listener: socket.socket) -> None:
+        with listener.accept()[0] as sock:
+            while not b"".join(heads).endswith(b"\r\n\r\n"):
+                heads.append(sock.recv(4096))
+            sock.sendall(b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n")
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=refuse, args=(listener,), daemon=True)
+        thread.start()
+        proxy = f"http://ann%40work@127.0.0.1:{listener.getsockname()[1]}"
+        environment = os.environ | {"PROXY_PASSWORD": "s3cret"}
+        status, out, err = run("send", "amqps://broker.example/q", "--proxy", proxy, env=environment)
+        thread.join(10)
+    assert status == 3
+    assert "proxy refused: 407 Proxy Authentication Required" in only_line(err, "error: ")
+    assert base64.b64encode(b"ann@work:s3cret") in b"".join(heads)
+    assert b"CONNECT broker.example:443 " in b"".join(heads)
+    assert "s3cret" not in out + err
+
+
 # ---- send: usage ----
 
 
@@ -289,6 +321,11 @@ def test_tls_is_verified_and_the_password_stays_secret(run: Callable[..., Any], 
         (("send", "amqps://localhost/q", "--ca", "no-such-file"), "cannot use no-such-file"),
         (("send", "amqps://localhost/q", "--user", "a", "--password-env", "NOT_SET_AT_ALL"), "NOT_SET_AT_ALL"),
         (("send", "--user", "a"), "--user"),
+        (("send", "--proxy", "proxy.example:3128"), "--proxy needs a URL"),
+        (("send", "amqps://localhost/q", "--proxy", "proxy.example"), "names no port"),
+        (("send", "amqps://localhost/q", "--proxy", "ann@proxy.example:3128"), "PROXY_PASSWORD"),
+        (("send", "amqps://localhost/q", "--proxy", "ann:pw@proxy.example:3128"), "PROXY_PASSWORD"),
+        (("send", "amqps://localhost/q", "--proxy", "https://proxy.example:3128"), "--proxy wants"),
         (("broker", "--port", "65536"), "--port"),
         (("broker", "--user", "no-colon"), "NAME:PASSWORD"),
         (("broker", "--tls", "no-cert", "no-key"), "cannot use no-cert"),

@@ -101,20 +101,83 @@ def test_a_given_context_is_used_as_it_is():
     assert SASLAnonymous("h")._context(clients) is clients
 
 
+PROXY = {"proxy_hostname": "proxy.example", "proxy_port": 3128}
+CREDENTIALS = {"username": "joe", "password": "sesame"}
+
+
 @pytest.mark.parametrize(
-    "auth",
+    ("transport", "proxy", "websocket"),
     [
-        SASLAnonymous("h", http_proxy={"proxy_hostname": "p", "proxy_port": 1}),
-        SASLAnonymous("h", transport_type=TransportType.AmqpOverWebsocket),
+        (TransportType.Amqp, None, False),
+        (TransportType.AmqpOverWebsocket, None, True),
+        (TransportType.Amqp, PROXY, True),  # as in uamqp: a proxy means WebSocket
+        (TransportType.AmqpOverWebsocket, PROXY, True),
     ],
 )
-def test_transports_to_come_are_refused_when_used(auth):
-    with pytest.raises(ValueError, match="not available yet"):
-        auth._check_available()
+def test_who_decides_about_websocket(transport, proxy, websocket):
+    auth = SASLAnonymous("h", http_proxy=proxy, transport_type=transport)
+    assert (auth._transport_type is TransportType.AmqpOverWebsocket) is websocket
+    assert auth._endpoint(None, [REMOTE]) == (True, 443 if websocket else 5671)
 
 
-def test_the_proxys_dict_is_copied():
-    given = {"proxy_hostname": "p", "proxy_port": 1}
+def test_a_proxy_is_dialled_instead_of_the_peer():
+    assert SASLAnonymous("h")._dial_to == "h"
+    assert SASLAnonymous("h", http_proxy=PROXY)._dial_to == "proxy.example"
+    assert SASLAnonymous("h", http_proxy={"proxy_hostname": "[::1]", "proxy_port": 1})._dial_to == "::1"
+
+
+def test_a_url_that_says_plain_says_so_for_tcp_only():
+    for auth in (
+        SASLAnonymous("h", http_proxy=PROXY),
+        SASLAnonymous("h", transport_type=TransportType.AmqpOverWebsocket),
+    ):
+        auth._plain_on_loopback = True
+        assert auth._endpoint(None, [LOOPBACK]) == (True, 443)
+        assert auth._endpoint(False, [LOOPBACK]) == (False, 443)
+
+
+@pytest.mark.parametrize("values", [("joe", "sesame"), (b"joe", b"sesame")])
+def test_the_proxys_dict_is_copied_and_stays_as_it_was(values):
+    given = {**PROXY, "username": values[0], "password": values[1]}
+    before = dict(given)
     auth = SASLAnonymous("h", http_proxy=given)
-    assert auth._http_proxy == given
+    assert auth._http_proxy == given == before
     assert auth._http_proxy is not given
+    assert [type(value) for value in given.values()] == [type(value) for value in before.values()]
+    assert auth._proxy == ("proxy.example", 3128, b"joe", b"sesame")
+
+
+def test_no_text_shows_the_proxys_password():
+    auth = SASLAnonymous("h", http_proxy={**PROXY, **CREDENTIALS})
+    assert "sesame" not in repr(auth) + str(auth) + repr(auth._proxy) + str(auth._proxy)
+
+
+@pytest.mark.parametrize(
+    ("proxy", "names"),
+    [
+        ({}, "proxy_hostname"),
+        ({"proxy_hostname": "p"}, "proxy_port"),
+        ({"proxy_port": 1}, "proxy_hostname"),
+        ({**PROXY, "proxy_port": None}, "proxy_port"),
+        ({**PROXY, "proxy_port": 0}, "proxy_port"),
+        ({**PROXY, "proxy_port": 65536}, "proxy_port"),
+        ({**PROXY, "proxy_port": -1}, "proxy_port"),
+        ({**PROXY, "proxy_port": "http"}, "proxy_port"),
+        ({**PROXY, "proxy_port": True}, "proxy_port"),
+        ({**PROXY, "proxy_port": 3.5}, "proxy_port"),
+        ({**PROXY, "proxy_hostname": ""}, "proxy_hostname"),
+        ({**PROXY, "proxy_hostname": 7}, "proxy_hostname"),
+        ({**PROXY, "proxy_hostname": "http://proxy.example"}, "proxy_hostname"),
+        ({**PROXY, "proxy_hostname": "joe:sesame@proxy.example"}, "proxy_hostname"),
+        ({**PROXY, "proxy_hostname": "p\r\nX: 1"}, "proxy_hostname"),
+        ({**PROXY, "username": 7}, "username"),
+        ({**PROXY, "username": "jo:e", "password": "sesame"}, "username"),
+        ({**PROXY, "password": "sesame"}, "username"),
+        ({**PROXY, "username": "joe", "password": 7}, "password"),
+        ("proxy.example:3128", "http_proxy"),
+    ],
+)
+def test_a_wrong_proxy_is_told_at_construction_by_its_key_and_without_secrets(proxy, names):
+    with pytest.raises(ValueError, match=names) as caught:
+        SASLAnonymous("h", http_proxy=proxy)
+    assert "sesame" not in str(caught.value)

@@ -7,11 +7,14 @@ from array import array
 
 import pytest
 import trustme
+from wsproto import events
 
 from uamqp_cffi._core import engine as module
 from uamqp_cffi._core import records as r
 from uamqp_cffi._core import values
 from uamqp_cffi._core.engine import Engine
+from uamqp_cffi._core.filters.http_connect import HttpConnect
+from uamqp_cffi._core.filters.websocket import WebSocket
 from uamqp_cffi._core.wire import CIPHER_CAP, Tls, TransportError, Wire
 
 OPEN = values.composite("open", container_id=values.enc_str("c"))
@@ -46,13 +49,37 @@ def contexts():
     return client, server
 
 
+class ProxyEnd(HttpConnect):
+    """The other end of a tunnel: what a proxy and the host behind it are together."""
+
+    def __init__(self):
+        super().__init__("h.example:443")
+        self._out.clear()
+
+    def feed(self, data):
+        if not self.ready:
+            self._head += bytes(data)
+            if not self._head.endswith(b"\r\n\r\n"):
+                return
+            self.ready, data = True, b""
+            self._out += b"HTTP/1.1 200 Connection established\r\n\r\n"
+        super().feed(data)
+
+
 class Pair:
-    def __init__(self, contexts=None):
+    def __init__(self, contexts=None, websocket=False, proxy=False):
         self.now = 1000
-        client = [Tls(contexts[0], "h.example")] if contexts else []
-        server = [Tls(contexts[1], server_side=True)] if contexts else []
+        client, server = [], []
+        if proxy:
+            client.append(HttpConnect("h.example:443"))
+            server.append(ProxyEnd())
+        if contexts:
+            client.append(Tls(contexts[0], "h.example"))
+            server.append(Tls(contexts[1], server_side=True))
+        if websocket:
+            client.append(WebSocket("h.example:443"))
         self.client = Wire(Engine(), client, self.now)
-        self.server = Wire(Engine(server=True), server, self.now)
+        self.server = Wire(Engine(server=True), server, self.now, websockets=websocket)
         self.client_got: list[r.Record] = []
         self.server_got: list[r.Record] = []
 
@@ -89,9 +116,13 @@ class Pair:
         return link
 
 
-@pytest.fixture(params=["plain", "tls"])
+@pytest.fixture(params=["plain", "tls", "websocket", "tls websocket", "proxy websocket", "proxy tls websocket"])
 def pair(request, contexts):
-    return Pair(contexts if request.param == "tls" else None)
+    return Pair(
+        contexts if "tls" in request.param else None,
+        websocket="websocket" in request.param,
+        proxy="proxy" in request.param,
+    )
 
 
 def settled(got):
@@ -150,8 +181,9 @@ def test_much_output_leaves_room_for_more_before_the_next_step(pair):
             pair.client.sent(len(out), 1000)
 
 
-def test_ciphertext_is_made_in_large_writes_and_capped(contexts):
-    pair = Pair(contexts)
+@pytest.mark.parametrize("websocket", [False, True])
+def test_ciphertext_is_made_in_large_writes_and_capped(contexts, websocket):
+    pair = Pair(contexts, websocket)
     link = pair.attached()
     send(pair.client, link, *[b"x" * 100_000] * 5)
     held = len(pair.client.output())
@@ -194,21 +226,64 @@ def test_a_tls_server_on_a_plain_connection_is_named(alert):
         wire.feed(alert, 0)
 
 
-def test_plain_streams_may_just_end_and_tls_may_not(pair):
+def test_plain_streams_may_just_end_and_others_may_not(pair):
     pair.attached()
-    if pair.client.tls is None:
+    if pair.client.filter is None:
         pair.client.ended()
     else:
-        with pytest.raises(TransportError, match="close_notify"):
+        with pytest.raises(TransportError, match="close_notify|close frame"):
             pair.client.ended()
 
 
-def test_close_says_goodbye_after_what_was_to_be_sent(contexts):
-    pair = Pair(contexts)
+@pytest.mark.parametrize("websocket", [False, True])
+def test_close_says_goodbye_after_what_was_to_be_sent(contexts, websocket):
+    pair = Pair(contexts, websocket)
     link = pair.attached()
     send(pair.client, link, b"last words")
     pair.client.close()
     pair.carry()
     assert [e.payload[-10:] for e in pair.server_got if isinstance(e, r.Delivery)] == [b"last words"]
     assert pair.server.ended_by_peer
-    pair.server.ended()
+    if websocket:
+        with pytest.raises(TransportError, match="closed the WebSocket: 1000 normal closure"):
+            pair.server.ended()
+    else:
+        pair.server.ended()
+
+
+@pytest.mark.parametrize("tls", [False, True])
+def test_a_server_that_takes_websockets_still_takes_amqp(contexts, tls):
+    pair = Pair(contexts if tls else None)
+    pair.server._websockets = True
+    link = pair.attached()
+    send(pair.client, link, b"plain")
+    pair.carry()
+    assert [e.payload[-5:] for e in pair.server_got if isinstance(e, r.Delivery)] == [b"plain"]
+    assert type(pair.server.filter) is (Tls if tls else type(None))
+
+
+def test_a_server_that_does_not_take_websockets_takes_no_http():
+    server = Wire(Engine(server=True), now=0)
+    server.feed(b"GET / HTTP/1.1\r\n\r\n", 0)
+    assert server.filter is None
+    assert not server.output() or bytes(server.output()[:4]) == b"AMQP"
+
+
+def test_pings_do_not_hold_up_a_presettled_send_nor_count_for_it(contexts):
+    pair = Pair(contexts, websocket=True)
+    link = pair.attached()
+    first = send(pair.client, link, b"x" * 100, settled=True)
+    held = len(pair.client.output())
+    ping = pair.server.filter._filters[-1]
+    ping._out += ping._ws.send(events.Ping(payload=b"are you there"))
+    while out := bytes(pair.server.output()):
+        pair.server.sent(len(out), pair.now)
+        pair.client.feed(out, pair.now)
+    pair.client.sent(held, pair.now)
+    assert [(e.first, e.outcome) for e in settled(pair.client.tick(pair.now))] == [(first, module.OUT_SENT)]
+    assert len(pair.client.output()) > 0  # the pong
+    second = send(pair.client, link, b"y" * 100, settled=True)
+    pair.client.sent(len(pair.client.output()) - 1, pair.now)
+    assert settled(pair.client.tick(pair.now)) == []
+    pair.client.sent(1, pair.now)
+    assert [(e.first, e.outcome) for e in settled(pair.client.tick(pair.now))] == [(second, module.OUT_SENT)]

@@ -394,10 +394,10 @@ _HANDLERS: dict[type, Callable[[Peer, Any], None]] = {
 
 
 def accept(core: Core, context: ssl.SSLContext | None) -> tuple[Peer, Wire]:
-    """A connection for somebody who has just come, with TLS if there is a context."""
+    """A connection for somebody who has just come, with TLS if there is a context, by WebSocket if it begins so."""
     tls = Tls(context, server_side=True) if context is not None else None
     peer = Peer(core, tls)
-    return peer, Wire(peer.engine, [tls] if tls is not None else [], core.now)
+    return peer, Wire(peer.engine, [tls] if tls is not None else [], core.now, websockets=True)
 
 
 def shutdown_error() -> bytes:

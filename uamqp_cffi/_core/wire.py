@@ -1,11 +1,12 @@
-"""A wire is an engine and the filters between it and a socket, without the socket.
+"""A wire is an engine and the filter between it and a socket, without the socket.
 
 A driver does four things with it: put received bytes into `window()` and call `received(n)`; hand `output()` to the
 kernel and call `sent(n)`; call `tick()` at `deadline`; tell `ended()` or `lost()`. On plain TCP the window is the
 engine's own, and so is the output: no byte is copied in Python.
 
 What the kernel took is noted at once and committed to the engine with its next step, so that a send costs one call into
-the engine less. Ciphertext sits in the wire until the kernel has it, and the wire knows which plaintext it stands for.
+the engine less. What a filter made ("ciphertext": TLS, WebSocket frames, both) sits in the wire until the kernel has it,
+and the wire knows which of the engine's bytes ("plaintext") it stands for.
 """
 
 from __future__ import annotations
@@ -15,20 +16,23 @@ from collections import deque
 from collections.abc import Sequence
 
 from .engine import Engine
+from .filters.base import Filter
+from .filters.stack import Stack
 from .filters.tls import Tls, TransportError
 from .records import Record
 
-__all__ = ["CIPHER_CAP", "TransportError", "Wire", "clock"]
+__all__ = ["CIPHER_CAP", "Tls", "TransportError", "Wire", "clock"]
 
 CIPHER_CAP = 256 << 10
 """Bytes of ciphertext that may wait for the kernel: nothing is encrypted while more than `_LOW` of them do, so it
 holds with room to spare."""
 _LOW = 32 << 10
-_PIECE = 64 << 10  # plaintext per TLS write: its ciphertext stays in the cache until the kernel has copied it
+_PIECE = 64 << 10  # plaintext per write to the filter: its ciphertext stays in the cache until the kernel has copied it
 _STALE = 200  # milliseconds
 _COMMIT = 32 << 10
 _ROOM = 128 << 10
 _NOTHING = memoryview(b"")
+_GET = ord("G")  # AMQP begins with A
 
 
 def clock() -> int:
@@ -37,7 +41,8 @@ def clock() -> int:
 
 
 class Wire:
-    """See the module. Not locked: its owner lets one thread at a time in. `filters`: none, or one Tls."""
+    """See the module. Not locked: its owner lets one thread at a time in. `filters`: from the network up. `websockets`: a
+    server's wire that takes a WebSocket, too, when the client begins with HTTP."""
 
     __slots__ = (
         "_cipher",
@@ -49,19 +54,24 @@ class Wire:
         "_marks",
         "_room",
         "_taken",
+        "_websockets",
         "engine",
+        "filter",
         "last_step",
         "sent_at",
-        "tls",
         "total",
     )
 
-    def __init__(self, engine: Engine, filters: Sequence[Tls] = (), now: int | None = None) -> None:
+    def __init__(
+        self, engine: Engine, filters: Sequence[Filter] = (), now: int | None = None, websockets: bool = False
+    ) -> None:
         """`now`: monotonic milliseconds, the present when not given."""
-        if len(filters) > 1:
-            raise ValueError("more than one filter is not supported")
         self.engine = engine
-        self.tls = filters[0] if filters else None
+        self.filter: Filter | None = None
+        """What is between the socket and the engine; None: nothing."""
+        if filters:
+            self.filter = filters[0] if len(filters) == 1 else Stack(filters)
+        self._websockets = websockets
         self._room = memoryview(bytearray(_ROOM)) if filters else _NOTHING
         self._taken = 0  # bytes at the front of the engine's output that have left it but are not committed
         self.total = 0
@@ -85,13 +95,16 @@ class Wire:
 
     def window(self) -> memoryview:
         """Where received bytes belong. Good until the next call of received(), tick() or lost()."""
-        return self._room if self.tls is not None else self.engine.in_view
+        return self._room if self.filter is not None else self.engine.in_view
 
     def received(self, n: int, now: int) -> list[Record]:
         """`n` bytes were put into `window()`: what happened. Raises TransportError."""
-        if self.tls is not None:
-            return self._decrypt(self.tls, n, now)
+        if self.filter is not None:
+            return self._decrypt(self.filter, n, now)
         if self._first and n:
+            self._first = False
+            if self._websockets and self.engine.in_view[0] == _GET:
+                return self._decrypt(self._to_websocket(n), 0, now)
             self._check_plain(n)
         return self._step(now, n, False)
 
@@ -107,14 +120,28 @@ class Wire:
         return self.engine.step(now, received, taken, self._kernel, dry)
 
     def _check_plain(self, n: int) -> None:
-        self._first = False
         head = bytes(self.engine.in_view[: min(n, 3)])
         if head[:2] in (b"\x15\x03", b"\x16\x03"):
             raise TransportError("the peer speaks TLS on this port; leave use_tls=False out")
         if head == b"HTT":
-            raise TransportError("the peer speaks HTTP on this port, not AMQP")
+            raise TransportError(
+                "the peer speaks HTTP on this port, not AMQP; if it has AMQP in a WebSocket, that is"
+                " TransportType.AmqpOverWebsocket"
+            )
 
-    def _decrypt(self, tls: Tls, n: int, now: int) -> list[Record]:
+    def _to_websocket(self, n: int) -> Filter:
+        """The client began with HTTP, the first `n` bytes of which are in the engine's window: what is between socket and
+        engine from now on."""
+        from .filters.websocket import WebSocket  # only for those who use it
+
+        upgrade = WebSocket(server_side=True)
+        upgrade.feed(self.engine.in_view[:n])
+        self.filter = upgrade if self.filter is None else Stack([self.filter, upgrade])
+        self.filter.feed(b"")  # what TLS has not given yet
+        self._room = self._room or memoryview(bytearray(_ROOM))
+        return self.filter
+
+    def _decrypt(self, tls: Filter, n: int, now: int) -> list[Record]:
         engine = self.engine
         records: list[Record] = []
         tls.feed(self._room[:n])
@@ -124,6 +151,11 @@ class Wire:
             room = len(engine.in_view)
             got = tls.read_into(engine.in_view)
             if got:
+                if self._first:
+                    self._first = False
+                    if self._websockets and engine.in_view[0] == _GET:
+                        tls = self._to_websocket(got)
+                        continue
                 records += self._step(now, got, False)
             if got < room and not tls.failing:  # there is no more, or it would be here
                 return records
@@ -146,18 +178,18 @@ class Wire:
     def ended(self) -> None:
         """The network ended. Returns when that is an orderly end of the stream (plain TCP: always), else raises
         TransportError."""
-        if self.tls is not None:
-            self.tls.feed_eof()
+        if self.filter is not None:
+            self.filter.feed_eof()
 
     @property
     def unheard(self) -> bool:
         """Plain TCP on which nothing was ever received."""
-        return self.tls is None and self._first
+        return self.filter is None and self._first
 
     @property
     def ended_by_peer(self) -> bool:
-        """TLS: the peer said close_notify."""
-        return self.tls is not None and self.tls.eof
+        """The peer said the goodbye of TLS or of WebSocket."""
+        return self.filter is not None and self.filter.eof
 
     def tick(self, now: int, dry: bool = False) -> list[Record]:
         """Time passed, or the kernel took something. `dry`: the socket was just read until it would block, so that the
@@ -168,14 +200,16 @@ class Wire:
 
     def output(self) -> memoryview:
         """Bytes for the kernel; empty when there are none. Good until the next call of anything."""
-        if self.tls is None:
+        if self.filter is None:
             out = self.engine.output()
             return out[self._taken :] if self._taken else out
-        if len(self._cipher) - self._cipher_at < _LOW and (self.tls.pending or not self.engine.has_sent(self._taken)):
-            self._encrypt(self.tls)
+        if len(self._cipher) - self._cipher_at < _LOW and (
+            self.filter.pending or not self.engine.has_sent(self._taken)
+        ):
+            self._encrypt(self.filter)
         return memoryview(self._cipher)[self._cipher_at :] if self._cipher else _NOTHING
 
-    def _encrypt(self, tls: Tls) -> None:
+    def _encrypt(self, tls: Filter) -> None:
         held = len(self._cipher) - self._cipher_at
         plain = self.engine.output()[self._taken : self._taken + _PIECE]
         done = tls.write(plain) if plain else 0
@@ -195,7 +229,7 @@ class Wire:
     def sent(self, n: int, now: int) -> None:
         """The kernel took the first `n` bytes of output()."""
         self.sent_at = now
-        if self.tls is None:
+        if self.filter is None:
             self._taken += n
             self.total += n
             self._kernel += n
@@ -232,11 +266,11 @@ class Wire:
         self.engine.commit(0, now)
 
     def close(self) -> None:
-        """Say TLS's goodbye; it is then in output()."""
-        if self.tls is not None:
-            self._encrypt(self.tls)
-            self.tls.close()
-            self._encrypt(self.tls)
+        """Say the goodbyes of WebSocket and TLS; they are then in output()."""
+        if self.filter is not None:
+            self._encrypt(self.filter)
+            self.filter.close()
+            self._encrypt(self.filter)
 
     def lost(self, now: int) -> list[Record]:
         """The transport is gone: the last records, among them what is known of every open delivery."""

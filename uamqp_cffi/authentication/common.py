@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import functools
+import re
 import ssl
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from .._core.drivers.sync import Address, is_loopback
-from ..constants import DEFAULT_AMQP_PORT, DEFAULT_AMQPS_PORT, TransportType
+from ..constants import DEFAULT_AMQP_PORT, DEFAULT_AMQP_WSS_PORT, DEFAULT_AMQPS_PORT, TransportType
+
+
+_HOST = re.compile(r"[^\s/@?#\\]+").fullmatch
 
 
 class Mechanism(NamedTuple):
@@ -33,13 +38,60 @@ def _as_bytes(value: str | bytes, encoding: str) -> bytes:
     return value.encode(encoding) if isinstance(value, str) else value
 
 
+class Proxy(NamedTuple):
+    """An HTTP proxy; `username` None: no credentials. Its text never shows the password."""
+
+    host: str
+    port: int
+    username: bytes | None = None
+    password: bytes = b""
+
+    @property
+    def credentials(self) -> tuple[bytes | None, bytes]:
+        return self.username, self.password
+
+    def __repr__(self) -> str:
+        return f"Proxy({self.host!r}, {self.port}, username={self.username!r})"
+
+
+def _proxy(given: dict[str, Any], encoding: str) -> Proxy:
+    """What uamqp's `http_proxy` says. Raises ValueError that names the key that is missing or wrong."""
+    if not isinstance(given, Mapping):
+        raise ValueError(f"http_proxy must be a dict, not {type(given).__name__}")
+    for key in ("proxy_hostname", "proxy_port"):
+        if given.get(key) is None:
+            raise ValueError(f"http_proxy has no {key!r}")
+    host, port = given["proxy_hostname"], given["proxy_port"]
+    if isinstance(host, bytes):
+        host = host.decode(encoding, "replace")
+    if not isinstance(host, str) or not host or not _HOST(host):
+        raise ValueError("http_proxy: 'proxy_hostname' must be a host name or address, without scheme and port")
+    if isinstance(port, bool) or not isinstance(port, (int, str)) or not str(port).isdecimal():
+        raise ValueError("http_proxy: 'proxy_port' must be a number")
+    if not 0 < int(port) < 65536:
+        raise ValueError(f"http_proxy: 'proxy_port' must be between 1 and 65535, not {port}")
+    for key in ("username", "password"):
+        if not isinstance(given.get(key), (str, bytes, type(None))):
+            raise ValueError(f"http_proxy: {key!r} must be a str")
+    username, password = given.get("username"), given.get("password")
+    if username is None and password is not None:
+        raise ValueError("http_proxy has a 'password' but no 'username'")
+    user = None if not username else _as_bytes(username, encoding)
+    if user is not None and b":" in user:
+        raise ValueError("http_proxy: 'username' must not have a colon in it (RFC 7617)")
+    return Proxy(host.strip("[]"), int(port), user, _as_bytes(password or b"", encoding))
+
+
 class AMQPAuth:
     """Base of the ways to authenticate. One object serves one connection.
 
     hostname: of the peer, str or bytes; also the name that its certificate must have.
-    port: 5671 with TLS, 5672 without, unless given.
+    port: 5671 with TLS, 5672 without, 443 for WebSocket, unless given.
     verify: path of a PEM file with the certificates to trust instead of certifi's; FileNotFoundError if there is none.
-    http_proxy, transport_type: proxies and WebSockets are not available in this version; opening raises ValueError.
+    transport_type: `TransportType.AmqpOverWebsocket` for AMQP inside of a WebSocket (443 is then the port by default).
+    http_proxy: dict with the HTTP proxy to go through: `proxy_hostname`, `proxy_port` and, if it wants them, `username` and
+        `password`, sent as they are (Basic) and to the proxy only. Implies WebSocket, as in uamqp. It is copied. ValueError
+        that names the key which is missing or wrong.
     use_tls: False asks for plain TCP, True for TLS whatever the URL says; None leaves it to the client and the URL.
     ssl_context: used as it is, instead of one that trusts `verify` or certifi and checks the host name.
     """
@@ -99,31 +151,34 @@ class AMQPAuth:
 
     def set_wsio(self, hostname: str | bytes, port: int | None, http_proxy: dict[str, Any] | None) -> None:
         """Connect to this host by WebSocket, through a proxy if one is given."""
-        self._set(hostname, port, dict(http_proxy) if http_proxy else None, TransportType.AmqpOverWebsocket)
+        self._set(hostname, port, http_proxy, TransportType.AmqpOverWebsocket)
 
     def _set(
         self, hostname: str | bytes, port: int | None, http_proxy: dict[str, Any] | None, transport_type: TransportType
     ) -> None:
         self._connect_to = _as_bytes(hostname, self._encoding).decode(self._encoding)
         self._port = port
-        self._http_proxy = http_proxy
+        self._proxy = None if http_proxy is None else _proxy(http_proxy, self._encoding)
+        self._http_proxy = None if http_proxy is None else dict(http_proxy)
         self._transport_type = transport_type
         self.sasl_client = self.sasl
 
-    def _check_available(self) -> None:
-        """Raises ValueError when the transport asked for cannot be made."""
-        if self._http_proxy is not None:
-            raise ValueError("http_proxy is not available yet in this version")
-        if self._transport_type is not TransportType.Amqp:
-            raise ValueError("TransportType.AmqpOverWebsocket is not available yet in this version")
+    @property
+    def _dial_to(self) -> str:
+        """The host to open a TCP connection to: the proxy's if there is one, else the peer's."""
+        return self._connect_to if self._proxy is None else self._proxy.host
 
     def _endpoint(self, use_tls: bool | None, addresses: list[Address]) -> tuple[bool, int]:
-        """Whether to use TLS, and the port, now that the host's addresses are known. Our own `use_tls` comes first,
-        then the one given, then the URL; the URL's amqp:// counts only if no address leaves this host."""
+        """Whether the peer is to be spoken to by TLS, and its port, now that the addresses of `_dial_to` are known. Our own
+        `use_tls` comes first, then the one given, then the URL; the URL's amqp:// counts only for TCP (no WebSocket, hence
+        no proxy) and if no address leaves this host."""
+        websocket = self._transport_type is TransportType.AmqpOverWebsocket
         wanted = self.use_tls if self.use_tls is not None else use_tls
         if wanted is None:
-            wanted = not (self._plain_on_loopback and bool(addresses) and all(map(is_loopback, addresses)))
-        return wanted, self._port or (DEFAULT_AMQPS_PORT if wanted else DEFAULT_AMQP_PORT)
+            here = bool(addresses) and all(map(is_loopback, addresses))
+            wanted = not (self._plain_on_loopback and not websocket and here)
+        default = DEFAULT_AMQP_WSS_PORT if websocket else DEFAULT_AMQPS_PORT if wanted else DEFAULT_AMQP_PORT
+        return wanted, self._port or default
 
     def _context(self, given: ssl.SSLContext | None) -> ssl.SSLContext:
         """The TLS context: our own, the one given, else one that verifies chain and host name."""

@@ -18,7 +18,7 @@ from ..broker_core import Core
 from ..broker_peer import Peer, accept, shutdown_error
 from ..engine import NEVER
 from ..filters.tls import TransportError
-from ..wire import clock
+from ..wire import Wire, clock
 
 _log = logging.getLogger("uamqp.broker")
 
@@ -267,8 +267,12 @@ class BrokerThread(threading.Thread):
         self._watch(connection)
         if peer.dropping:
             self._end(connection, goodbye=False)
-        elif not connection.blocked and peer.closing and not wire.output() and peer.engine.conn().transport_done:
+        elif not connection.blocked and not wire.output() and self._is_done(peer, wire):
             self._end(connection, goodbye=True)
+
+    def _is_done(self, peer: Peer, wire: Wire) -> bool:
+        """Both have said what they had to say, in AMQP or below."""
+        return (peer.closing and peer.engine.conn().transport_done) or wire.ended_by_peer
 
     def _watch(self, connection: _Connection) -> None:
         """Ask the selector for what can be used."""

@@ -9,16 +9,15 @@ from __future__ import annotations
 import ssl
 from typing import Any
 
+from .base import TransportError
 
-class TransportError(Exception):
-    """The bytes below AMQP cannot go on. The text is for users; the cause, if there is one, is attached."""
+__all__ = ["Tls", "TransportError"]
 
 
 class Tls:
-    """One end of a TLS connection.
+    """One end of a TLS connection: a `Filter`."""
 
-    feed() what came from the network; read_into() and write() are the plaintext side; take() what must go to the
-    network. All of them may raise TransportError. `ready` says that the handshake is over."""
+    doing = "in the TLS handshake"
 
     def __init__(self, context: ssl.SSLContext, server_hostname: str | None = None, server_side: bool = False) -> None:
         """`server_hostname`: the name to verify and to send as SNI; a client needs it unless the context does not
@@ -30,6 +29,7 @@ class Tls:
         self._ssl = context.wrap_bio(self._in, self._out, server_side=server_side, server_hostname=server_hostname)
         self._seen = b""
         self.ready = False
+        """The handshake is over."""
         self.eof = False
         """The peer said close_notify: no more plaintext will come."""
         self.failing = False

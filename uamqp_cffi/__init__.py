@@ -16,6 +16,14 @@ if TYPE_CHECKING:
     from ._build import build_info as build_info
     from .address import Source as Source
     from .address import Target as Target
+    from .async_ops.client_async import AMQPClientAsync as AMQPClientAsync
+    from .async_ops.client_async import AsyncMessageIter as AsyncMessageIter
+    from .async_ops.client_async import ReceiveClientAsync as ReceiveClientAsync
+    from .async_ops.client_async import SendClientAsync as SendClientAsync
+    from .async_ops.connection_async import ConnectionAsync as ConnectionAsync
+    from .async_ops.receiver_async import MessageReceiverAsync as MessageReceiverAsync
+    from .async_ops.sender_async import MessageSenderAsync as MessageSenderAsync
+    from .async_ops.session_async import SessionAsync as SessionAsync
     from .client import AMQPClient as AMQPClient
     from .client import ReceiveClient as ReceiveClient
     from .client import SendClient as SendClient
@@ -32,22 +40,30 @@ __version__ = "1.7.0"
 
 _NAMES = {
     "AMQPClient": "client",
+    "AMQPClientAsync": "async_ops.client_async",
+    "AsyncMessageIter": "async_ops.client_async",
     "BatchMessage": "message",
     "Connection": "connection",
+    "ConnectionAsync": "async_ops.connection_async",
     "Message": "message",
     "MessageBodyType": "constants",
     "MessageReceiver": "receiver",
+    "MessageReceiverAsync": "async_ops.receiver_async",
     "MessageSender": "sender",
+    "MessageSenderAsync": "async_ops.sender_async",
     "ReceiveClient": "client",
+    "ReceiveClientAsync": "async_ops.client_async",
     "SendClient": "client",
+    "SendClientAsync": "async_ops.client_async",
     "Session": "session",
+    "SessionAsync": "async_ops.session_async",
     "Source": "address",
     "Target": "address",
     "TransportType": "constants",
     "build_info": "_build",
 }
 _MODULES = (
-    "address", "authentication", "broker", "c_uamqp", "client", "compat", "connection", "constants", "errors",
+    "address", "async_ops", "authentication", "broker", "c_uamqp", "client", "compat", "connection", "constants", "errors",
     "message", "mgmt_operation", "receiver", "sender", "session", "types", "utils",
 )  # fmt: skip
 

@@ -155,8 +155,8 @@ class AMQPClient:
         self._receive_settle_mode = constants.ReceiverSettleMode.PeekLock if chosen is None else chosen
         self._desired_capabilities = kwargs.get("desired_capabilities")
 
-        self.connection_type = Connection
-        self.session_type = Session
+        self.connection_type: type[Connection] = Connection
+        self.session_type: type[Session] = Session
         self.message_handler: Any = None
 
     def __enter__(self) -> Any:
@@ -352,8 +352,12 @@ class AMQPClient:
 
     def auth_complete(self) -> bool:
         """Whether authentication is done; it is part of connecting, so an open client always says True."""
+        return self._run(self._auth_complete_plan())
+
+    def _auth_complete_plan(self) -> Plan[bool]:
         self._opened()
         return True
+        yield
 
     def client_ready(self) -> bool:
         """Whether the link is attached; makes one step towards it when not. Raises what broke it."""
@@ -670,7 +674,7 @@ class SendClient(_LinkClient):
             keep_alive_interval=keep_alive_interval,
             **kwargs,
         )
-        self.sender_type = sender.MessageSender
+        self.sender_type: type[sender.MessageSender] = sender.MessageSender
         self._queue: list[Message] = []
         self._head = 0  # messages of the queue before it were handed over
         self._left = 0  # messages of the queue that the last step left there
@@ -986,25 +990,41 @@ class SendClient(_LinkClient):
             moved = True
         return moved
 
+    def _base_send(self, handler: Any) -> bool:
+        """Whether nobody has overridden how a message is handed over, so that many may be at once."""
+        return type(handler).send is _BASE_SEND and "send" not in handler.__dict__
+
     def _send_by_handler(self, handler: Any, message: Message) -> bool:
+        try:
+            sent = handler.send(message, self._on_message_sent, timeout=self._time_left(message))
+        except Exception as error:
+            self._not_handed_over(message, error)
+            return True
+        if not sent:
+            self._taken_back(message)
+        return bool(sent)
+
+    def _time_left(self, message: Message) -> int:
+        """Of msg_timeout, in ms; 0 for no limit."""
         timeout = self._msg_timeout
         if timeout > 0 and message.idle_time:
             timeout = max(1, int(timeout + message.idle_time - time.monotonic() * 1000))
-        try:
-            sent = handler.send(message, self._on_message_sent, timeout=timeout)
-        except Exception as error:
-            with self._books():
-                if self._handed.pop(id(message), None) is not None:
-                    self._out -= 1
-                    self._unsendable(message, error)
-            return True
-        if not sent:
-            with self._books():
-                if self._handed.pop(id(message), None) is not None:
-                    self._out -= 1
-                    message.state = _WAITING
-                    self._again.appendleft(message)
-        return bool(sent)
+        return timeout
+
+    def _not_handed_over(self, message: Message, error: Exception) -> None:
+        """An overridden `MessageSender.send` raised."""
+        with self._books():
+            if self._handed.pop(id(message), None) is not None:
+                self._out -= 1
+                self._unsendable(message, error)
+
+    def _taken_back(self, message: Message) -> None:
+        """An overridden `MessageSender.send` did not take it."""
+        with self._books():
+            if self._handed.pop(id(message), None) is not None:
+                self._out -= 1
+                message.state = _WAITING
+                self._again.appendleft(message)
 
     # ---- time-outs: under the session's lock --------------------------------------------------------------------------
 
@@ -1097,7 +1117,7 @@ class SendClient(_LinkClient):
         if session is None or handler is None:
             return False, False
         moved = more = False
-        own = type(handler).send is _BASE_SEND and "send" not in handler.__dict__
+        own = self._base_send(handler)
         with session._lock:
             try:
                 if session._inbox.records:
@@ -1318,7 +1338,7 @@ class ReceiveClient(_LinkClient):
             **kwargs,
         )
         self.auto_complete = auto_complete
-        self.receiver_type = receiver.MessageReceiver
+        self.receiver_type: type[receiver.MessageReceiver] = receiver.MessageReceiver
         self._received_messages = Unread()
         self._message_received_callback: Callable[[Message], object] | None = None
         self._streaming_receive = False
@@ -1693,6 +1713,18 @@ class ReceiveClient(_LinkClient):
                 break
             self._raise_broken()
         return messages[0] if messages else None
+
+    def _iter_plan(self) -> Plan[Message | None]:
+        """One step of an iteration that accepts messages itself: the next one; None, and the client closed if that is
+        what `timeout` does, when there will be none."""
+        automatic, self.auto_complete = self.auto_complete, False
+        try:
+            message = yield from self._next_plan()
+        finally:
+            self.auto_complete = automatic
+        if message is None and self._shutdown:
+            yield Call(self._method(self, "close"))
+        return message
 
     # ---- the end --------------------------------------------------------------------------------------------------
 

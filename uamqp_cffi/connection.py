@@ -736,7 +736,7 @@ class Connection:
         with self._io:
             self._lose(failure)
 
-    def _connected(self, sock: socket.socket) -> None:
+    def _connected(self, sock: Any) -> None:
         with self._io:
             if self._closed:
                 sock.close()
@@ -745,13 +745,17 @@ class Connection:
             try:
                 self._wire = self._make_wire()
                 self._sock = sock
-                self._poller.watch(sock)
+                self._watch(sock)
                 self._send(clock())
             except Exception as error:
                 if self._sock is None:
                     sock.close()
                 self._lose(self._explain(error))
             self._inside = 0
+
+    def _watch(self, sock: Any) -> None:
+        """Look out for what comes from it."""
+        self._poller.watch(sock)
 
     def _make_wire(self) -> Wire:
         """The wire over a transport that is connected now: what is between it and AMQP."""
@@ -1038,21 +1042,31 @@ class Connection:
             self._closed = True
         deadline = time.monotonic() + timeout
         inbox = self._closing = Inbox()
-        while self._leaving and not self._done:
-            if not (yield Call(self._wait_closed, (inbox, deadline - timeout / 2))):
-                break
-        if self._opened and not self._done:
-            try:
-                with self._io:
-                    if not self._done:
-                        self._engine.close()
-                self._flush()
-            except _engine.EngineError as refused:
-                _logger.debug("connection %r: no CLOSE: %s", self.container_id, refused)
-            self._wake_all()
-            while not self._done:
+        try:
+            while self._leaving and not self._done:
+                if not (yield Call(self._wait_closed, (inbox, deadline - timeout / 2))):
+                    break
+            self._say_close()
+            while self._opened and not self._done:
                 if not (yield Call(self._wait_closed, (inbox, deadline))):
                     break
+        finally:  # whoever interrupts gets no half-closed connection
+            self._give_back()
+
+    def _say_close(self) -> None:
+        if not self._opened or self._done:
+            return
+        try:
+            with self._io:
+                if not self._done:
+                    self._engine.close()
+            self._flush()
+        except _engine.EngineError as refused:
+            _logger.debug("connection %r: no CLOSE: %s", self.container_id, refused)
+        self._wake_all()
+
+    def _give_back(self) -> None:
+        """Everything the connection holds."""
         with self._io:
             if self._inside:
                 self._torn()

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import constants, errors
 from ._core import mgmt
+from ._core.plan import Plan
 from .message import Message
 
 if TYPE_CHECKING:
@@ -61,11 +62,17 @@ class MgmtOperation:
         `message` is left as it is; its application properties go along. `timeout` in ms, 0 for ever. Raises
         TimeoutError, ValueError when the answer has no status, AMQPConnectionError when the links are refused or go away,
         MessageException when the request is."""
-        plan = mgmt.exchange_plan(
+        result: tuple[int, Message, Any] = self.connection._run(
+            self._execute_plan(operation, op_type, message, timeout)
+        )
+        return result
+
+    def _execute_plan(
+        self, operation: bytes | str, op_type: bytes | str | None, message: Message, timeout: float
+    ) -> Plan[tuple[int, Message, Any]]:
+        return mgmt.exchange_plan(
             self._node, message, operation, op_type, timeout, self._status_code_field, self._description_fields
         )
-        result: tuple[int, Message, Any] = self.connection._run(plan)
-        return result
 
     def destroy(self) -> None:
         """Detach the links. Repeatable. Who waits for an answer gets MessageHandlerError."""

@@ -1,0 +1,282 @@
+"""Clients on an event loop: each operation is the plan that the blocking client runs, awaited."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+
+from .. import address, authentication, c_uamqp, client, compat, constants, errors
+from .._core import plan as plans
+from .._core.plan import Plan
+from .connection_async import ConnectionAsync
+from .receiver_async import MessageReceiverAsync
+from .sender_async import MessageSenderAsync
+from .session_async import SessionAsync
+from .utils import get_dict_with_loop_if_needed, would_block
+
+if TYPE_CHECKING:
+    from ..constants import MessageState
+    from ..message import Message
+
+__all__ = [
+    "AMQPClientAsync", "AsyncMessageIter", "ConnectionAsync", "MessageReceiverAsync", "MessageSenderAsync",
+    "ReceiveClientAsync", "SendClientAsync", "SessionAsync", "address", "authentication", "c_uamqp", "client", "compat",
+    "constants", "errors", "get_dict_with_loop_if_needed",
+]  # fmt: skip
+
+_T = TypeVar("_T")
+_logger = logging.getLogger("uamqp.async_ops.client_async")
+
+
+class AMQPClientAsync(client.AMQPClient):
+    """An `AMQPClient` on the running event loop. Arguments as for `AMQPClient`; `loop` must be None. Blocking methods raise
+    RuntimeError; each has a twin that ends in `_async`. Callbacks are plain functions and run inside awaited calls."""
+
+    def __init__(
+        self,
+        remote_address: str | bytes | address.Address,
+        auth: Any = None,
+        client_name: str | bytes | None = None,
+        loop: asyncio.AbstractEventLoop | None = None,
+        debug: bool = False,
+        error_policy: errors.ErrorPolicy | None = None,
+        keep_alive_interval: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        get_dict_with_loop_if_needed(loop)
+        super().__init__(
+            remote_address,
+            auth=auth,
+            client_name=client_name,
+            debug=debug,
+            error_policy=error_policy,
+            keep_alive_interval=keep_alive_interval,
+            **kwargs,
+        )
+        self.connection_type = ConnectionAsync
+        self.session_type = SessionAsync
+
+    @property
+    def loop(self) -> None:
+        """Always None: the loop is the one that runs."""
+        return None
+
+    async def __aenter__(self) -> Any:
+        await self.open_async()
+        return self
+
+    async def __aexit__(self, *args: Any) -> None:
+        await self.close_async()
+
+    async def open_async(self, connection: Any = None) -> None:
+        """As `AMQPClient.open`."""
+        await self._run_async(self._open_plan(connection))
+
+    async def close_async(self) -> None:
+        """As `AMQPClient.close`."""
+        await self._run_async(self._close_plan())
+
+    async def redirect_async(self, redirect: Any, auth: Any) -> None:
+        """As `AMQPClient.redirect`."""
+        await self._run_async(self._redirect_plan(redirect, auth))
+
+    async def auth_complete_async(self) -> bool:
+        """As `AMQPClient.auth_complete`."""
+        return await self._run_async(self._auth_complete_plan())
+
+    async def client_ready_async(self) -> bool:
+        """As `AMQPClient.client_ready`."""
+        return await self._run_async(self._client_ready_plan())
+
+    async def _client_ready_async(self) -> bool:
+        return self._client_ready()
+
+    async def _client_run_async(self) -> Any:
+        return await self._run_async(self._client_run_plan())
+
+    async def do_work_async(self, **kwargs: Any) -> Any:
+        """As `AMQPClient.do_work`."""
+        return await self._run_async(self._do_work_plan())
+
+    async def mgmt_request_async(
+        self,
+        message: Message,
+        operation: bytes | str,
+        op_type: bytes | str | None = None,
+        node: bytes | str | None = None,
+        callback: Callable[[int, Message, Any], Any] | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """As `AMQPClient.mgmt_request`."""
+        return await self._run_async(self._mgmt_request_plan(message, operation, op_type, node, callback, kwargs))
+
+    # ---- plans ----------------------------------------------------------------------------------------------------
+
+    _method = staticmethod(plans.awaiting)
+
+    def _run(self, plan: Plan[_T]) -> NoReturn:
+        plan.close()
+        raise would_block(self)
+
+    async def _run_async(self, plan: Plan[_T]) -> _T:
+        return await plans.run_async(plan, self._wait)
+
+    @staticmethod
+    def _me() -> int:
+        """Who is calling: a task."""
+        return id(asyncio.current_task())
+
+
+class SendClientAsync(client.SendClient, AMQPClientAsync):
+    """A `SendClient` on the running event loop; many tasks may share it. Arguments as for `SendClient`; `loop` must be
+    None."""
+
+    def __init__(
+        self,
+        target: str | bytes | address.Target,
+        auth: Any = None,
+        client_name: str | bytes | None = None,
+        loop: asyncio.AbstractEventLoop | None = None,
+        debug: bool = False,
+        msg_timeout: int = 0,
+        error_policy: errors.ErrorPolicy | None = None,
+        keep_alive_interval: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        get_dict_with_loop_if_needed(loop)
+        super().__init__(
+            target,
+            auth=auth,
+            client_name=client_name,
+            debug=debug,
+            msg_timeout=msg_timeout,
+            error_policy=error_policy,
+            keep_alive_interval=keep_alive_interval,
+            **kwargs,
+        )
+        self.sender_type = MessageSenderAsync
+
+    async def send_message_async(self, messages: Any, close_on_done: bool = False) -> None:
+        """As `SendClient.send_message`. When it is cancelled the message goes on its way: it is in `pending_messages` until
+        its outcome comes."""
+        await self._run_async(self._send_message_plan(messages, close_on_done))
+
+    async def send_all_messages_async(self, close_on_done: bool = True) -> list[MessageState]:
+        """As `SendClient.send_all_messages`."""
+        return await self._run_async(self._send_all_plan(close_on_done))
+
+    async def wait_async(self) -> None:
+        """As `SendClient.wait`, but gives nothing."""
+        await self._run_async(self._wait_plan())
+
+    def _base_send(self, handler: Any) -> bool:
+        return super()._base_send(handler) and _is_own(handler, "send_async", MessageSenderAsync.send_async)
+
+    def _send_by_handler(self, handler: Any, message: Message) -> bool:
+        if _is_own(handler, "send_async", MessageSenderAsync.send_async):
+            return super()._send_by_handler(handler, message)
+        call = handler.send_async(message, self._on_message_sent, timeout=self._time_left(message))
+        asyncio.ensure_future(call).add_done_callback(lambda done: self._handed_over(message, done))
+        return True
+
+    def _handed_over(self, message: Message, done: asyncio.Future[bool]) -> None:
+        """An overridden `MessageSenderAsync.send_async` is through."""
+        error = asyncio.CancelledError() if done.cancelled() else done.exception()
+        if error is not None:
+            self._not_handed_over(message, error if isinstance(error, Exception) else RuntimeError(repr(error)))
+        elif not done.result():
+            self._taken_back(message)
+
+
+class ReceiveClientAsync(client.ReceiveClient, AMQPClientAsync):
+    """A `ReceiveClient` on the running event loop. Arguments as for `ReceiveClient`; `loop` must be None."""
+
+    def __init__(
+        self,
+        source: str | bytes | address.Source,
+        auth: Any = None,
+        client_name: str | bytes | None = None,
+        loop: asyncio.AbstractEventLoop | None = None,
+        debug: bool = False,
+        timeout: int = 0,
+        auto_complete: bool = True,
+        error_policy: errors.ErrorPolicy | None = None,
+        keep_alive_interval: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        get_dict_with_loop_if_needed(loop)
+        super().__init__(
+            source,
+            auth=auth,
+            client_name=client_name,
+            debug=debug,
+            timeout=timeout,
+            auto_complete=auto_complete,
+            error_policy=error_policy,
+            keep_alive_interval=keep_alive_interval,
+            **kwargs,
+        )
+        self.receiver_type = MessageReceiverAsync
+
+    async def receive_message_batch_async(
+        self,
+        max_batch_size: int | None = None,
+        on_message_received: Callable[[Message], object] | None = None,
+        timeout: float = 0,
+    ) -> list[Message]:
+        """As `ReceiveClient.receive_message_batch`."""
+        return await self._run_async(self._batch_plan(max_batch_size, on_message_received, timeout))
+
+    async def receive_messages_async(self, on_message_received: Callable[[Message], object]) -> None:
+        """As `ReceiveClient.receive_messages`."""
+        await self._run_async(self._stream_plan(on_message_received))
+
+    def receive_messages_iter_async(
+        self, on_message_received: Callable[[Message], object] | None = None
+    ) -> AsyncMessageIter:
+        """As `ReceiveClient.receive_messages_iter`, for `async for`. The last message is not accepted when the loop is left
+        by `break`: accept it, or the peer has it back when the client closes."""
+        self._message_received_callback = on_message_received
+        return AsyncMessageIter(self, auto_complete=self.auto_complete)
+
+    def receive_messages_iter(self, on_message_received: Callable[[Message], object] | None = None) -> NoReturn:
+        """Not on an event loop: see `receive_messages_iter_async`."""
+        raise RuntimeError(
+            f"{type(self).__name__}.receive_messages_iter() would block the event loop: use receive_messages_iter_async()"
+        )
+
+
+class AsyncMessageIter(AsyncIterator[Any]):
+    """Messages of a `ReceiveClientAsync` as they come, until its `timeout`; closes the client then, with
+    `shutdown_after_timeout`. With `auto_complete` a message is accepted when the next one is asked for."""
+
+    def __init__(self, rcv_client: ReceiveClientAsync, auto_complete: bool = True) -> None:
+        self._client = rcv_client
+        self.receiving = True
+        self.auto_complete = auto_complete
+        self.current_message: Message | None = None
+
+    async def __anext__(self) -> Message:
+        """The next message. Raises what `receive_messages_async` raises."""
+        message, self.current_message = self.current_message, None
+        if message is not None and self.auto_complete:
+            self._client._complete(message)
+        if self.receiving:
+            self.current_message = await self._client._run_async(self._client._iter_plan())
+        if self.current_message is None:
+            self.receiving = False
+            raise StopAsyncIteration
+        return self.current_message
+
+
+def _is_own(handler: Any, name: str, method: Any) -> bool:
+    """Whether nobody has overridden that method."""
+    return getattr(type(handler), name, None) is method and name not in getattr(handler, "__dict__", {})
+
+
+_STEPS = ("do_work_async", "client_ready_async", "auth_complete_async", "_client_ready_async", "_client_run_async")
+_INSIDE = ("_client_ready", "_client_run")
+for _one in (SendClientAsync, ReceiveClientAsync):
+    _one._own_steps = tuple((name, getattr(_one, name)) for name in (*_STEPS, *_INSIDE))

@@ -1,0 +1,374 @@
+"""The connection on an event loop: the same records, rules and errors, another way to wait.
+
+Bytes are taken in, and heartbeats go out, whenever the loop runs, whether anybody awaits or not; records wait in the
+inboxes of those they concern, and user code runs only inside their own awaited calls. Everything happens in the loop's
+thread, so the locks of the blocking class are always free.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from threading import get_ident
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+
+from .. import errors
+from .._core import plan
+from .._core.drivers.aio import AsyncDialer, Stream
+from .._core.engine import NEVER, EngineError
+from .._core.filters.tls import TransportError
+from .._core.plan import Inbox, Plan
+from .._core.wire import Wire, clock
+from ..connection import CLOSE_TIMEOUT, CONNECT_TIMEOUT, Connection
+from .utils import get_dict_with_loop_if_needed, would_block
+
+if TYPE_CHECKING:
+    import ssl
+
+    from ..authentication.common import AMQPAuth
+
+__all__ = ["ConnectionAsync", "get_dict_with_loop_if_needed"]
+
+_T = TypeVar("_T")
+_logger = logging.getLogger("uamqp.async_ops.connection_async")
+_LOOK = 0.002  # seconds: after a time-out, so that the loop looks at the socket before the peer's silence is judged
+
+_forked: list[Any] = []  # streams of a parent: see ConnectionAsync._orphan
+
+
+def _wake(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+class ConnectionAsync(Connection):
+    """An AMQP connection on the running event loop. Arguments as for `Connection`; `loop` must be None. Blocking methods
+    raise RuntimeError; each has a twin that ends in `_async`."""
+
+    def __init__(
+        self,
+        hostname: str | bytes,
+        sasl: AMQPAuth,
+        container_id: str | bytes | bool = False,
+        max_frame_size: int | None = None,
+        channel_max: int | None = None,
+        idle_timeout: int | None = None,
+        properties: dict[Any, Any] | None = None,
+        remote_idle_timeout_empty_frame_send_ratio: float | None = None,
+        error_policy: errors.ErrorPolicy | None = None,
+        debug: bool = False,
+        encoding: str = "UTF-8",
+        loop: asyncio.AbstractEventLoop | None = None,
+        *,
+        use_tls: bool | None = None,
+        ssl_context: ssl.SSLContext | None = None,
+        connect_timeout: float | None = CONNECT_TIMEOUT,
+    ) -> None:
+        get_dict_with_loop_if_needed(loop)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._async_lock: asyncio.Lock | None = None
+        super().__init__(
+            hostname,
+            sasl,
+            container_id=container_id,
+            max_frame_size=max_frame_size,
+            channel_max=channel_max,
+            idle_timeout=idle_timeout,
+            properties=properties,
+            remote_idle_timeout_empty_frame_send_ratio=remote_idle_timeout_empty_frame_send_ratio,
+            error_policy=error_policy,
+            debug=debug,
+            encoding=encoding,
+            use_tls=use_tls,
+            ssl_context=ssl_context,
+            connect_timeout=connect_timeout,
+        )
+
+    def _reset(self, hostname: str | bytes, auth: AMQPAuth) -> None:
+        super()._reset(hostname, auth)
+        self._task: asyncio.Task[None] | None = None  # connects
+        self._limit: asyncio.TimerHandle | None = None  # connect_timeout
+        self._timer: asyncio.TimerHandle | None = None  # the engine's deadline
+        self._timer_due = NEVER
+        self._stirred = False  # something moved since the last step
+        self._napping: asyncio.Future[None] | None = None  # of the step that waits for it
+
+    # ---- uamqp's members ------------------------------------------------------------------------------------------
+
+    @property
+    def loop(self) -> None:
+        """Always None: the loop is the one that runs."""
+        return None
+
+    async def work_async(self) -> None:
+        """One step, as `Connection.work`; the loop moves bytes without it, too."""
+        await self._run_async(self._work_plan())
+
+    async def destroy_async(self) -> None:
+        """Close the connection and wait for the peer's answer, 5 s at most. Repeatable; wakes all who wait on it."""
+        await self._run_async(self._close_plan(CLOSE_TIMEOUT))
+
+    async def redirect_async(self, redirect_error: Any, auth: AMQPAuth) -> None:
+        """Connect to the host of a LinkRedirect instead, with `auth`. Nothing happens when we are there already."""
+        await self._run_async(self._redirect_plan(redirect_error, auth))
+
+    async def sleep_async(self, seconds: float) -> None:
+        """Hold the lock for that long."""
+        await self.lock_async()
+        try:
+            await asyncio.sleep(seconds)
+        finally:
+            self.release_async()
+
+    async def lock_async(self, timeout: float = 3.0) -> None:
+        """Take the advisory lock, which `work_async` takes too; raises TimeoutError after `timeout` seconds (-1:
+        never)."""
+        if self._async_lock is None:
+            self._async_lock = asyncio.Lock()
+        try:
+            await asyncio.wait_for(self._async_lock.acquire(), None if timeout < 0 else timeout)
+        except asyncio.TimeoutError:
+            raise TimeoutError(f"the connection's lock was not free within {timeout} s") from None
+
+    def release_async(self) -> None:
+        """Give the advisory lock back; nothing happens when nobody holds it."""
+        if self._async_lock is not None and self._async_lock.locked():
+            self._async_lock.release()
+
+    async def __aenter__(self) -> ConnectionAsync:
+        return self
+
+    async def __aexit__(self, *args: Any) -> None:
+        await self.destroy_async()
+
+    # ---- plans ----------------------------------------------------------------------------------------------------
+
+    _method = staticmethod(plan.awaiting)
+
+    def _run(self, work: Plan[_T]) -> NoReturn:
+        work.close()
+        raise would_block(self)
+
+    async def _run_async(self, work: Plan[_T]) -> _T:
+        return await plan.run_async(work, self._wait)
+
+    async def _wait(self, inbox: Inbox, deadline: float | None = None) -> bool:  # type: ignore[override]  # awaited
+        if inbox.ready():
+            return True
+        self._check_loop()
+        if not self._started and not self._closed:
+            self._start()
+        while True:
+            self._check_alive()
+            left = None if deadline is None else deadline - time.monotonic()
+            if left is not None and left <= 0:
+                return False
+            await self._nap(inbox, left)
+            if inbox.ready():
+                return True
+
+    async def _wait_closed(self, inbox: Inbox, deadline: float) -> bool:  # type: ignore[override]  # awaited
+        left = deadline - time.monotonic()
+        if left <= 0:
+            return False
+        if not inbox.ready():
+            await self._nap(inbox, left)
+        return True
+
+    async def _nap(self, inbox: Inbox, seconds: float | None) -> None:
+        """Sleep until something comes for `inbox`, or time is up."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[None] = loop.create_future()
+        timer = None if seconds is None else loop.call_later(seconds, _wake, future)
+        inbox.wait_with(lambda: _wake(future))
+        try:
+            await future
+        finally:
+            inbox.wait_with(None)
+            if timer is not None:
+                timer.cancel()
+
+    async def _step(self, wait: float = 0.0) -> bool:  # type: ignore[override]  # awaited
+        """Let the loop move bytes; waits up to `wait` seconds for it to do so. True when it did."""
+        if self._done or self._closed:
+            return False
+        self._check_loop()
+        if not self._started:
+            self._start()
+        if wait > 0 and not self._stirred:
+            loop = asyncio.get_running_loop()
+            self._napping = future = loop.create_future()
+            timer = loop.call_later(wait, _wake, future)
+            try:
+                await future
+            finally:
+                timer.cancel()
+        else:
+            await asyncio.sleep(0)
+        moved, self._stirred = self._stirred, False
+        return moved
+
+    def _stir(self) -> None:
+        """Something moved."""
+        self._stirred = True
+        if self._napping is not None:
+            _wake(self._napping)
+        if self._closing is not None:
+            self._closing.poke()
+
+    def _wake_all(self) -> None:
+        super()._wake_all()
+        self._stir()
+
+    def _check_loop(self) -> None:
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+        elif self._loop is not asyncio.get_running_loop():
+            raise RuntimeError("this connection belongs to another event loop")
+
+    # ---- connecting -----------------------------------------------------------------------------------------------
+
+    def _call_out(self) -> None:
+        loop = self._loop = asyncio.get_running_loop()
+        if self._connect_deadline is not None:
+            self._limit = loop.call_later(self._connect_deadline - time.monotonic(), self._too_late)
+        self._task = loop.create_task(self._connect())
+
+    async def _connect(self) -> None:
+        self._dialer = dialer = AsyncDialer(self.auth._dial_to, self._choose, self._connect_deadline)
+        try:
+            sock = await dialer.connect()
+        except (OSError, ValueError) as error:
+            self._not_connected(error)
+            return
+        try:
+            _, stream = await asyncio.get_running_loop().create_connection(lambda: Stream(self), sock=sock)
+        except OSError as error:
+            sock.close()
+            self._not_connected(error)
+            return
+        self._connected(stream)
+        self._arm()
+        self._stir()
+
+    def _watch(self, sock: Any) -> None:
+        """The loop does."""
+
+    def _too_late(self) -> None:
+        """connect_timeout has passed since the start."""
+        with self._io:
+            if self._connect_deadline is not None and not self._done:
+                self._time_out()
+
+    # ---- what the loop brings -------------------------------------------------------------------------------------
+
+    def _section(self, act: Callable[[Wire, int], None]) -> None:
+        """One critical section, which `act(wire, now)` is the inside of."""
+        with self._io:
+            wire = self._wire
+            if wire is None or self._done:
+                return
+            if self._inside:
+                self._torn()
+                return
+            self._inside = get_ident()
+            try:
+                act(wire, clock())
+            except Exception as error:
+                self._lose(self._explain(error))
+            self._inside = 0
+        if self._log:
+            self._write_log()
+        self._arm()
+        self._stir()
+
+    def _came(self, data: bytes) -> None:
+        def take_in(wire: Wire, now: int) -> None:
+            self._route(wire.feed(data, now))
+            self._respond(wire, now, not self._blocked, ended=False)
+
+        self._section(take_in)
+
+    def _room(self) -> None:
+        self._section(lambda wire, now: self._go_on(wire, now, ended=False))
+
+    def _ended(self) -> None:
+        self._section(lambda wire, now: self._go_on(wire, now, ended=True))
+
+    def _go_on(self, wire: Wire, now: int, ended: bool) -> None:
+        self._respond(wire, now, True, ended)
+
+    def _dropped(self, error: Exception | None) -> None:
+        with self._io:
+            self._lose(self._gone(error or self._broken))
+
+    # ---- time -----------------------------------------------------------------------------------------------------
+
+    def _begin_to_beat(self) -> None:
+        """The loop's timer does it: see `_arm`."""
+
+    def _arm(self) -> None:
+        """Have the engine looked at when it wants to be. An earlier timer stays: it will see that there is nothing to do."""
+        wire, loop = self._wire, self._loop
+        if wire is None or loop is None or self._done:
+            return
+        due = wire.engine.deadline
+        if due >= NEVER or self._timer_due <= due:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_due = due
+        self._timer = loop.call_later(max(0, due - clock()) / 1000, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer_due = NEVER
+        self._timer = None
+        wire, loop = self._wire, self._loop
+        if wire is None or loop is None:
+            return
+        if clock() < wire.engine.deadline:
+            self._arm()
+            return
+        # Some loops look at timers before they look at sockets. A peer that was heard while user code held the loop up has
+        # not been silent, so the judgement comes after another look.
+        self._timer = loop.call_later(_LOOK, self._judge)
+
+    def _judge(self) -> None:
+        self._timer = None
+
+        def tick(wire: Wire, now: int) -> None:
+            self._route(wire.tick(now, dry=True))
+            self._go_on(wire, now, ended=False)
+
+        self._section(tick)
+
+    # ---- the end --------------------------------------------------------------------------------------------------
+
+    def _lose(self, error: Exception) -> None:
+        super()._lose(error)
+        task, self._task = self._task, None
+        if task is not None and task is not asyncio.current_task(self._loop):
+            task.cancel()
+        for timer in (self._limit, self._timer):
+            if timer is not None:
+                timer.cancel()
+        self._limit = self._timer = None
+
+    def _hang_up(self, sock: Any, wire: Wire | None) -> None:
+        try:
+            if wire is not None and not self._broken:
+                wire.close()
+                sock.goodbye(wire.output())
+        except (TransportError, EngineError) as error:
+            _logger.debug("connection %r: goodbye not said: %s", self.container_id, error)
+        finally:
+            sock.close()
+
+    def _orphan(self) -> None:
+        """The loop, its selector too, is the parent's: the stream is neither closed nor collected."""
+        stream, self._sock = self._sock, None
+        if stream is not None:
+            _forked.append((stream, self._loop))
+        super()._orphan()

@@ -7,6 +7,8 @@ The environment is set by .ci/run; what is not set makes its tests skip with the
     UAMQP_CERTS           folder with ca.pem, client.pem, client.key, otherca.pem, expired.pem, wronghost.pem, ...
     UAMQP_SHARED          folder with brokers/faultproxy.py, brokers/rabbitmq4.sh, ...
     UAMQP_PROTON_PYTHON   an interpreter that has python-qpid-proton
+    UAMQP_TINYPROXY       the program tinyproxy
+    UAMQP_PROXYPY_PYTHON  an interpreter that has proxy.py
     UAMQP_NET_FULL        not empty: every combination, not only enough of them to have each pair once
 """
 
@@ -436,6 +438,12 @@ def needed(name: str) -> str:
     if not value:
         pytest.skip(f"{name} is not set (.ci/run sets it)")
     return value
+
+
+@pytest.fixture(scope="session")
+def from_environment() -> Callable[[str], str]:
+    """`needed`, for what only one module wants."""
+    return needed
 
 
 @pytest.fixture(scope="session")

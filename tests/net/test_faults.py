@@ -25,13 +25,15 @@ SOON = 5.0
 class Line:
     """A client, a proxy that breaks things, and a broker at the other end."""
 
-    def __init__(self, proxy: Any, broker: Broker, ca_file: str | None) -> None:
-        self.proxy, self.broker, self._ca_file = proxy, broker, ca_file
+    def __init__(self, proxy: Any, broker: Broker, ca_file: str | None, transport: Any) -> None:
+        self.proxy, self.broker, self._ca_file, self._transport = proxy, broker, ca_file, transport
         self.clients: list[SendClient] = []
 
     def client(self, **how: Any) -> SendClient:
         tls = self._ca_file is not None
-        auth = authentication.SASLAnonymous("127.0.0.1", port=self.proxy.port, verify=self._ca_file, use_tls=tls)
+        auth = authentication.SASLAnonymous(
+            "127.0.0.1", port=self.proxy.port, verify=self._ca_file, transport_type=self._transport, use_tls=tls
+        )
         self.clients.append(SendClient("amqps://127.0.0.1/q", auth, **how))
         return self.clients[-1]
 
@@ -39,12 +41,16 @@ class Line:
         return [b"".join(m.get_data()) for m in self.broker.messages("q")]
 
 
-@pytest.fixture(params=[False, True], ids=["tcp", "tls"])
+@pytest.fixture(params=["tcp", "tls", "websocket"])
 def line(
     request: pytest.FixtureRequest, certificates: Any, fault_proxy: Callable[..., Any], ends_within: Any
 ) -> Iterator[Line]:
-    with Broker(ssl_context=certificates.server if request.param else None) as broker:
-        one = Line(fault_proxy(broker.port), broker, certificates.ca_file if request.param else None)
+    tls = request.param != "tcp"
+    transport = (
+        constants.TransportType.AmqpOverWebsocket if request.param == "websocket" else constants.TransportType.Amqp
+    )
+    with Broker(ssl_context=certificates.server if tls else None) as broker:
+        one = Line(fault_proxy(broker.port), broker, certificates.ca_file if tls else None, transport)
         yield one
         one.proxy.clear()
         one.proxy.reset_all()

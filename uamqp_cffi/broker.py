@@ -382,7 +382,8 @@ class Pipe:
     def closed(self) -> bool:
         """The broker has ended this connection; what `take` still gives is the last of it."""
         peer = self._peer
-        return peer.ended or peer.dropping or (peer.closing and peer.engine.conn().transport_done)
+        done = peer.closing and peer.engine.conn().transport_done
+        return peer.ended or peer.dropping or done or self._wire.ended_by_peer
 
     @property
     def deadline(self) -> int:
@@ -414,6 +415,8 @@ class Pipe:
             while not peer.ended and (n is None or len(out) < n):
                 piece = bytes(wire.output()[: None if n is None else n - len(out)])
                 if not piece:
+                    if wire.ended_by_peer:  # it has our answer to its goodbye now
+                        self._end()
                     break
                 wire.sent(len(piece), now)
                 out += piece

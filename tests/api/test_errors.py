@@ -216,6 +216,7 @@ ALL = [
     errors.TokenExpired("x"),
     errors.TokenAuthFailure(401, b"no"),
     errors.SASLRefused("PLAIN", None, ["A"]),
+    errors.HTTPRefused("the proxy refused: 407 no", "proxy", 407, "no"),
     errors.MessageResponse("x"),
     errors.MessageException(b"a"),
     errors.MessageSendFailed(b"a", b"d"),

@@ -635,4 +635,4 @@ def test_a_foreign_servers_ping_is_answered_and_its_close_told(
             while True:
                 client.do_work()
         closing.result(LIMIT)
-        assert way.here.close_code == 4000
+        assert way.here.protocol.close_code == 4000

@@ -26,12 +26,15 @@ class Client:
             self.engine.sasl_client(*sasl)
         self.now = 0
         self.pipe: Pipe = broker.connect()
-        self.wire = Wire(self.engine, now=0)
+        self.wire = self.make_wire()
         self.records: list[r.Record] = []
         fields = {"container_id": v.enc_str("test")}
         if idle_timeout:
             fields["idle_time_out"] = v.enc_uint(idle_timeout)
         self.engine.open(v.composite("open", **fields))
+
+    def make_wire(self) -> Wire:
+        return Wire(self.engine, now=0)
 
     def begin(self, incoming_window: int = 1000) -> int:
         return self.engine.begin(

@@ -11,6 +11,8 @@ import pytest
 from uamqp_cffi._core import engine as eng
 from uamqp_cffi._core import records as r
 from uamqp_cffi._core import values as v
+from uamqp_cffi._core.filters.websocket import WebSocket
+from uamqp_cffi._core.wire import Wire
 from uamqp_cffi.broker import Broker
 
 Connect = Callable[..., tuple[Any, int]]
@@ -200,6 +202,32 @@ def test_garbage_ends_its_own_connection_only(garbage: bytes, broker: Broker, co
     assert pipe.closed
     client.send(client.sender(session, "q"), data(b"still here"))
     assert broker.info("q").messages == 1
+
+
+def test_a_request_by_http_that_is_no_websocket_gets_an_answer_and_an_end(broker: Broker) -> None:
+    pipe = broker.connect()
+    pipe.feed(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    assert pipe.take().startswith(b"HTTP/1.1 400 ")
+    assert broker.connections == 0
+
+
+def test_a_client_by_websocket_is_served_and_its_goodbye_answered(
+    broker: Broker, connect: Connect, data: Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, _ = connect()
+    monkeypatch.setattr(type(client), "make_wire", lambda self: Wire(self.engine, [WebSocket("h:1")], now=0))
+    other, session = connect()
+    other.send(other.sender(session, "q"), data(b"by websocket"))
+    other.receiver(session, "q")
+    assert other.payloads() == [data(b"by websocket")]
+    other.wire.close()
+    other.run()
+    assert other.wire.ended_by_peer
+    assert other.pipe.closed
+    assert broker.connections == 1
+    assert broker.info("q").messages == 1  # it was not settled
+    client.send(client.sender(client.begin(), "q"), data(b"still here"))
+    assert broker.info("q").messages == 2
 
 
 def conversation(connect: Connect, data: Data, tap: Callable[[bytes], None], terminus: Any) -> None:

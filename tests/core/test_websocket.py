@@ -88,9 +88,9 @@ def test_the_request_is_the_one_that_azure_wants():
     named = dict(header.split(": ") for header in headers)
     key = named.pop("Sec-WebSocket-Key")
     assert line == "GET /$servicebus/websocket/ HTTP/1.1"
+    assert named.pop("Upgrade").lower() == "websocket"
     assert named == {
         "Host": "h.example:443",
-        "Upgrade": "websocket",
         "Connection": "Upgrade",
         "Sec-WebSocket-Version": "13",
         "Sec-WebSocket-Protocol": "AMQPWSB10",

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import base64
+import contextlib
+import random
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from uamqp_cffi._core.filters.base import HttpRefused, TransportError
 from uamqp_cffi._core.filters.http_connect import HEAD, HttpConnect, authority
@@ -112,6 +116,37 @@ def test_a_refusal_is_told_with_status_and_reason(tunnel, line, status, text, re
     assert text in str(caught.value)
     assert "secret" not in str(caught.value)
     assert (caught.value.by, caught.value.status, caught.value.retryable) == ("proxy", status, retryable)
+
+
+@pytest.mark.parametrize(
+    ("headers", "text"),
+    [
+        (
+            b"Proxy-Authenticate: Negotiate\r\nProxy-Authenticate: NTLM TlRM\r\n",
+            "; it wants Negotiate or NTLM, and only Basic",
+        ),
+        (b"Proxy-Authenticate: NTLM\r\nProxy-Authenticate: basic realm=x\r\n", "Required"),
+    ],
+)
+def test_a_proxy_that_wants_other_than_basic_is_told(tunnel, headers, text):
+    with pytest.raises(HttpRefused) as caught:
+        tunnel.feed(b"HTTP/1.1 407 Authentication Required\r\n" + headers + b"\r\n")
+    assert text in str(caught.value)
+    assert ("only Basic" in str(caught.value)) is ("only Basic" in text)
+
+
+@settings(max_examples=300, deadline=None)
+@given(seed=st.integers(0, 1 << 32))
+def test_no_answer_does_worse_than_a_typed_error(seed):
+    chooser = random.Random(seed)
+    answer = bytearray(chooser.choice([OK, b"HTTP/1.1 407 No\r\nProxy-Authenticate: Basic\r\n\r\n"]))
+    for _ in range(chooser.randrange(1, 6)):
+        answer[chooser.randrange(len(answer))] = chooser.randrange(256)
+    tunnel = HttpConnect("h:1")
+    with contextlib.suppress(TransportError):
+        for at in range(0, len(answer), 7):
+            tunnel.feed(answer[at : at + 7])
+        tunnel.feed_eof()
 
 
 def test_a_long_reason_is_cut(tunnel):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import random
 import re
@@ -363,6 +364,34 @@ def test_a_frame_against_the_rules_ends_it_with_a_word(client, bad):
 def test_unmasked_frames_of_a_client_are_refused(pair):
     with pytest.raises(TransportError, match="unmasked"):
         pair[1].feed(frame(BINARY, b"x"))
+
+
+@settings(max_examples=400, deadline=None)
+@given(seed=st.integers(0, 1 << 32), server=st.booleans())
+def test_no_bytes_do_worse_than_a_typed_error(seed, server):
+    chooser = random.Random(seed)
+    end = WebSocket("h:1", server_side=server)
+    if server:
+        stream = WebSocket("h:1").take() + b"".join(
+            frame(chooser.choice([BINARY, PING, CLOSE, CONTINUED, TEXT]), chooser.randbytes(20), mask=b"1234")
+            for _ in range(5)
+        )
+    else:
+        stream = accept(end.take()) + messages(chooser, chooser.randbytes(300)) + frame(CLOSE, b"\x03\xe8bye")
+    stream = bytearray(stream)
+    for _ in range(chooser.randrange(0, 6)):
+        stream[chooser.randrange(len(stream))] = chooser.randrange(256)
+    with contextlib.suppress(TransportError):
+        at = 0
+        while at < len(stream):
+            n = chooser.choice([1, 10, 100, 1000])
+            end.feed(stream[at : at + n])
+            read(end)
+            end.take()
+            at += n
+        end.feed_eof()
+    end.close()
+    end.take()
 
 
 # ---- ping, pong, close

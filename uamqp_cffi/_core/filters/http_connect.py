@@ -56,9 +56,14 @@ def refused(
     if not said and status in HTTPStatus._value2member_map_:
         said = HTTPStatus(status).phrase
     text = f"{who} refused: {status} {said}".rstrip()
+    wanted = []
     for name, value in headers:
         if 300 <= status < 400 and name.lower() == b"location" and b"@" not in value:
             text += f"; it points to {plain_text(value.partition(b'?')[0])}, and redirects are not followed"
+        elif status == 407 and name.lower() == b"proxy-authenticate":
+            wanted.append(plain_text(value.partition(b" ")[0]))
+    if wanted and "basic" not in map(str.lower, wanted):
+        text += f"; it wants {' or '.join(wanted[:5])}, and only Basic is known here"
     return HttpRefused(text, by, status, said, status in _LATER)
 
 

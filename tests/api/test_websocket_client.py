@@ -22,7 +22,15 @@ import trustme
 import websockets
 from websockets.asyncio.server import ServerConnection, serve
 
-from uamqp_cffi import Message, ReceiveClient, SendClient, TransportType, errors
+from uamqp_cffi import (
+    Message,
+    ReceiveClient,
+    ReceiveClientAsync,
+    SendClient,
+    SendClientAsync,
+    TransportType,
+    errors,
+)
 from uamqp_cffi.authentication import SASLAnonymous, SASLPlain
 from uamqp_cffi.broker import Broker
 from uamqp_cffi.constants import Delivery
@@ -420,6 +428,49 @@ def test_a_proxy_that_goes_away_later_is_a_lost_connection(
         client.wait()
     assert not isinstance(caught.value, errors.HTTPRefused)
     client.close()
+
+
+# ---- the same filters under asyncio
+
+
+def test_async_clients_go_the_same_way(broker: Broker, options: dict[str, Any], server: Callable[..., Server]) -> None:
+    way = server(tunnel("joe:sesame"))
+    given = proxy(way.port, username="joe", password="sesame")
+    bodies = [f"m{n}" for n in range(200)]
+
+    async def main() -> list[str]:
+        async with SendClientAsync(broker.url + "/q", http_proxy=given, **options) as client:
+            client.queue_message(*[Message(body) for body in bodies])
+            await client.send_all_messages_async()
+        got: list[str] = []
+        async with ReceiveClientAsync(broker.url + "/q", **options) as client:
+            while len(got) < len(bodies):
+                got += [str(message) for message in await client.receive_message_batch_async(timeout=LIMIT * 1000)]
+        return got
+
+    assert asyncio.run(main()) == bodies
+    assert len(way.heads) == 1
+
+
+@pytest.mark.parametrize(
+    ("talk", "error", "text"),
+    [
+        (answer(b"HTTP/1.1 502 Bad Gateway\r\n\r\n"), errors.HTTPRefused, "proxy refused: 502 Bad Gateway"),
+        (hang_up, errors.HTTPRefused, "the proxy closed the connection"),
+        (hang, errors.ConnectTimeout, "while waiting for the proxy to connect to broker.example:443"),
+    ],
+    ids=["502", "ends", "silent"],
+)
+def test_async_clients_are_told_the_same(server: Callable[..., Server], talk: Any, error: type, text: str) -> None:
+    given = proxy(server(talk).port)
+    patience = 0.3 if error is errors.ConnectTimeout else LIMIT
+
+    async def main() -> None:
+        async with SendClientAsync("amqps://broker.example/q", http_proxy=given, connect_timeout=patience) as client:
+            await client.send_message_async(Message(b"x"))
+
+    with pytest.raises(error, match=text):
+        asyncio.run(main())
 
 
 # ---- servers that do not upgrade, or break it off

@@ -366,7 +366,7 @@ def test_unmasked_frames_of_a_client_are_refused(pair):
         pair[1].feed(frame(BINARY, b"x"))
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(seed=st.integers(0, 1 << 32), server=st.booleans())
 def test_no_bytes_do_worse_than_a_typed_error(seed, server):
     chooser = random.Random(seed)

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import unquote_plus
 
 from . import address, authentication, c_uamqp, constants, errors, receiver, sender
-from ._core.engine import SizeError
+from ._core.engine import SizeError, track
 from ._core import plan as plans
 from ._core.plan import Call, Plan, Wait
 from ._core.receiving import Unread, ranges
@@ -56,6 +56,9 @@ _FAILED = MessageState.SendFailed
 _UNSETTLED = MessageState.ReceivedUnsettled
 _SETTLED = MessageState.ReceivedSettled
 _NOT_DELIVERED = 0x02
+_LONG_QUEUE = 16384
+_ASIDE = 512  # messages taken from the collector at once
+_NEVER_ASIDE = 1 << 62
 
 _COMMON = frozenset(
     (
@@ -676,6 +679,8 @@ class SendClient(_LinkClient):
         )
         self.sender_type: type[sender.MessageSender] = sender.MessageSender
         self._queue: list[Message] = []
+        self._aside_at = _LONG_QUEUE  # length of the queue at which to take its latest messages from the collector
+        self._aside = False  # some were taken
         self._head = 0  # messages of the queue before it were handed over
         self._left = 0  # messages of the queue that the last step left there
         self._dead = 0  # messages of the queue from _head on that have failed where they stood
@@ -699,9 +704,21 @@ class SendClient(_LinkClient):
         raises: TypeError for received messages, `MessageAlreadySettled` for one that was sent before."""
         for message in messages:
             if type(message) is Message and message.state is _WAITING and not self._msg_timeout:
-                self._queue.append(message)
+                queue = self._queue
+                queue.append(message)
+                if len(queue) >= self._aside_at:
+                    self._set_aside(queue)
             else:
                 self._enqueue(message.gather())
+
+    def _set_aside(self, queue: list[Message]) -> None:
+        """The queue is long: take its latest messages from the collector, which would else walk all of them over and over
+        and make the millionth cost more than the first. Only messages that refer to nothing but their bytes, and only
+        until they are handed over."""
+        end = len(queue)
+        plain = [m for m in queue[self._aside_at - _ASIDE : end] if m._raw is not None and m.on_send_complete is None]
+        self._aside_at = end + _ASIDE if track(plain, False) else _NEVER_ASIDE
+        self._aside = True
 
     def _enqueue(self, gathered: Iterable[Message]) -> list[Message]:
         parts = []
@@ -943,6 +960,8 @@ class SendClient(_LinkClient):
         try:
             gone = handler._take(run, self)
             if gone:
+                if self._aside:
+                    track(run, True)
                 self._out += gone
                 self._drop(gone, again)
                 for message in run if gone == len(run) else run[:gone]:
@@ -968,6 +987,8 @@ class SendClient(_LinkClient):
         if self._head * 2 >= len(self._queue):  # others append meanwhile, so never clear()
             del self._queue[: self._head]
             self._head = 0
+            self._aside_at = max(_LONG_QUEUE, len(self._queue) + _ASIDE)
+            self._aside = bool(self._queue)
 
     def _offer_by_send(self, handler: Any) -> bool:
         """The same by `handler.send`, which somebody overrode: message by message, outside the lock."""

@@ -129,6 +129,16 @@ def _view(data: Buffer) -> Any:
     return data if type(data) is bytes else ffi.from_buffer("uint8_t[]", data)
 
 
+# ---- the collector ----
+
+
+def track(objects: list[Any], tracked: bool) -> bool:
+    """Have CPython's cyclic collector look at these objects, or not. CPython itself leaves out tuples that can be in no
+    cycle; this does the same for objects of ours that can be in none for the time being. All must be of classes written in
+    Python. False where there is no such collector (PyPy, free-threaded builds): then nothing was done."""
+    return bool(lib.uam_collector_track(id(objects), tracked))
+
+
 # ---- codec: no engine needed ----
 
 _tapes: list[Any] = []  # rooms for small tapes; list.pop and append are atomic, so threads share it

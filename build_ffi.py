@@ -38,6 +38,36 @@ BUILD = """
 #endif
 """
 
+# A call into the engine takes microseconds and never waits, so it keeps the interpreter lock: giving it up costs more than
+# many a call, and where another thread computes it comes back only after a switch interval (5 ms), three times a send.
+KEEP_LOCK = """
+#if defined(Py_BEGIN_ALLOW_THREADS) && !defined(PYPY_VERSION)
+#undef Py_BEGIN_ALLOW_THREADS
+#undef Py_END_ALLOW_THREADS
+#define Py_BEGIN_ALLOW_THREADS {
+#define Py_END_ALLOW_THREADS }
+#endif
+"""
+
+# CPython's collector looks at every container it tracks, again and again. `track` says whether it is to look at what is in
+# this list of objects that it can track. Nothing happens where there is no such collector.
+COLLECTOR = """
+static int uam_collector_track(uint64_t list, int track) {
+#if defined(PYPY_VERSION) || defined(Py_GIL_DISABLED)
+  (void)list; (void)track;
+  return 0;
+#else
+  PyObject *objects = (PyObject *)(uintptr_t)list;
+  for (Py_ssize_t i = 0, n = PyList_Size(objects); i < n; i++) {
+    PyObject *object = PyList_GetItem(objects, i);
+    if (!track) PyObject_GC_UnTrack(object);
+    else if (!PyObject_GC_IsTracked(object)) PyObject_GC_Track(object);
+  }
+  return 1;
+#endif
+}
+"""
+
 abi3 = sys.implementation.name == "cpython" and not sysconfig.get_config_var("Py_GIL_DISABLED")
 msvc = sys.platform == "win32" and "gcc" not in sysconfig.get_platform()
 
@@ -51,9 +81,11 @@ else:
 ffibuilder = FFI()
 ffibuilder.cdef(region[1])
 ffibuilder.cdef("static char *const UAM_COMPILER; static const long UAM_LIMITED_API;")
+ffibuilder.cdef("static int uam_collector_track(uint64_t list, int track);")
 ffibuilder.set_source(
     "uamqp_cffi._core._uam",
-    HEADER + BUILD,  # the header's text, since a -Icsrc would put our limits.h in front of the C library's
+    # the header's text, since a -Icsrc would put our limits.h in front of the C library's
+    HEADER + BUILD + KEEP_LOCK + COLLECTOR,
     sources=sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "csrc").glob("*.c")),
     depends=sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "csrc").glob("*.[hd]*")),
     define_macros=[("NDEBUG", None)] + ([("Py_LIMITED_API", "0x030A0000")] if abi3 else []),

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import unquote_plus
 
 from . import address, authentication, c_uamqp, constants, errors, receiver, sender
-from ._core.engine import SizeError
+from ._core.engine import SizeError, track
 from ._core import plan as plans
 from ._core.plan import Call, Plan, Wait
 from ._core.receiving import Unread, ranges
@@ -56,6 +56,9 @@ _FAILED = MessageState.SendFailed
 _UNSETTLED = MessageState.ReceivedUnsettled
 _SETTLED = MessageState.ReceivedSettled
 _NOT_DELIVERED = 0x02
+_LONG_QUEUE = 16384
+_ASIDE = 512  # messages taken from the collector at once
+_NEVER_ASIDE = 1 << 62
 
 _COMMON = frozenset(
     (
@@ -364,9 +367,15 @@ class AMQPClient:
         return self._run(self._client_ready_plan())
 
     def _client_ready_plan(self) -> Plan[bool]:
-        if not (yield Call(self._method(self, "auth_complete"))):
-            return False
-        if not (yield Call(self._method(self, "_client_ready"))):
+        if self._stepwise():
+            if not (yield Call(self._method(self, "auth_complete"))):
+                return False
+            ready = yield Call(self._method(self, "_client_ready"))
+        else:
+            if not (yield from self._auth_complete_plan()):
+                return False
+            ready = self._client_ready()
+        if not ready:
             yield from self._connection._paced_plan(False)
             self._after_step()
             return False
@@ -395,9 +404,25 @@ class AMQPClient:
     def _do_work_plan(self) -> Plan[Any]:
         if self._shutdown:
             return False
-        if not (yield Call(self._method(self, "client_ready"))):
+        if self._stepwise():
+            if not (yield Call(self._method(self, "client_ready"))):
+                return True
+            return (yield Call(self._method(self, "_client_run")))
+        if not (yield from self._client_ready_plan()):
             return True
-        return (yield Call(self._method(self, "_client_run")))
+        return (yield from self._client_run_plan())
+
+    _own_steps: tuple[Any, ...] = ()
+    """`_steps()` of the class itself."""
+
+    @classmethod
+    def _steps(cls) -> tuple[Any, ...]:
+        """What users override to change a step."""
+        return cls.do_work, cls.client_ready, cls.auth_complete, cls._client_ready, cls._client_run
+
+    def _stepwise(self) -> bool:
+        """Whether somebody changed a step: then nothing but the public methods may be used."""
+        return self._steps() != self._own_steps or not self.__dict__.keys().isdisjoint(_STEPS)
 
     def mgmt_request(
         self,
@@ -446,7 +471,6 @@ class _LinkClient(AMQPClient):
     """What clients with a link have in common: getting it attached, what breaks it, and working until something is done."""
 
     _open_state: Any = None  # of the link, once it is attached
-    _own_steps: tuple[tuple[str, Any], ...] = ()  # the steps as they are here, to see who changed them
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -558,11 +582,6 @@ class _LinkClient(AMQPClient):
         raise self._error.with_traceback(None)
 
     # ---- steps ----------------------------------------------------------------------------------------------------
-
-    def _stepwise(self) -> bool:
-        """Whether somebody changed a step: then nothing but `do_work` may be used."""
-        cls, mine = type(self), self.__dict__
-        return any(name in mine or getattr(cls, name) is not step for name, step in self._own_steps)
 
     def _ready_plan(self, deadline: float | None = None) -> Plan[bool]:
         """Until the link is attached: True; False at the `deadline` (`time.monotonic`)."""
@@ -676,6 +695,8 @@ class SendClient(_LinkClient):
         )
         self.sender_type: type[sender.MessageSender] = sender.MessageSender
         self._queue: list[Message] = []
+        self._aside_at = _LONG_QUEUE  # length of the queue at which to take its latest messages from the collector
+        self._aside = False  # some were taken
         self._head = 0  # messages of the queue before it were handed over
         self._left = 0  # messages of the queue that the last step left there
         self._dead = 0  # messages of the queue from _head on that have failed where they stood
@@ -699,9 +720,21 @@ class SendClient(_LinkClient):
         raises: TypeError for received messages, `MessageAlreadySettled` for one that was sent before."""
         for message in messages:
             if type(message) is Message and message.state is _WAITING and not self._msg_timeout:
-                self._queue.append(message)
+                queue = self._queue
+                queue.append(message)
+                if len(queue) >= self._aside_at:
+                    self._set_aside(queue)
             else:
                 self._enqueue(message.gather())
+
+    def _set_aside(self, queue: list[Message]) -> None:
+        """The queue is long: take its latest messages from the collector, which would else walk all of them over and over
+        and make the millionth cost more than the first. Only messages that refer to nothing but their bytes, and only
+        until they are handed over."""
+        end = len(queue)
+        plain = [m for m in queue[self._aside_at - _ASIDE : end] if m._raw is not None and m.on_send_complete is None]
+        self._aside_at = end + _ASIDE if track(plain, False) else _NEVER_ASIDE
+        self._aside = True
 
     def _enqueue(self, gathered: Iterable[Message]) -> list[Message]:
         parts = []
@@ -920,6 +953,8 @@ class SendClient(_LinkClient):
             if not gone:
                 break
             moved = True
+            if len(self._queue) == self._head and not self._again:
+                break
         if handler._draining:
             handler._offered(not self._again and len(self._queue) - self._head <= self._dead)
         return moved
@@ -943,6 +978,8 @@ class SendClient(_LinkClient):
         try:
             gone = handler._take(run, self)
             if gone:
+                if self._aside:
+                    track(run, True)
                 self._out += gone
                 self._drop(gone, again)
                 for message in run if gone == len(run) else run[:gone]:
@@ -968,6 +1005,8 @@ class SendClient(_LinkClient):
         if self._head * 2 >= len(self._queue):  # others append meanwhile, so never clear()
             del self._queue[: self._head]
             self._head = 0
+            self._aside_at = max(_LONG_QUEUE, len(self._queue) + _ASIDE)
+            self._aside = bool(self._queue)
 
     def _offer_by_send(self, handler: Any) -> bool:
         """The same by `handler.send`, which somebody overrode: message by message, outside the lock."""
@@ -990,7 +1029,7 @@ class SendClient(_LinkClient):
             moved = True
         return moved
 
-    def _base_send(self, handler: Any) -> bool:
+    def _hands_runs(self, handler: Any) -> bool:
         """Whether nobody has overridden how a message is handed over, so that many may be at once."""
         return type(handler).send is _BASE_SEND and "send" not in handler.__dict__
 
@@ -1084,7 +1123,7 @@ class SendClient(_LinkClient):
         self._raise_broken()
         self._left = len(self._queue) - self._head
         connection = self._connection
-        if connection is not None:
+        if connection is not None and not (moved and connection._looked_lately()):
             yield from connection._paced_plan(moved or fresh)
             self._take_in()
             if not self._shutdown:
@@ -1096,8 +1135,9 @@ class SendClient(_LinkClient):
         session = self._session
         if session is None:
             return
-        with session._lock:
-            session._dispatch()
+        if session._inbox.records:
+            with session._lock:
+                session._dispatch()
         self._run_calls(session)
 
     def _run_calls(self, session: Any) -> None:
@@ -1117,7 +1157,7 @@ class SendClient(_LinkClient):
         if session is None or handler is None:
             return False, False
         moved = more = False
-        own = self._base_send(handler)
+        own = self._hands_runs(handler)
         with session._lock:
             try:
                 if session._inbox.records:
@@ -1145,7 +1185,7 @@ class SendClient(_LinkClient):
         connection = self._connection
         clean = connection._flush()
         self._unflushed = False
-        if not (handler._ready and self._unsent()):
+        if not (self._unsent() and handler._ready):
             return False
         if not clean:  # full: somebody tells us when there is room again
             connection._when_drained(session._inbox)
@@ -1177,14 +1217,19 @@ class SendClient(_LinkClient):
         self._run(self._send_message_plan(messages, close_on_done))
 
     def _send_message_plan(self, messages: Any, close_on_done: bool) -> Plan[None]:
-        yield from self._opened_plan()
+        if self._session is None:
+            yield from self._opened_plan()
         parts = yield from self._send_plan(messages)
         if close_on_done or self._shutdown:
             yield Call(self._method(self, "close"))
         self._raise_failed(parts)
 
     def _send_plan(self, messages: Any) -> Plan[list[Message]]:
-        parts = self._enqueue(messages.gather())
+        if type(messages) is Message and messages.state is _WAITING and not self._msg_timeout:
+            self._queue.append(messages)
+            parts = [messages]
+        else:
+            parts = self._enqueue(messages.gather())
         if len(parts) == 1:
             yield from self._work_plan(functools.partial(self._called, parts[0]))
         else:
@@ -1775,7 +1820,10 @@ def _never(error: Any) -> errors.ErrorAction:
 
 _BASE_SEND = sender.MessageSender.send
 _ENCODE = Message.encode_message
-_STEPS = ("do_work", "client_ready", "auth_complete", "_client_ready", "_client_run")
+_STEPS = frozenset(
+    ("do_work", "client_ready", "auth_complete", "_client_ready", "_client_run",
+     "do_work_async", "client_ready_async", "auth_complete_async", "_client_ready_async", "_client_run_async")
+)  # fmt: skip
 _BASE_RECEIVED = ReceiveClient._message_received
-ReceiveClient._own_steps = tuple((name, getattr(ReceiveClient, name)) for name in _STEPS)
-SendClient._own_steps = tuple((name, getattr(SendClient, name)) for name in _STEPS)
+for _one in (AMQPClient, SendClient, ReceiveClient):
+    _one._own_steps = _one._steps()

@@ -49,6 +49,8 @@ MAX_FRAME_SIZE = 1 << 20  # UAM_MAX_FRAME: the most we announce
 MIN_FRAME_SIZE = 512  # UAM_MIN_MAX_FRAME: nobody may announce less
 QUICK = 50e-6
 """Seconds for which a blocking call may look again for a reply instead of sleeping."""
+LOOK_EVERY = 500e-6
+"""Seconds for which a step that has sent something need not look for replies again: they are taken in together."""
 _LONG = 3600.0
 _LEFTOVERS = 64  # reads of bytes that nobody wants any more, before a socket is closed over them
 _ENDED = ConnectionState.END.value
@@ -180,6 +182,7 @@ class Connection:
         self._close_later = False
         self._quick = 0
         self._flushed_at = 0.0
+        self._looked_at = 0.0
         self._log: list[str] = []
 
     # ---- uamqp's members ------------------------------------------------------------------------------------------
@@ -397,6 +400,10 @@ class Connection:
             self._follow(Inbox(), wait)
         return False
 
+    def _looked_lately(self) -> bool:
+        """Whether there is no need to look for replies in a step that has sent something: somebody just did."""
+        return not self._blocked and time.perf_counter() - self._looked_at < LOOK_EVERY
+
     def _paced_plan(self, moved_work: bool = False) -> Plan[bool]:
         """A step that waits the longer the more idle ones went before it; never if `moved_work`: the caller just sent,
         received, or was handed a message."""
@@ -550,10 +557,12 @@ class Connection:
         try:
             while out := wire.output():
                 n = sock.send(out)
-                wire.sent(n, now)
+                more = wire.sent(n, now)
                 if n < len(out):
                     self._blocked = True
                     return False
+                if not more:
+                    break
         except (BlockingIOError, InterruptedError):
             self._blocked = True
             return False
@@ -579,9 +588,8 @@ class Connection:
                 if self._inside:
                     self._torn()
                     return True
-        start = clock()
         due = wire.engine.deadline
-        if due - start < wait * 1000:
+        if due != _engine.NEVER and due - (start := clock()) < wait * 1000:
             wait = max(0, due - start) / 1000
         limit = self._connect_deadline
         if limit is not None:
@@ -595,6 +603,7 @@ class Connection:
             bits = self._look(poller) or poller.wait(wait, self._blocked)
         else:
             bits = poller.wait(wait, self._blocked)
+        self._looked_at = time.perf_counter()
         if self._inside and self._reentered():
             raise RuntimeError("this connection's own section was interrupted by the signal handler that uses it")
         moved = False

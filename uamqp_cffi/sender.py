@@ -55,7 +55,11 @@ def rejection(outcome: int, state: bytes) -> tuple[Any, Any, Any]:
             condition, description, info = (*parts, None, None)[:3]
             text = description.encode("utf-8", "surrogateescape") if isinstance(description, str) else description
             return str(condition).encode("utf-8", "surrogateescape"), text, info
-    return constants.ErrorCodes.UnknownError.value, _NAMES.get(outcome, "the peer gave an outcome that is not known"), None
+    return (
+        constants.ErrorCodes.UnknownError.value,
+        _NAMES.get(outcome, "the peer gave an outcome that is not known"),
+        None,
+    )
 
 
 class Unsendable(Exception):
@@ -214,6 +218,8 @@ class MessageSender(Link):
         of them, or of `items`, which stand for them. Raises SizeError or Unsendable when the first one cannot be sent.
         Ours is the list that is given.
         """
+        if len(run) == 1 and (raw := run[0]._raw) is not None:
+            return self._hand_over(raw, None, 0, True, run, owner, items)
         data, message_format = True, 0
         try:
             bodies: list[bytes] = [message._raw for message in run]  # type: ignore[misc]
@@ -228,6 +234,19 @@ class MessageSender(Link):
         elif len(lens) == self._run_length and self._run_length < _RUN:
             self._run_length *= 2
         buf = bodies[0] if len(bodies) == 1 else b"".join(bodies)
+        return self._hand_over(buf, lens, message_format, data, run, owner, items)
+
+    def _hand_over(
+        self,
+        buf: bytes,
+        lens: array[int] | None,
+        message_format: int,
+        data: bool,
+        run: list[Message],
+        owner: Owner,
+        items: list[Any] | None,
+    ) -> int:
+        """Messages whose bytes stand joined in `buf`; `lens` is None for one."""
         settled = self._snd_mode is not constants.SenderSettleMode.Unsettled
         conn = self._conn
         with conn._io:

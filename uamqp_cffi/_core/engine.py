@@ -129,6 +129,16 @@ def _view(data: Buffer) -> Any:
     return data if type(data) is bytes else ffi.from_buffer("uint8_t[]", data)
 
 
+# ---- the collector ----
+
+
+def track(objects: list[Any], tracked: bool) -> bool:
+    """Have CPython's cyclic collector look at these objects, or not. CPython itself leaves out tuples that can be in no
+    cycle; this does the same for objects of ours that can be in none for the time being. All must be of classes written in
+    Python. False where there is no such collector (PyPy, free-threaded builds): then nothing was done."""
+    return bool(lib.uam_collector_track(id(objects), tracked))
+
+
 # ---- codec: no engine needed ----
 
 _tapes: list[Any] = []  # rooms for small tapes; list.pop and append are atomic, so threads share it
@@ -374,10 +384,11 @@ class Engine:
     __slots__ = (
         "_e",
         "_first",
-        "_fresh",
+        "fresh",
         "_info",
         "_io",
         "_link_info",
+        "_one",
         "_size",
         "deadline",
         "in_view",
@@ -393,10 +404,11 @@ class Engine:
         self._e = ffi.gc(pointer, lib.uam_free, 1 << 16)
         self._io = ffi.new("uam_io *")
         self._first = ffi.new("uint32_t *")
+        self._one = ffi.new("uint32_t[1]")
         self._size = ffi.new("size_t *")
         self._link_info = ffi.new("uam_link_info *")
         self._info = ffi.new("uam_conn_info *")
-        self._fresh = False
+        self.fresh = False
         self.server = server
         self.in_view = _NOTHING
         self.out_view = _NOTHING
@@ -411,7 +423,7 @@ class Engine:
 
     def _do(self, code: int) -> int:
         """The result of a verb: it may have made output."""
-        self._fresh = False
+        self.fresh = False
         return code if code >= 0 else self._check(code)
 
     def set(self, option: int, value: int) -> None:
@@ -439,26 +451,26 @@ class Engine:
         self.in_view = memoryview(ffi.buffer(getattr(io, "in"), io.in_cap)) if io.in_cap else _NOTHING
         n = io.out_len
         self.out_view = memoryview(ffi.buffer(io.out, n)) if n else _NOTHING
-        self._fresh = True
+        self.fresh = True
         self.deadline = io.deadline
         return out
 
     def output(self) -> memoryview:
         """All there is to send now."""
-        if not self._fresh:
+        if not self.fresh:
             out = lib.uam_send_window(self._e, self._size)
             n = self._size[0]
             self.out_view = memoryview(ffi.buffer(out, n)) if n else _NOTHING
-            self._fresh = True
+            self.fresh = True
         return self.out_view
 
     def has_sent(self, taken: int) -> bool:
         """Whether the first `taken` bytes are known to be all there is to send, without a call to C."""
-        return self._fresh and len(self.out_view) == taken
+        return self.fresh and len(self.out_view) == taken
 
     def commit(self, sent: int, now: int) -> None:
         """Only the sending half of `step`: `sent` bytes of the output are gone. Makes a heartbeat when one is owed."""
-        self._fresh = False
+        self.fresh = False
         self._check(lib.uam_send_commit(self._e, sent, now))
 
     @property
@@ -528,18 +540,21 @@ class Engine:
         self,
         link: int,
         buf: Buffer,
-        lens: array[int],
+        lens: array[int] | None,
         message_format: int = 0,
         settled: bool = False,
         data: bool = False,
     ) -> tuple[int, int]:
-        """Offer messages that stand joined in `buf`, their lengths in `lens` (array("I")). `data`: each is the
+        """Offer messages that stand joined in `buf`, their lengths in `lens` (array("I"); None: there is one). `data`: each is the
         content of one data section. Gives how many were taken (credit, room for output) and the delivery-id of the
         first; the others' follow one apart. Raises SizeError when the first is larger than the peer takes."""
         flags = (lib.UAM_SEND_SETTLED if settled else 0) | (lib.UAM_SEND_DATA if data else 0)
-        self._fresh = False
-        count = len(lens)
-        sizes = ffi.from_buffer("uint32_t[]", lens)
+        self.fresh = False
+        if lens is None:
+            count, sizes = 1, self._one
+            sizes[0] = len(buf)
+        else:
+            count, sizes = len(lens), ffi.from_buffer("uint32_t[]", lens)
         taken = lib.uam_send_messages(self._e, link, _view(buf), sizes, count, message_format, flags, self._first)
         if taken < 0:
             self._check(taken)
@@ -605,7 +620,7 @@ class Engine:
             raise MemoryError("no memory for an AMQP engine")
         lib.uam_lost(ended)
         self.in_view = self.out_view = _NOTHING
-        self._fresh = False
+        self.fresh = False
         self.deadline = NEVER
         self._e = ffi.gc(ended, lib.uam_free)
         if release:

@@ -166,21 +166,18 @@ class Runs:
         return [(owner, items) for owner, items in taken if items]
 
 
-class Calls:
+class Calls(deque[tuple[Callable[..., object], tuple[Any, ...]]]):
     """User code that records gave rise to, to run outside every lock, in order.
 
     Code that is run here may call back into its client: what comes up meanwhile is left to the outer `run`, so a
     callback is never entered from inside another one of the same thread.
     """
 
-    __slots__ = ("_queue", "_threads")
+    __slots__ = ("_threads",)
 
     def __init__(self) -> None:
-        self._queue: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
+        super().__init__()
         self._threads: set[int] = set()
-
-    def __bool__(self) -> bool:
-        return bool(self._queue)
 
     @property
     def nested(self) -> bool:
@@ -188,23 +185,20 @@ class Calls:
         return threading.get_ident() in self._threads
 
     def add(self, fn: Callable[..., object], *args: Any) -> None:
-        self._queue.append((fn, args))
-
-    def clear(self) -> None:
-        self._queue.clear()
+        self.append((fn, args))
 
     def run(self) -> None:
         """Run what is there. What it raises is logged, but for KeyboardInterrupt and its like."""
-        if not self._queue:
+        if not self:
             return
         me = threading.get_ident()
         if me in self._threads:
             return
         self._threads.add(me)
         try:
-            while self._queue:
+            while self:
                 try:
-                    fn, args = self._queue.popleft()
+                    fn, args = self.popleft()
                 except IndexError:  # another thread took the last one
                     return
                 try:

@@ -226,8 +226,9 @@ class Wire:
         if done:
             self._marks.append((self._cipher_made, self.total))
 
-    def sent(self, n: int, now: int) -> None:
-        """The kernel took the first `n` bytes of output()."""
+    def sent(self, n: int, now: int) -> bool:
+        """The kernel took the first `n` bytes of output(). Whether there may be more."""
+        engine = self.engine
         self.sent_at = now
         if self.filter is None:
             self._taken += n
@@ -235,7 +236,7 @@ class Wire:
             self._kernel += n
             if self._taken > _COMMIT:
                 self._commit()
-            return
+            return not (engine.fresh and len(engine.out_view) == self._taken)
         self._cipher_at += n
         self._cipher_sent += n
         if self._cipher_at == len(self._cipher):
@@ -244,6 +245,7 @@ class Wire:
         marks = self._marks
         while marks and marks[0][0] <= self._cipher_sent:
             self._kernel = marks.popleft()[1]
+        return bool(self._cipher) or not (engine.fresh and len(engine.out_view) == self._taken)
 
     def _commit(self) -> None:
         """Much has left the engine: make room there for more, before its next step."""

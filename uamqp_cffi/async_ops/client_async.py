@@ -116,6 +116,13 @@ class AMQPClientAsync(client.AMQPClient):
 
     _method = staticmethod(plans.awaiting)
 
+    @classmethod
+    def _steps(cls) -> tuple[Any, ...]:
+        return (
+            cls.do_work_async, cls.client_ready_async, cls.auth_complete_async, cls._client_ready_async,
+            cls._client_run_async, cls._client_ready, cls._client_run,
+        )  # fmt: skip
+
     def _run(self, plan: Plan[_T]) -> NoReturn:
         plan.close()
         raise would_block(self)
@@ -171,8 +178,8 @@ class SendClientAsync(client.SendClient, AMQPClientAsync):
         """As `SendClient.wait`, but gives nothing."""
         await self._run_async(self._wait_plan())
 
-    def _base_send(self, handler: Any) -> bool:
-        return super()._base_send(handler) and _is_own(handler, "send_async", MessageSenderAsync.send_async)
+    def _hands_runs(self, handler: Any) -> bool:
+        return super()._hands_runs(handler) and _is_own(handler, "send_async", MessageSenderAsync.send_async)
 
     def _send_by_handler(self, handler: Any, message: Message) -> bool:
         if _is_own(handler, "send_async", MessageSenderAsync.send_async):
@@ -276,7 +283,5 @@ def _is_own(handler: Any, name: str, method: Any) -> bool:
     return getattr(type(handler), name, None) is method and name not in getattr(handler, "__dict__", {})
 
 
-_STEPS = ("do_work_async", "client_ready_async", "auth_complete_async", "_client_ready_async", "_client_run_async")
-_INSIDE = ("_client_ready", "_client_run")
-for _one in (SendClientAsync, ReceiveClientAsync):
-    _one._own_steps = tuple((name, getattr(_one, name)) for name in (*_STEPS, *_INSIDE))
+for _one in (AMQPClientAsync, SendClientAsync, ReceiveClientAsync):
+    _one._own_steps = _one._steps()

@@ -122,7 +122,6 @@ class Connection:
         self.channel_max = channel_max
         self.idle_timeout = idle_timeout
         self.properties = properties
-        self._cbs: Any = None
         self._sessions: list[Any] = []
         self._advisory = threading.Lock()
         self._io = threading.Lock()
@@ -137,6 +136,7 @@ class Connection:
         auth.consumed = True
         self.hostname = _as_bytes(hostname, self._encoding)
         self.auth = auth
+        self._cbs: Any = None  # the token exchange, when there is one
         self._engine = _engine.Engine()
         if self._ratio is not None:
             self._engine.set(_engine.OPT_HEARTBEAT, max(1, round(self._ratio * 1000)))
@@ -238,6 +238,11 @@ class Connection:
     @property
     def _state(self) -> ConnectionState:
         return ConnectionState(self._conn_state)
+
+    @property
+    def cbs(self) -> Any:
+        """What puts the tokens of this connection's auth object; None when that has no tokens."""
+        return self._cbs
 
     def work(self) -> None:
         """One step: raises the error of the connection if it has one, else moves what can be moved. Does nothing once
@@ -884,6 +889,8 @@ class Connection:
         self._opened = True
         if not self._attach_expected:
             self._connect_deadline = None
+        if self._cbs is not None:  # the time in which a token must be answered begins
+            self._tell(self._cbs.session._inbox)
         silence = self._engine.conn().remote_idle_timeout
         if silence:
             self._beat_every = silence * (self._ratio or 0.5) / 1000
@@ -1036,6 +1043,9 @@ class Connection:
         if self._reentered():
             self._close_later = True  # a signal handler inside a section: its own turn does it
             return
+        cbs, self._cbs = self._cbs, None
+        if cbs is not None:
+            cbs.auth.close_authenticator()
         with self._turns:
             if self._closed:
                 return

@@ -1,0 +1,126 @@
+"""The same tokens for the asyncio classes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from .._core.cbs import no_wait_async
+from .._core.plan import run_async
+from ..constants import TransportType
+from .cbs_auth import _POLICY, CBSAuthMixin, JWTTokenAuth, SASTokenAuth, TokenRetryPolicy
+
+if TYPE_CHECKING:
+    import ssl
+
+    from ..session import Session
+
+__all__ = [
+    "CBSAsyncAuthMixin",
+    "CBSAuthMixin",
+    "JWTTokenAsync",
+    "JWTTokenAuth",
+    "SASTokenAsync",
+    "SASTokenAuth",
+    "TokenRetryPolicy",
+    "TransportType",
+    "is_coroutine",
+]
+
+
+def is_coroutine(get_token: Any) -> bool:
+    """True for a coroutine function, or a `functools.partial` of one; ValueError for anything else."""
+    import inspect
+
+    if inspect.iscoroutinefunction(get_token) or inspect.iscoroutinefunction(getattr(type(get_token), "__call__", 0)):
+        return True
+    raise ValueError(f"get_token must be a coroutine function, not {type(get_token).__name__}")
+
+
+class CBSAsyncAuthMixin(CBSAuthMixin):
+    """`CBSAuthMixin` for the asyncio classes: `update_token` is a coroutine function, and so is whatever may call
+    it."""
+
+    @property
+    def loop(self) -> None:
+        """None: the running event loop is used."""
+        return None
+
+    async def create_authenticator_async(
+        self, connection: Any, debug: bool = False, loop: Any = None, **kwargs: Any
+    ) -> Session:
+        """As `CBSAuthMixin.create_authenticator`. Raises ValueError when a `loop` is given."""
+        if loop is not None:
+            raise ValueError("loop= is no more: the running event loop is used")
+        return await run_async(self._create_plan(connection, debug, **kwargs), no_wait_async)
+
+    async def handle_token_async(self) -> tuple[bool | None, bool | None]:
+        """As `CBSAuthMixin.handle_token`."""
+        return await run_async(self._exchange().token_plan(), no_wait_async)
+
+    async def close_authenticator_async(self) -> None:
+        """As `CBSAuthMixin.close_authenticator`."""
+        self.close_authenticator()
+
+
+class SASTokenAsync(SASTokenAuth, CBSAsyncAuthMixin):
+    """`SASTokenAuth` for the asyncio classes."""
+
+    async def update_token(self) -> None:
+        """As `SASTokenAuth.update_token`."""
+        super().update_token()
+
+
+class JWTTokenAsync(JWTTokenAuth, CBSAsyncAuthMixin):
+    """`JWTTokenAuth` for the asyncio classes: `get_token` is a coroutine function."""
+
+    def __init__(
+        self,
+        audience: str | bytes,
+        uri: str,
+        get_token: Callable[[], Any],
+        expires_in: timedelta | None = timedelta(seconds=3600),
+        expires_at: float | None = None,
+        port: int | None = None,
+        timeout: float | None = 10,
+        retry_policy: TokenRetryPolicy = _POLICY,
+        verify: str | None = None,
+        token_type: str | bytes = b"jwt",
+        http_proxy: dict[str, Any] | None = None,
+        transport_type: TransportType = TransportType.Amqp,
+        encoding: str = "UTF-8",
+        *,
+        use_tls: bool | None = None,
+        ssl_context: ssl.SSLContext | None = None,
+        **kwargs: Any,
+    ) -> None:
+        is_coroutine(get_token)
+        super().__init__(
+            audience,
+            uri,
+            get_token,
+            expires_in=expires_in,
+            expires_at=expires_at,
+            port=port,
+            timeout=timeout,
+            retry_policy=retry_policy,
+            verify=verify,
+            token_type=token_type,
+            http_proxy=http_proxy,
+            transport_type=transport_type,
+            encoding=encoding,
+            use_tls=use_tls,
+            ssl_context=ssl_context,
+            **kwargs,
+        )
+
+    async def create_authenticator_async(
+        self, connection: Any, debug: bool = False, loop: Any = None, **kwargs: Any
+    ) -> Session:
+        """As that of `CBSAsyncAuthMixin`; asks for the first token."""
+        return await super().create_authenticator_async(connection, debug, loop, **kwargs)
+
+    async def update_token(self) -> None:
+        """Await `get_token()`. Raises what it raises, and ValueError when that was no token."""
+        self._take(await self.get_token())

@@ -340,6 +340,16 @@ class Connection:
         """What `connect_timeout` was to cover has happened."""
         self._connect_deadline = None
 
+    def _token_plan(self) -> Plan[None]:
+        """For plans that wait: a step of the token exchange, if there is one and a step is due."""
+        if self._cbs is not None and self._cbs.due():
+            yield from self._cbs.step_plan()
+
+    def _token_deadline(self) -> float | None:
+        """For plans that wait: when to wake up for the next one (`time.monotonic`)."""
+        deadline: float | None = None if self._cbs is None else self._cbs.deadline()
+        return deadline
+
     def _raise_failure(self) -> None:
         if self._failure is not None:
             raise self._failure.with_traceback(None)

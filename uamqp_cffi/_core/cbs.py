@@ -82,6 +82,20 @@ class Exchange:
         now, wall = self._clock(), self._wall()
         return min(max(now + self._refresh_at - wall, self._ask_at), now + self._expires_at - wall)
 
+    def due(self) -> bool:
+        """Whether a step would do anything now."""
+        if self.error is not None:
+            return True
+        if self._turn.locked():
+            return False
+        answer = self._answer
+        if answer is not None:
+            late = self._limit is not None and self._clock() >= self._limit
+            starting = self._limit is None and self.auth.timeout and self.session._connection._opened
+            return bool(late or starting or answer.message is not None or answer.error is not None)
+        deadline = self.deadline()
+        return self._clock() >= deadline if deadline is not None else self._accepted is None
+
     # steps
 
     def enter(self) -> bool:

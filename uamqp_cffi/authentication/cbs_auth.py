@@ -50,6 +50,7 @@ class CBSAuthMixin:
     _refresh_window: float = 0
     _connection: Any = None
     _session: Any = None
+    _session_type: Any = None  # that of a client which has one of its own
     _cbs_auth: Exchange | None = None
 
     def update_token(self) -> Any:
@@ -63,21 +64,25 @@ class CBSAuthMixin:
         return run(self._create_plan(connection, debug, **kwargs), no_wait)
 
     def _create_plan(self, connection: Connection, debug: bool = False, **kwargs: Any) -> Plan[Session]:
-        present = self._session
-        if present is not None and self._connection is connection and not present._ended:
-            session: Session = present
-            return session
-        yield from self._first_token_plan()
-        self._connection = connection
-        self._session = session = self._session_type()(connection, **kwargs)
-        self._cbs_auth = connection._cbs = Exchange(session, self)
+        if self._present(connection) is None:
+            yield from self._first_token_plan()
+        session = self._present(connection)  # somebody else may have been quicker
+        if session is None:
+            session = (self._session_type or self._own_session_type())(connection, **kwargs)
+            self._connection, self._session = connection, session
+            self._cbs_auth = connection._cbs = Exchange(session, self)
         return session
+
+    def _present(self, connection: Connection) -> Session | None:
+        """The session on this connection, if it was made already."""
+        session: Session | None = self._session
+        return session if session is not None and self._connection is connection and not session._ended else None
 
     def _first_token_plan(self) -> Plan[None]:
         """Before anything else: see that there is a token."""
         yield from ()
 
-    def _session_type(self) -> type[Session]:
+    def _own_session_type(self) -> type[Session]:
         return Session
 
     def _exchange(self) -> Exchange:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from .._core.cbs import no_wait_async
+from .._core.cbs import for_asyncio, no_wait_async
 from .._core.plan import run_async
 from ..constants import TransportType
 from .cbs_auth import _POLICY, CBSAuthMixin, JWTTokenAuth, SASTokenAuth, TokenRetryPolicy
@@ -46,6 +46,14 @@ class CBSAsyncAuthMixin(CBSAuthMixin):
     def loop(self) -> None:
         """None: the running event loop is used."""
         return None
+
+    def create_authenticator(self, connection: Any, debug: bool = False, **kwargs: Any) -> Session:
+        """Raises RuntimeError: it is `create_authenticator_async` here."""
+        raise RuntimeError(for_asyncio(self))
+
+    def handle_token(self) -> tuple[bool | None, bool | None]:
+        """Raises RuntimeError: it is `handle_token_async` here."""
+        raise RuntimeError(for_asyncio(self))
 
     async def create_authenticator_async(
         self, connection: Any, debug: bool = False, loop: Any = None, **kwargs: Any

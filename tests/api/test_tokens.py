@@ -17,7 +17,7 @@ from uamqp_cffi._core import records as r
 from uamqp_cffi.authentication import JWTTokenAuth, SASTokenAsync, SASTokenAuth, TokenRetryPolicy
 from uamqp_cffi.broker import Broker, Verdict
 from uamqp_cffi.connection import Connection
-from uamqp_cffi.constants import ErrorCodes, MessageState
+from uamqp_cffi.constants import ErrorCodes, MessageState, TransportType
 from uamqp_cffi.errors import AMQPConnectionError, AuthenticationException, TokenAuthFailure, TokenExpired
 
 AccessToken = namedtuple("AccessToken", "token expires_on")
@@ -112,6 +112,53 @@ def test_a_shared_access_key_is_enough() -> None:
         with SendClient(URL, auth=auth) as client:
             client.send_message(Message(b"m"))
         assert broker.info("q").messages == 1
+
+
+def test_tokens_go_through_a_websocket_too(broker: Broker) -> None:
+    with sender(broker, transport_type=TransportType.AmqpOverWebsocket) as client:
+        client.send_message(Message(b"m"))
+    assert broker.info("q").messages == 1
+
+
+def test_a_custom_endpoint_stands_in_for_the_namespace(broker: Broker, tokens: Tokens) -> None:
+    namespace = "amqps://ns.example/q"
+    auth = JWTTokenAuth(
+        namespace, namespace, Source(), custom_endpoint_hostname="localhost", port=broker.port, use_tls=False
+    )
+    with SendClient(namespace, auth=auth) as client:
+        client.send_message(Message(b"m"))
+        assert client._connection.hostname == b"ns.example"
+    assert broker.info("q").messages == 1
+
+
+def test_on_attach_is_told_of_the_links_to_cbs_too(broker: Broker) -> None:
+    seen: list[str] = []
+
+    def on_attach(source: Any, target: Any, properties: Any, error: Any) -> None:
+        seen.append(str(target.address))
+
+    with SendClient(URL, auth=jwt(broker), on_attach=on_attach) as client:
+        client.send_message(Message(b"m"))
+    assert seen == ["$cbs", "$cbs", URL]
+
+
+def test_threads_that_open_one_client_make_one_session(broker: Broker, tokens: Tokens) -> None:
+    together = threading.Barrier(2)
+
+    def get_token() -> AccessToken:
+        together.wait(LIMIT)  # both are asking at the same time
+        return AccessToken("t", time.time() + 3600)
+
+    client = sender(broker, get_token)
+    threads = [threading.Thread(target=client.open) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(LIMIT)
+    client.send_message(Message(b"m"))
+    assert client._session is client._auth._session
+    client.close()
+    assert tokens.put == ["t"]
 
 
 def test_links_are_detached_and_the_session_ends_when_the_client_closes(broker: Broker) -> None:
@@ -339,8 +386,7 @@ def test_a_token_is_renewed_by_steps(broker: Broker, tokens: Tokens) -> None:
 
 
 def test_renewed_tokens_keep_a_link_beyond_the_first_token_s_life(broker: Broker, tokens: Tokens) -> None:
-    source = Source(life=1.2)
-    with Broker(tokens=Judge(tokens)) as strict, receiver(strict, source) as client:
+    with Broker(tokens=Judge(tokens, 1.2)) as strict, receiver(strict, Source(life=1.2), refresh_window=0.9) as client:
         assert client.receive_message_batch(timeout=2000) == []
         strict.put("q", b"late")
         assert [str(message) for message in client.receive_message_batch(timeout=5000)] == ["late"]
@@ -348,19 +394,19 @@ def test_renewed_tokens_keep_a_link_beyond_the_first_token_s_life(broker: Broker
 
 
 class Judge:
-    """Welcomes every token for 1.2 seconds, as its own clock has it."""
+    """Welcomes every token for some seconds, whatever the client thinks."""
 
-    def __init__(self, tokens: Tokens) -> None:
+    def __init__(self, tokens: Tokens, seconds: float) -> None:
         self.tokens = tokens
+        self.seconds = seconds
 
     def __call__(self, audience: str, token_type: str, token: str) -> Verdict:
         self.tokens(audience, token_type, token)
-        return Verdict(expires_at=time.time() + 1.2)
+        return Verdict(expires_at=time.time() + self.seconds)
 
 
 def test_a_link_whose_token_the_peer_calls_expired_is_detached(tokens: Tokens) -> None:
-    tokens.verdict = Verdict(expires_at=time.time() + 0.5)
-    with Broker(tokens=tokens) as broker, receiver(broker) as client:
+    with Broker(tokens=Judge(tokens, 0.8)) as broker, receiver(broker) as client:
         with pytest.raises(errors.LinkDetach, match="expired") as caught:
             client.receive_message_batch(timeout=5000)
     assert caught.value.condition is ErrorCodes.UnauthorizedAccess
@@ -382,9 +428,7 @@ def test_an_unchanged_token_is_asked_for_once_a_second(broker: Broker, tokens: T
 
 
 def test_a_token_past_its_time_ends_a_call_that_waits(broker: Broker) -> None:
-    auth = SASTokenAuth(
-        URL, URL, "fixed", expires_at=time.time() + 1.2, port=broker.port, use_tls=False
-    )
+    auth = SASTokenAuth(URL, URL, "fixed", expires_at=time.time() + 1.2, port=broker.port, use_tls=False)
     with ReceiveClient(URL, auth=auth) as client:
         with pytest.raises(TokenExpired):
             client.receive_message_batch(timeout=5000)
@@ -486,7 +530,9 @@ def test_tokens_are_in_no_log_and_no_trace(broker: Broker, caplog: pytest.LogCap
         )  # fmt: skip
         with SendClient(URL, auth=auth, debug=True) as client:
             client.send_message(Message(b"m"))
-            shown = repr((client, auth, auth._cbs_auth, auth._session, client._connection, vars(auth._cbs_auth)["error"]))
+            shown = repr(
+                (client, auth, auth._cbs_auth, auth._session, client._connection, vars(auth._cbs_auth)["error"])
+            )
     assert "$cbs-sender" in caplog.text
     assert "secret" not in caplog.text + shown
 

@@ -13,6 +13,7 @@ import pytest
 from uamqp_cffi import errors
 from uamqp_cffi._core import cbs, mgmt
 from uamqp_cffi._core.plan import Inbox, run, run_async
+from uamqp_cffi._core.sending import Calls
 from uamqp_cffi.authentication import JWTTokenAsync, JWTTokenAuth, SASTokenAsync, SASTokenAuth, TokenRetryPolicy
 from uamqp_cffi.constants import CBSAuthStatus
 from uamqp_cffi.message import Message
@@ -57,7 +58,12 @@ class World:
         self.start = 0.0
         connection = SimpleNamespace(_opened=True, _failure=None, _flush=lambda: True, container_id=b"c")
         self.session = SimpleNamespace(
-            _lock=threading.RLock(), _dispatch=lambda: None, _error=None, _inbox=Inbox(), _connection=connection
+            _lock=threading.RLock(),
+            _dispatch=lambda: None,
+            _calls=Calls(),
+            _error=None,
+            _inbox=Inbox(),
+            _connection=connection,
         )
         self.exchange = cbs.Exchange(self.session, auth, wall=lambda: self.start + self.seconds, clock=self.now)
 
@@ -183,6 +189,26 @@ def test_an_answer_without_a_status_is_a_failure(status):
         made.reply(status)
 
 
+@pytest.mark.parametrize("payload", [b"", b"\x00\x53\x74\xff", b"\x00\x53\x74\x40", b"\x00\x53\x77\x45", b"\xff" * 9])
+def test_an_answer_that_cannot_be_read_is_a_failure(payload):
+    made = world()
+    made.step()
+    made.answer.message = Message._received(payload, None, 0, b"t", 0)
+    with pytest.raises(errors.AuthenticationException, match="status-code"):
+        made.step()
+
+
+def test_links_that_cannot_be_attached_are_tried_again(monkeypatch):
+    made = world()
+    monkeypatch.setattr(Node, "open", lambda self: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        made.step()
+    monkeypatch.undo()
+    monkeypatch.setattr(cbs.mgmt, "Node", Node)
+    made.step()
+    assert made.puts == [b"t1"] and len(Node.made) == 2
+
+
 def test_a_failure_is_raised_by_every_later_step():
     made = world()
     made.step()
@@ -190,6 +216,54 @@ def test_a_failure_is_raised_by_every_later_step():
         with pytest.raises(errors.TokenAuthFailure):
             made.reply(401)
     assert made.puts == [b"t1"]
+
+
+@pytest.mark.parametrize("answered", [False, True])
+def test_a_step_is_due_when_it_would_do_something(renewing, answered):
+    exchange = renewing.exchange
+    assert exchange.due()  # the first token is to be put
+    renewing.step()
+    assert not exchange.due()
+    if answered:
+        renewing.answer.message = Message(b"", application_properties={b"status-code": 200})
+    else:
+        renewing.seconds = renewing.auth.timeout
+    assert exchange.due()
+
+
+def test_a_step_is_due_when_the_token_is_to_be_renewed(renewing):
+    renewing.step()
+    renewing.reply()
+    renewing.seconds = 89.9
+    assert not renewing.exchange.due()
+    renewing.seconds = 90
+    assert renewing.exchange.due()
+
+
+def test_a_step_is_due_when_the_connection_has_opened(renewing):
+    renewing.session._connection._opened = False
+    renewing.step()
+    assert not renewing.exchange.due()
+    renewing.session._connection._opened = True
+    assert renewing.exchange.due()
+    renewing.step()
+    assert not renewing.exchange.due()
+
+
+def test_a_step_is_due_when_there_is_an_error_to_raise():
+    made = world()
+    made.step()
+    with pytest.raises(errors.TokenAuthFailure):
+        made.reply(401)
+    assert made.exchange.due()
+
+
+def test_no_step_is_due_while_another_thread_makes_one(renewing):
+    renewing.step()
+    renewing.reply()
+    renewing.seconds = 90
+    renewing.exchange.enter()
+    assert not renewing.exchange.due()
 
 
 def test_a_token_that_is_none_is_not_put():
@@ -535,28 +609,28 @@ def test_a_pair_tells_of_acceptance():
 # ---- coroutines
 
 
-def test_a_coroutine_function_is_awaited_by_the_asyncio_runner():
-    async def get_token():
-        await asyncio.sleep(0)
-        return token("t2", 300)
-
-    auth = JWTTokenAsync("aud", "amqps://host/q", get_token)
+def due(auth):
+    """A world whose token is to be renewed now."""
     made = World(auth)
     auth.token, auth.expires_at = b"t1", 100
     made.step()
     made.reply()
     made.seconds = 95
+    return made
+
+
+def test_a_coroutine_function_is_awaited_by_the_asyncio_runner():
+    async def get_token():
+        await asyncio.sleep(0)
+        return token("t2", 300)
+
+    made = due(JWTTokenAsync("aud", "amqps://host/q", get_token))
     assert asyncio.run(run_async(made.exchange.step_plan(), cbs.no_wait_async)) is True
     assert made.puts == [b"t1", b"t2"]
 
 
 def test_a_blocking_class_refuses_an_async_auth_object():
-    auth = SASTokenAsync("aud", "amqps://host/q", "t", expires_in=timedelta(seconds=100))
-    made = World(auth)
-    auth.expires_at = 100
-    made.step()
-    made.reply()
-    made.seconds = 95
+    made = due(SASTokenAsync("aud", "amqps://host/q", "t", expires_in=timedelta(seconds=100)))
     with pytest.raises(RuntimeError, match="SASTokenAsync is for the asyncio classes"):
         made.step()
 
@@ -565,12 +639,7 @@ def test_a_cancelled_step_gives_its_turn_back():
     async def get_token():
         await asyncio.sleep(3600)
 
-    auth = JWTTokenAsync("aud", "amqps://host/q", get_token)
-    made = World(auth)
-    auth.token, auth.expires_at = b"t1", 100
-    made.step()
-    made.reply()
-    made.seconds = 95
+    made = due(JWTTokenAsync("aud", "amqps://host/q", get_token))
 
     async def main():
         task = asyncio.ensure_future(run_async(made.exchange.step_plan(), cbs.no_wait_async))

@@ -133,6 +133,7 @@ class Exchange:
             return True, False
         finally:
             self.leave()
+        self.session._calls.run()
         return False, not self.valid
 
     def _step_plan(self) -> Plan[None]:
@@ -177,8 +178,9 @@ class Exchange:
             if node is None or node.error is not None:
                 if node is not None:
                     node.close()
-                node = self._node = mgmt.Node(session, NODE)
+                node = mgmt.Node(session, NODE)
                 node.open()
+                self._node = node
             self._request, self._answer = node.submit(message, b"put-token", auth.token_type)
         self._putting = auth.token, auth.expires_at
         self._again_at = None

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote_plus, urlparse
 
 from .. import errors, utils
@@ -33,6 +34,8 @@ class TokenRetryPolicy:
 
 
 _POLICY = TokenRetryPolicy()
+_S = TypeVar("_S", bound="SASTokenAuth")
+_making = threading.Lock()  # held while a session is made, which does no I/O
 
 
 class CBSAuthMixin:
@@ -66,12 +69,13 @@ class CBSAuthMixin:
     def _create_plan(self, connection: Connection, debug: bool = False, **kwargs: Any) -> Plan[Session]:
         if self._present(connection) is None:
             yield from self._first_token_plan()
-        session = self._present(connection)  # somebody else may have been quicker
-        if session is None:
-            session = (self._session_type or self._own_session_type())(connection, **kwargs)
-            self._connection, self._session = connection, session
-            self._cbs_auth = connection._cbs = Exchange(session, self)
-        return session
+        with _making:
+            session = self._present(connection)  # somebody else may have been quicker
+            if session is None:
+                session = (self._session_type or self._own_session_type())(connection, **kwargs)
+                self._connection, self._session = connection, session
+                self._cbs_auth = connection._cbs = Exchange(session, self)
+            return session
 
     def _present(self, connection: Connection) -> Session | None:
         """The session on this connection, if it was made already."""
@@ -232,7 +236,7 @@ class SASTokenAuth(_TokenAuth):
 
     @classmethod
     def from_shared_access_key(
-        cls,
+        cls: type[_S],
         uri: str,
         key_name: str,
         shared_access_key: str,
@@ -245,7 +249,7 @@ class SASTokenAuth(_TokenAuth):
         transport_type: TransportType = TransportType.Amqp,
         encoding: str = "UTF-8",
         **kwargs: Any,
-    ) -> SASTokenAuth:
+    ) -> _S:
         """Signatures made with a shared access key. `expiry`: seconds that each is good for, an hour if not given.
         Other arguments, keyword-only ones and `refresh_window` among them, as for the class; `uri` is the audience,
         too."""
@@ -313,8 +317,7 @@ class JWTTokenAuth(_TokenAuth):
         ssl_context: ssl.SSLContext | None = None,
         **kwargs: Any,
     ) -> None:
-        if not callable(get_token):
-            raise ValueError(f"get_token must be a function, not {type(get_token).__name__}")
+        self._check_get_token(get_token)
         transport = {
             "port": port,
             "verify": verify,
@@ -331,6 +334,10 @@ class JWTTokenAuth(_TokenAuth):
     def create_authenticator(self, connection: Connection, debug: bool = False, **kwargs: Any) -> Session:
         """As that of `CBSAuthMixin`; asks for the first token."""
         return super().create_authenticator(connection, debug, **kwargs)
+
+    def _check_get_token(self, get_token: Any) -> None:
+        if not callable(get_token):
+            raise ValueError(f"get_token must be a function, not {type(get_token).__name__}")
 
     def _first_token_plan(self) -> Plan[None]:
         refuse_coroutine((yield Call(self.update_token)), for_asyncio(self))

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from .._core.cbs import for_asyncio, no_wait_async
 from .._core.plan import run_async
 from ..constants import TransportType
-from .cbs_auth import _POLICY, CBSAuthMixin, JWTTokenAuth, SASTokenAuth, TokenRetryPolicy
+from .cbs_auth import CBSAuthMixin, JWTTokenAuth, SASTokenAuth, TokenRetryPolicy
 
 if TYPE_CHECKING:
-    import ssl
-
     from ..session import Session
 
 __all__ = [
@@ -83,45 +79,8 @@ class SASTokenAsync(SASTokenAuth, CBSAsyncAuthMixin):
 class JWTTokenAsync(JWTTokenAuth, CBSAsyncAuthMixin):
     """`JWTTokenAuth` for the asyncio classes: `get_token` is a coroutine function."""
 
-    def __init__(
-        self,
-        audience: str | bytes,
-        uri: str,
-        get_token: Callable[[], Any],
-        expires_in: timedelta | None = timedelta(seconds=3600),
-        expires_at: float | None = None,
-        port: int | None = None,
-        timeout: float | None = 10,
-        retry_policy: TokenRetryPolicy = _POLICY,
-        verify: str | None = None,
-        token_type: str | bytes = b"jwt",
-        http_proxy: dict[str, Any] | None = None,
-        transport_type: TransportType = TransportType.Amqp,
-        encoding: str = "UTF-8",
-        *,
-        use_tls: bool | None = None,
-        ssl_context: ssl.SSLContext | None = None,
-        **kwargs: Any,
-    ) -> None:
+    def _check_get_token(self, get_token: Any) -> None:
         is_coroutine(get_token)
-        super().__init__(
-            audience,
-            uri,
-            get_token,
-            expires_in=expires_in,
-            expires_at=expires_at,
-            port=port,
-            timeout=timeout,
-            retry_policy=retry_policy,
-            verify=verify,
-            token_type=token_type,
-            http_proxy=http_proxy,
-            transport_type=transport_type,
-            encoding=encoding,
-            use_tls=use_tls,
-            ssl_context=ssl_context,
-            **kwargs,
-        )
 
     async def create_authenticator_async(
         self, connection: Any, debug: bool = False, loop: Any = None, **kwargs: Any

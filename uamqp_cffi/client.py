@@ -261,8 +261,14 @@ class AMQPClient:
             **extra,
         )
 
+    def _build_session(self) -> None:
+        self._run(self._session_plan())
+
     def _session_plan(self) -> Plan[None]:
-        """Make the session: with tokens the one of the auth object, which may have to ask for the first token."""
+        """Make the session unless there is one: with tokens that of the auth object, which may have to ask for the first
+        token."""
+        if self._session is not None:
+            return
         connection, auth = self._connection, self._auth
         settings: dict[str, Any] = {
             "incoming_window": self._incoming_window,

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from uamqp_cffi import Message, MessageSender, Target, errors
+from uamqp_cffi.async_ops import ConnectionAsync
 from uamqp_cffi.authentication import JWTTokenAsync, JWTTokenAuth, SASTokenAsync, SASTokenAuth, TokenRetryPolicy
 from uamqp_cffi.broker import Broker, Verdict
 from uamqp_cffi.connection import Connection
@@ -58,15 +59,14 @@ def work(auth: Any, connection: Connection) -> tuple[bool | None, bool | None]:
         connection.work()
 
 
-async def work_async(auth: Any, connection: Connection) -> tuple[bool | None, bool | None]:
+async def work_async(auth: Any, connection: ConnectionAsync) -> tuple[bool | None, bool | None]:
     deadline = time.monotonic() + LIMIT
     while True:
         timed_out, in_progress = await auth.handle_token_async()
         if not in_progress:
             return timed_out, in_progress
         assert time.monotonic() < deadline
-        connection.work()
-        await asyncio.sleep(0)
+        await connection.work_async()
 
 
 def test_a_token_is_accepted_in_steps(broker: Broker, put: list[str]) -> None:
@@ -119,8 +119,9 @@ def test_a_lost_connection_is_raised(broker: Broker) -> None:
         auth.create_authenticator(connection)
         work(auth, connection)
         broker.drop_connections()
+        deadline = time.monotonic() + LIMIT
         with pytest.raises(errors.AMQPConnectionError):
-            while True:
+            while time.monotonic() < deadline:
                 auth.handle_token()
                 connection.work()
 
@@ -144,7 +145,7 @@ def test_the_peer_sees_detaches_and_an_end_when_it_is_closed(broker: Broker) -> 
 def test_async_tokens_are_accepted_in_steps(broker: Broker, put: list[str]) -> None:
     async def main() -> None:
         auth = JWTTokenAsync(URL, URL, token_async, **options(broker))
-        with Connection("localhost", auth) as connection:
+        async with ConnectionAsync("localhost", auth) as connection:
             await auth.create_authenticator_async(connection)
             assert await work_async(auth, connection) == (False, False)
             await auth.close_authenticator_async()
@@ -156,7 +157,7 @@ def test_async_tokens_are_accepted_in_steps(broker: Broker, put: list[str]) -> N
 def test_async_signatures_are_accepted_in_steps() -> None:
     async def main(broker: Broker) -> tuple[bool | None, bool | None]:
         auth = SASTokenAsync.from_shared_access_key(URL, "send", "k==", **options(broker))
-        with Connection("localhost", auth) as connection:
+        async with ConnectionAsync("localhost", auth) as connection:
             await auth.create_authenticator_async(connection)
             return await work_async(auth, connection)
 
@@ -174,13 +175,13 @@ def test_async_tokens_are_renewed(broker: Broker, put: list[str]) -> None:
 
     async def main() -> None:
         auth = JWTTokenAsync(URL, URL, short, refresh_window=1.9, **options(broker))
-        with Connection("localhost", auth) as connection:
+        async with ConnectionAsync("localhost", auth) as connection:
             await auth.create_authenticator_async(connection)
             deadline = time.monotonic() + LIMIT
             while len(put) < 3:
                 assert time.monotonic() < deadline
                 await work_async(auth, connection)
-                connection.work()
+                await connection.work_async()
 
     asyncio.run(main())
     assert put == ["t1", "t2", "t3"]
@@ -200,7 +201,7 @@ def test_a_task_that_waits_for_a_token_holds_nobody_up(broker: Broker, put: list
             return token(next(texts), 2.0)
 
         auth = JWTTokenAsync(URL, URL, get_token, refresh_window=1.9, **options(broker))
-        with Connection("localhost", auth) as connection:
+        async with ConnectionAsync("localhost", auth) as connection:
             await auth.create_authenticator_async(connection)
             await work_async(auth, connection)
             task = asyncio.ensure_future(renew(auth, connection))
@@ -209,11 +210,10 @@ def test_a_task_that_waits_for_a_token_holds_nobody_up(broker: Broker, put: list
             go.set()
             await asyncio.wait_for(task, LIMIT)
 
-    async def renew(auth: Any, connection: Connection) -> None:
+    async def renew(auth: Any, connection: ConnectionAsync) -> None:
         while len(put) < 2:
             await auth.handle_token_async()
-            connection.work()
-            await asyncio.sleep(0)
+            await connection.work_async()
 
     asyncio.run(main())
     assert put == ["t1", "t2"]
@@ -222,7 +222,7 @@ def test_a_task_that_waits_for_a_token_holds_nobody_up(broker: Broker, put: list
 def test_an_async_refusal_is_raised() -> None:
     async def main(broker: Broker) -> None:
         auth = JWTTokenAsync(URL, URL, token_async, retry_policy=TokenRetryPolicy(0), **options(broker))
-        with Connection("localhost", auth) as connection:
+        async with ConnectionAsync("localhost", auth) as connection:
             await auth.create_authenticator_async(connection)
             await work_async(auth, connection)
 

@@ -216,9 +216,8 @@ def test_a_token_object_is_asked_for_the_token_in_the_caller_s_thread(broker: Br
 
 def test_a_refused_token_is_an_error_with_the_peer_s_words(broker: Broker, tokens: Tokens) -> None:
     tokens.verdict = 401, "the key was regenerated"
-    with sender(broker) as client:
-        with pytest.raises(TokenAuthFailure, match="the key was regenerated") as caught:
-            client.send_message(Message(b"m"))
+    with sender(broker) as client, pytest.raises(TokenAuthFailure, match="the key was regenerated") as caught:
+        client.send_message(Message(b"m"))
     assert (caught.value.status_code, caught.value.description) == (401, b"the key was regenerated")
     assert (caught.value.scope, caught.value.retryable) == ("connection", False)
     assert len(tokens.put) == 4
@@ -262,16 +261,14 @@ def test_a_peer_without_cbs_is_an_authentication_error_with_its_words() -> None:
 
 
 def test_a_peer_that_does_not_offer_the_mechanism_is_an_authentication_error() -> None:
-    with Broker() as broker, sender(broker) as client:
-        with pytest.raises(errors.SASLRefused, match="MSSBCBS"):
-            client.send_message(Message(b"m"))
+    with Broker() as broker, sender(broker) as client, pytest.raises(errors.SASLRefused, match="MSSBCBS"):
+        client.send_message(Message(b"m"))
 
 
 def test_a_token_for_another_address_opens_no_link(broker: Broker) -> None:
     auth = JWTTokenAuth("amqp://localhost/other", URL, Source(), port=broker.port, use_tls=False)
-    with SendClient(URL, auth=auth) as client:
-        with pytest.raises(errors.LinkDetach) as caught:
-            client.send_message(Message(b"m"))
+    with SendClient(URL, auth=auth) as client, pytest.raises(errors.LinkDetach) as caught:
+        client.send_message(Message(b"m"))
     assert caught.value.condition is ErrorCodes.UnauthorizedAccess
 
 
@@ -540,7 +537,6 @@ def test_tokens_are_in_no_log_and_no_trace(broker: Broker, caplog: pytest.LogCap
 def test_a_failure_does_not_show_the_token(broker: Broker, tokens: Tokens) -> None:
     tokens.verdict = 401, "no"
     source = Source()
-    with sender(broker, source, retry_policy=ONCE) as client:
-        with pytest.raises(TokenAuthFailure) as caught:
-            client.send_message(Message(b"m"))
+    with sender(broker, source, retry_policy=ONCE) as client, pytest.raises(TokenAuthFailure) as caught:
+        client.send_message(Message(b"m"))
     assert "t1" not in repr(caught.value) + str(caught.value)

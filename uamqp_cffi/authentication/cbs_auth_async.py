@@ -6,10 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 from .._core.cbs import for_asyncio, no_wait_async
 from .._core.plan import run_async
+from ..async_ops.session_async import SessionAsync
+from ..async_ops.utils import get_dict_with_loop_if_needed
 from ..constants import TransportType
 from .cbs_auth import CBSAuthMixin, JWTTokenAuth, SASTokenAuth, TokenRetryPolicy
 
 if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
+
     from ..session import Session
 
 __all__ = [
@@ -19,8 +23,10 @@ __all__ = [
     "JWTTokenAuth",
     "SASTokenAsync",
     "SASTokenAuth",
+    "SessionAsync",
     "TokenRetryPolicy",
     "TransportType",
+    "get_dict_with_loop_if_needed",
     "is_coroutine",
 ]
 
@@ -40,8 +46,11 @@ class CBSAsyncAuthMixin(CBSAuthMixin):
 
     @property
     def loop(self) -> None:
-        """None: the running event loop is used."""
+        """Always None: the loop is the one that runs."""
         return None
+
+    def _own_session_type(self) -> type[Session]:
+        return SessionAsync
 
     def create_authenticator(self, connection: Any, debug: bool = False, **kwargs: Any) -> Session:
         """Raises RuntimeError: it is `create_authenticator_async` here."""
@@ -52,11 +61,10 @@ class CBSAsyncAuthMixin(CBSAuthMixin):
         raise RuntimeError(for_asyncio(self))
 
     async def create_authenticator_async(
-        self, connection: Any, debug: bool = False, loop: Any = None, **kwargs: Any
+        self, connection: Any, debug: bool = False, loop: AbstractEventLoop | None = None, **kwargs: Any
     ) -> Session:
         """As `CBSAuthMixin.create_authenticator`. Raises ValueError when a `loop` is given."""
-        if loop is not None:
-            raise ValueError("loop= is no more: the running event loop is used")
+        get_dict_with_loop_if_needed(loop)
         return await run_async(self._create_plan(connection, debug, **kwargs), no_wait_async)
 
     async def handle_token_async(self) -> tuple[bool | None, bool | None]:
@@ -83,7 +91,7 @@ class JWTTokenAsync(JWTTokenAuth, CBSAsyncAuthMixin):
         is_coroutine(get_token)
 
     async def create_authenticator_async(
-        self, connection: Any, debug: bool = False, loop: Any = None, **kwargs: Any
+        self, connection: Any, debug: bool = False, loop: AbstractEventLoop | None = None, **kwargs: Any
     ) -> Session:
         """As that of `CBSAsyncAuthMixin`; asks for the first token."""
         return await super().create_authenticator_async(connection, debug, loop, **kwargs)

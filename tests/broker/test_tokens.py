@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 
+from uamqp_cffi import Message, SendClient
 from uamqp_cffi._core import engine as eng
 from uamqp_cffi._core import records as r
 from uamqp_cffi._core import values as v
+from uamqp_cffi.authentication import SASTokenAuth
 from uamqp_cffi.broker import Broker, Verdict
 from uamqp_cffi.utils import create_sas_token
 
@@ -254,6 +256,28 @@ def test_a_new_token_in_time_keeps_the_links(cbs: Callable[..., Cbs], seconds: l
     peer.client.run(15_000)
     peer.client.send(link, data(b"m"))
     assert peer.refusals() == []
+
+
+@pytest.mark.parametrize("days", [0.5, 1, 1.5, 40])
+def test_a_token_may_last_for_days(cbs: Callable[..., Cbs], seconds: list[float], days: float) -> None:
+    peer = cbs(tokens=lambda *_: Verdict(expires_at=seconds[0] + days * 86400))
+    peer.ask(put_token())
+    peer.client.sender(peer.session, "q")
+    end = round(days * 86_400_000)
+    for now in [*range(1, end, 43_200_000), end - 1]:
+        peer.client.run(now)
+    assert peer.refusals() == []
+    peer.client.run(end)
+    assert peer.refusals() == ["amqp:unauthorized-access"]
+
+
+@pytest.mark.parametrize("expires_at", [1e30, float("inf")])
+def test_a_token_that_lasts_for_ever_lets_the_broker_sleep(expires_at: float) -> None:
+    with Broker(tokens=lambda *_: Verdict(expires_at=expires_at)) as broker:
+        auth = SASTokenAuth("q", "amqp://localhost/q", "t", expires_at=expires_at, port=broker.port, use_tls=False)
+        with SendClient("amqp://localhost/q", auth=auth) as client:
+            client.send_message(Message(b"m"))
+        assert broker.info("q").messages == 1
 
 
 def test_the_links_to_cbs_stay_when_a_token_expires(cbs: Callable[..., Cbs], seconds: list[float]) -> None:

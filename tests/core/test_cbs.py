@@ -440,6 +440,25 @@ def test_a_window_longer_than_a_token_s_life_does_not_renew_it_at_once():
     assert made.wait() == 10
 
 
+@pytest.mark.parametrize("life", [30 * 86400, 1e30, float("inf")])
+def test_a_call_that_waits_looks_at_the_clock_now_and_then(life):
+    made = world(life=life)
+    made.step()
+    made.reply()
+    assert made.wait() == cbs.LOOK
+    made.seconds = 7 * cbs.LOOK
+    assert made.step() is True and made.wait() == cbs.LOOK
+
+
+def test_a_clock_that_was_set_is_believed():
+    made = world(lambda: token("t1", 100))
+    made.step()
+    made.reply()
+    made.start = 1000  # and the monotonic one stands where it stood
+    with pytest.raises(errors.TokenExpired):
+        made.step()
+
+
 def test_an_unchanged_token_is_not_put_and_asked_for_once_a_second():
     asked = []
 

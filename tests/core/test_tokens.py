@@ -78,11 +78,27 @@ def test_days_of_a_token_s_life_count(now):
 
 
 @pytest.mark.parametrize(
-    "options", [{"expires_in": None}, {"expires_in": timedelta(0)}, {"expires_at": 0}, {"expires_at": 1795706426.4}]
+    "options",
+    [
+        {"expires_in": None},
+        {"expires_in": timedelta(0)},
+        {"expires_at": 0},
+        {"expires_at": 1795706426.4},
+        {"expires_at": float("-inf")},
+        {"expires_at": float("nan")},
+        {"expires_at": "tomorrow"},
+        {"expires_at": True},
+        {"expires_at": 10**400},
+    ],
 )
 def test_a_token_needs_time_to_live(now, options):
     with pytest.raises(ValueError):
         sas(**options)
+
+
+@pytest.mark.parametrize("expires_at", [1e30, 10**40, float("inf")])
+def test_a_token_may_live_for_ever(expires_at):
+    assert sas(expires_in=None, expires_at=expires_at).expires_at == expires_at
 
 
 def test_in_how_long_is_a_timedelta():
@@ -204,13 +220,14 @@ def test_what_the_function_raises_comes_through():
         SimpleNamespace(token=None, expires_on=4e9),
         SimpleNamespace(token="secret"),
         SimpleNamespace(token="secret", expires_on="soon"),
+        SimpleNamespace(token="secret", expires_on=float("nan")),
         SimpleNamespace(token=7, expires_on=4e9),
     ],
 )
 def test_what_is_no_token_is_refused_and_not_shown(got):
     auth = JWTTokenAuth("aud", URI, lambda: got)
     auth.token = b"before"
-    with pytest.raises(ValueError, match="get_token gave") as caught:
+    with pytest.raises(ValueError, match="get_token gave|time at which") as caught:
         auth.update_token()
     assert auth.token == b"before" and "secret" not in str(caught.value)
 

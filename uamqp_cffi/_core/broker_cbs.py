@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger("uamqp.broker")
 
 _MAX_PERMITS = 1000
+_LONGEST = 86_400_000  # milliseconds that a timer may run; nobody can sleep for years
 _SAS = "SharedAccessSignature "
 
 
@@ -148,10 +149,13 @@ class Permits:
         until = math.inf
         if expires_at is not None and expires_at < math.inf:
             left = max(0.0, expires_at - time.time()) * 1000
-            until = self._core.now + round(left)
-            self._timers += 1
-            self._core.after(left, self._sweep)
+            until = self._core.now + left
+            self._arm(left)
         self._until[node_name(audience)] = until
+
+    def _arm(self, left: float) -> None:
+        self._timers += 1
+        self._core.after(min(left, _LONGEST), self._sweep)
 
     def _sweep(self) -> None:
         self._timers -= 1
@@ -159,6 +163,9 @@ class Permits:
         over = [top for top, until in self._until.items() if until <= now]
         for top in over:
             del self._until[top]
+        coming = min(self._until.values(), default=math.inf)
+        if not self._timers and coming < math.inf:
+            self._arm(coming - now)
         peer = self._peer()
         if over and peer is not None and not peer.ended:
             peer.guard(peer.expired)

@@ -29,6 +29,8 @@ _logger = logging.getLogger("uamqp.authentication.cbs_auth")
 NODE = b"$cbs"
 AGAIN = 1.0
 """Seconds after which a token that could not be renewed is asked for again."""
+LOOK = 600.0
+"""Seconds after which a call that waits for nothing else looks at the wall clock again: somebody may have set it."""
 SHARE = 0.1
 """The share of a token's life that is left when it is renewed, unless a refresh window is given. Also the share that
 must have passed: a window longer than the life of a token does not make it renewed all the time."""
@@ -80,7 +82,7 @@ class Exchange:
         if self._accepted is None:
             return None
         now, wall = self._clock(), self._wall()
-        return min(max(now + self._refresh_at - wall, self._ask_at), now + self._expires_at - wall)
+        return min(max(now + self._refresh_at - wall, self._ask_at), now + self._expires_at - wall, now + LOOK)
 
     def due(self) -> bool:
         """Whether a step would do anything now."""
@@ -231,7 +233,8 @@ class Exchange:
         self._accepted, self._expires_at = self._putting
         now = self._wall()
         least = (self._expires_at - now) * SHARE
-        self._refresh_at = max(self._expires_at - (self.auth._refresh_window or least), now + least)
+        window = self.auth._refresh_window or least
+        self._refresh_at = max(self._expires_at - window, now + least) if least < math.inf else math.inf
         self._ask_at = -math.inf
         self.auth.retries = 0
         self.status = CBSAuthStatus.Ok

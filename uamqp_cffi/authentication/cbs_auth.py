@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -35,6 +36,7 @@ class TokenRetryPolicy:
 
 _POLICY = TokenRetryPolicy()
 _S = TypeVar("_S", bound="SASTokenAuth")
+_MOST = 1e13  # seconds; a timedelta has no room for ten times as many
 _making = threading.Lock()  # held while a session is made, which does no I/O
 
 
@@ -117,17 +119,30 @@ class CBSAuthMixin:
         first. Raises ValueError when there is neither, or less than a second left."""
         now = time.time()
         if expires_at is not None:
-            at = float(expires_at)
-            left = timedelta(seconds=at - now)
+            at = _time(expires_at)
+        elif isinstance(expires_in, timedelta):
+            at = now + expires_in.total_seconds()
         elif expires_in is None:
             raise ValueError("a token needs expires_at or expires_in")
-        elif not isinstance(expires_in, timedelta):
-            raise TypeError(f"expires_in must be a timedelta, not {type(expires_in).__name__}")
         else:
-            at, left = now + expires_in.total_seconds(), expires_in
+            raise TypeError(f"expires_in must be a timedelta, not {type(expires_in).__name__}")
         if at < now + 1:
             raise ValueError("the token has expired, or does within a second")
-        return at, left
+        if expires_at is None and expires_in is not None:
+            return at, expires_in
+        return at, timedelta(seconds=min(at - now, _MOST))
+
+
+def _time(given: Any) -> float:
+    """When a token expires, as a number. Raises ValueError for what is none."""
+    try:
+        known = isinstance(given, (int, float)) and not isinstance(given, bool) and not math.isnan(given)
+    except OverflowError:  # an int of more than 300 digits
+        known = False
+    if not known:
+        raise ValueError(f"the time at which a token expires is not seconds since the epoch: {type(given).__name__}")
+    seconds: float = given
+    return seconds
 
 
 class _TokenAuth(AMQPAuth, CBSAuthMixin):
@@ -349,8 +364,8 @@ class JWTTokenAuth(_TokenAuth):
         self._take(got)
 
     def _take(self, got: Any) -> None:
-        token, expires_at = getattr(got, "token", None), getattr(got, "expires_on", None)
-        if not token or not isinstance(token, (str, bytes)) or not isinstance(expires_at, (int, float)):
+        token = getattr(got, "token", None)
+        if not token or not isinstance(token, (str, bytes)) or not hasattr(got, "expires_on"):
             kind = type(got).__name__
             raise ValueError(f"get_token gave a {kind}: no object with token (str or bytes) and expires_on (int)")
-        self._renewed(_as_bytes(token, self._encoding), expires_at)
+        self._renewed(_as_bytes(token, self._encoding), _time(got.expires_on))

@@ -309,6 +309,13 @@ def test_a_peer_that_never_attaches_cbs_is_a_time_out(peer: Any) -> None:
             client.send_message(Message(b"m"))
 
 
+def test_a_peer_that_never_begins_the_session_is_a_time_out(peer: Any) -> None:
+    peer.on[r.Begin] = lambda *_: None
+    with SendClient(URL, auth=jwt(peer, timeout=0.2), sasl=False) as client:
+        with pytest.raises(TimeoutError, match="timeout of 0.2 s"):
+            client.send_message(Message(b"m"))
+
+
 def test_connect_timeout_covers_the_token(broker: Broker, tokens: Tokens) -> None:
     tokens.verdict = Verdict(None)
     client = SendClient(URL, auth=jwt(broker, timeout=60), connect_timeout=0.3)

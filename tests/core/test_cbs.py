@@ -493,9 +493,9 @@ def test_a_token_past_its_time_is_an_error():
     made.step()
     made.reply()
     made.seconds = 100
-    with pytest.raises(errors.TokenExpired):
+    with pytest.raises(errors.TokenExpired) as caught:
         made.step()
-    assert made.exchange.status is CBSAuthStatus.Expired
+    assert made.exchange.status is CBSAuthStatus.Expired and caught.value.retryable is True
 
 
 def test_a_function_that_fails_is_asked_again_until_the_token_expires(caplog):
@@ -579,8 +579,9 @@ def test_a_fixed_token_is_good_until_its_expiry():
     made.seconds = 99
     assert made.step() is True
     made.seconds = 100
-    with pytest.raises(errors.TokenExpired):
+    with pytest.raises(errors.TokenExpired) as caught:
         made.step()
+    assert caught.value.retryable is False
 
 
 # ---- several threads, two times None

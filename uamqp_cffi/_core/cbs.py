@@ -210,7 +210,7 @@ class Exchange:
                 assert self._node is not None
                 with self.session._lock:
                     self._node.forget(self._request)
-                text = f"the peer did not answer to the token within the auth object's timeout of {self.auth.timeout} s"
+                text = f"the peer did not answer the token within the auth object's timeout of {self.auth.timeout} s"
                 self._fail(CBSAuthStatus.Timeout, errors.TokenTimeout(text))
 
     def _answered(self, message: Message) -> None:
@@ -288,6 +288,7 @@ class Exchange:
     def _expire(self) -> None:
         error = errors.TokenExpired(f"the token for {self.auth.audience!r} has expired and there is no new one")
         error.__cause__ = self._unrenewed
+        error.retryable = not isinstance(self._unrenewed, errors.TokenExpired)  # by another client, with a new token
         self._fail(CBSAuthStatus.Expired, error)
 
     # the end

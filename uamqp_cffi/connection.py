@@ -448,7 +448,7 @@ class Connection:
                     inbox.wait_with(None)
                     self._drop_lead(me)
             left = _LONG if deadline is None else deadline - time.monotonic()
-            self._follow(inbox, max(0.0, left))
+            self._follow(inbox, max(0.0, min(left, _LONG)))
             if inbox.ready():
                 return True
             self._check_alive()
@@ -461,7 +461,7 @@ class Connection:
             left = _LONG
             if deadline is not None and (left := deadline - time.monotonic()) <= 0:
                 return False
-            self._turn(left)
+            self._turn(min(left, _LONG))  # poll counts milliseconds in an int
         return True
 
     def _check_alive(self) -> None:

@@ -27,6 +27,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from ._core import values as v
+from ._core.broker_cbs import Verdict, as_check
 from ._core.broker_core import Core, Settings
 from ._core.broker_management import Answer
 from ._core.broker_peer import accept, shutdown_error
@@ -39,14 +40,13 @@ from ._core.wire import clock
 if TYPE_CHECKING:
     from .message import Message
 
-__all__ = ["NOTICE", "Answer", "Broker", "Outcome", "Pipe", "QueueInfo"]
+__all__ = ["NOTICE", "Answer", "Broker", "Outcome", "Pipe", "QueueInfo", "Verdict"]
 
 NOTICE = "embedded AMQP 1.0 broker: everything is in memory; for tests and demonstrations, not for production"
 
 _log = logging.getLogger("uamqp.broker")
 
 _JOIN = 5.0  # seconds; the thread gives its connections a fraction of one to close
-
 
 
 class Broker:
@@ -64,6 +64,8 @@ class Broker:
         users: Mapping[str, str] | None = None,
         sasl: Sequence[str] | bool = True,
         sasl_required: bool | None = None,
+        tokens: Mapping[str, str] | Callable[[str, str, str], Any] | None = None,
+        tokens_required: bool = True,
         scripts: Mapping[str, str | Outcome | Callable[[Message], Any]] | None = None,
         store: bool = True,
         max_bytes: int = 1 << 30,
@@ -80,8 +82,15 @@ class Broker:
         for
           SASL EXTERNAL.
         users: name to password; SASL is then required, PLAIN offered and ANONYMOUS not. Without, any password will do.
-        sasl: the mechanisms to offer, of ANONYMOUS, PLAIN, EXTERNAL; False: no SASL layer at all.
+        sasl: the mechanisms to offer, of ANONYMOUS, PLAIN, EXTERNAL, MSSBCBS; False: no SASL layer at all.
         sasl_required: turn away clients that come without a SASL layer; by default when ANONYMOUS is not offered.
+        tokens: who judges the tokens that clients put to the node `$cbs`. A dict of key names and keys: shared access
+          signatures made with these are welcome. A function: it is called with audience, token type and token, on the
+          broker's thread, and gives a `Verdict`, its fields as a tuple, a status, True or None (welcome) or False.
+          Without `tokens` there is no such node. The SASL mechanism MSSBCBS is offered, too.
+        tokens_required: refuse links with amqp:unauthorized-access unless a token whose audience covers their address
+          was put on the same connection, and detach them when it expires. An audience covers its own address and all
+          below it; the part before the path does not count.
         scripts: address to what `on_message` takes.
         store: False counts messages instead of keeping them.
         max_bytes: of messages held; more are rejected with amqp:resource-limit-exceeded.
@@ -95,7 +104,8 @@ class Broker:
         if not 512 <= max_frame_size <= 1 << 20:
             raise ValueError(f"max_frame_size={max_frame_size} is not between 512 and {1 << 20}")
         self._tls = ssl_context if ssl_context is not None else _server_context(cert_file, key_file, client_ca)
-        mechanisms = self._mechanisms(sasl, users)
+        check = as_check(tokens)
+        mechanisms = self._mechanisms(sasl, users, check is not None)
         if sasl_required is None:
             sasl_required = bool(mechanisms) and "ANONYMOUS" not in mechanisms
         settings = Settings(
@@ -108,6 +118,8 @@ class Broker:
             mechanisms=mechanisms,
             sasl_required=sasl_required,
             users=dict(users) if users is not None else None,
+            tokens=check,
+            tokens_required=tokens_required,
             version=str(getattr(sys.modules.get(__package__), "__version__", "")),
         )
         self._core = Core(settings, _decode)
@@ -126,16 +138,18 @@ class Broker:
             self._thread.start()
             _log.info("%s; listening on %s", NOTICE, self.url)
 
-    def _mechanisms(self, sasl: Sequence[str] | bool, users: Mapping[str, str] | None) -> tuple[str, ...]:
+    def _mechanisms(self, sasl: Sequence[str] | bool, users: Mapping[str, str] | None, tokens: bool) -> tuple[str, ...]:
         if isinstance(sasl, bool):
             if not sasl:
                 return ()
             sasl = ["PLAIN"] if users is not None else ["ANONYMOUS", "PLAIN"]
             if self._tls is not None and self._tls.verify_mode != ssl.CERT_NONE:
                 sasl = ["EXTERNAL", *sasl]
-        unknown = set(sasl) - {"ANONYMOUS", "PLAIN", "EXTERNAL"}
+            if tokens:
+                sasl = ["MSSBCBS", *sasl]
+        unknown = set(sasl) - {"ANONYMOUS", "PLAIN", "EXTERNAL", "MSSBCBS"}
         if unknown:
-            raise ValueError(f"SASL mechanism {sorted(unknown)[0]!r} is none of ANONYMOUS, PLAIN, EXTERNAL")
+            raise ValueError(f"SASL mechanism {sorted(unknown)[0]!r} is none of ANONYMOUS, PLAIN, EXTERNAL, MSSBCBS")
         return tuple(sasl)
 
     def __enter__(self) -> Broker:

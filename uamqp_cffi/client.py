@@ -23,10 +23,11 @@ from urllib.parse import unquote_plus
 from . import address, authentication, c_uamqp, constants, errors, receiver, sender
 from ._core.engine import SizeError, track
 from ._core import plan as plans
-from ._core.plan import Call, Plan, Wait
+from ._core.plan import Call, Plan, Wait, earlier
 from ._core.receiving import Unread, ranges
 from ._core.sections import ACCEPTED
 from ._core.sending import LOST_OUTCOMES, SENT_OUTCOMES, Calls
+from .authentication.cbs_auth import CBSAuthMixin
 from .connection import Connection
 from .constants import (
     Delivery,
@@ -233,8 +234,7 @@ class AMQPClient:
                 self._connection = connection
             elif self._connection is None:
                 self._connection = self._build_connection()
-            self._build_session()
-        yield from ()
+        yield from self._session_plan()
 
     def _opened_plan(self) -> Plan[None]:
         """Open it unless it is."""
@@ -265,14 +265,35 @@ class AMQPClient:
         )
 
     def _build_session(self) -> None:
-        if self._session is None:
-            self._session = self.session_type(
-                self._connection,
-                incoming_window=self._incoming_window,
-                outgoing_window=self._outgoing_window,
-                handle_max=self._handle_max,
-                on_attach=self._on_attach,
-            )
+        self._run(self._session_plan())
+
+    def _session_plan(self) -> Plan[None]:
+        """Make the session unless there is one: with tokens that of the auth object, which may have to ask for the first
+        token."""
+        if self._session is not None:
+            return
+        connection, auth = self._connection, self._auth
+        settings: dict[str, Any] = {
+            "incoming_window": self._incoming_window,
+            "outgoing_window": self._outgoing_window,
+            "handle_max": self._handle_max,
+            "on_attach": self._on_attach,
+        }
+        if isinstance(auth, CBSAuthMixin):
+            auth._session_type = self.session_type
+            make = functools.partial(self._method(auth, "create_authenticator"), debug=self._debug_trace, **settings)
+            session = yield Call(make, (connection,))
+        else:
+            session = self.session_type(connection, **settings)
+        with self._lock:
+            if self._connection is not connection:  # closed meanwhile
+                raise self._closed_error()
+            if self._session is None:
+                self._session = session
+
+    def _shares(self, session: Any) -> bool:
+        """Whether this session is the auth object's, for all clients of the connection: it ends with that."""
+        return isinstance(self._auth, CBSAuthMixin) and self._auth._session is session
 
     def close(self) -> None:
         """Detach the link, end the session, close the connection unless it came from outside. Takes 5 s at most, whatever the
@@ -296,7 +317,7 @@ class AMQPClient:
                 yield Call(self._method(handler, "destroy"))
         finally:
             try:
-                if session is not None:
+                if session is not None and not self._shares(session):
                     yield Call(self._method(session, "destroy"))
             finally:
                 if connection is not None and not self._ext_connection:
@@ -322,7 +343,7 @@ class AMQPClient:
             self._drop_pending()
         if handler is not None:
             yield Call(self._method(handler, "destroy"))
-        if session is not None:
+        if session is not None and not self._shares(session):
             yield Call(self._method(session, "destroy"))
         self._remote_address = self._make_address(redirect.address)
         self._node = None
@@ -333,7 +354,8 @@ class AMQPClient:
             yield Call(self._method(self._connection, "redirect"), (redirect, auth))
         if self._connection is None or self._connection.auth is auth:
             self._auth = auth
-        self._build_session()
+        if self._connection is not None:
+            yield from self._session_plan()
 
     def _drop_pending(self) -> None:
         """Forget what belonged to the former peer."""
@@ -348,19 +370,46 @@ class AMQPClient:
             raise AttributeError(f"this {type(self).__name__} is not open: call open() first")
         return session
 
+    def _both(self) -> tuple[Any, Any]:
+        """Session and connection of a client that is open."""
+        session, connection = self._opened(), self._connection
+        if connection is None:  # closed by another thread, just now
+            raise self._closed_error()
+        return session, connection
+
     def _closed_error(self) -> errors.AMQPConnectionError:
         error = errors.MessageHandlerError("the client was closed")
         error.retryable = False
         return error
 
     def auth_complete(self) -> bool:
-        """Whether authentication is done; it is part of connecting, so an open client always says True."""
+        """Whether the peer has accepted our token; makes one step towards it when not, and renews it when it is time.
+        Without a token authentication is part of connecting, and an open client always says True. Raises TimeoutError when
+        the peer does not answer, TokenAuthFailure when it refuses the token, another AuthenticationException when there is
+        no valid token to be had, and the error of connection or session."""
         return self._run(self._auth_complete_plan())
 
     def _auth_complete_plan(self) -> Plan[bool]:
-        self._opened()
-        return True
-        yield
+        if (yield from self._authentic_plan()):
+            return True
+        yield from self._both()[1]._paced_plan(False)
+        return False
+
+    def _authentic_plan(self) -> Plan[bool]:
+        """Whether the peer has accepted our token, if we have to have one; makes a step of that exchange, not of the
+        connection's."""
+        exchange = self._both()[1]._cbs
+        return exchange is None or (yield from exchange.step_plan())
+
+    def _authenticated_plan(self) -> Plan[None]:
+        """Until the peer has accepted our token, if we have to have one."""
+        session, connection = self._both()
+        mine = session._enter()
+        try:
+            while not (yield from self._authentic_plan()):
+                yield Wait(mine, connection._token_deadline())
+        finally:
+            session._leave(mine)
 
     def client_ready(self) -> bool:
         """Whether the link is attached; makes one step towards it when not. Raises what broke it."""
@@ -441,8 +490,7 @@ class AMQPClient:
         self, message: Message, operation: Any, op_type: Any, node: Any, callback: Any, kwargs: dict[str, Any]
     ) -> Plan[Any]:
         session = self._opened()
-        while not (yield Call(self._method(self, "auth_complete"))):
-            yield from self._connection._paced_plan(False)
+        yield from self._authenticated_plan()
         if callback is not None:
             kwargs["callback"] = callback
         request = functools.partial(
@@ -459,7 +507,10 @@ class AMQPClient:
         return plans.run(plan, self._wait)
 
     def _wait(self, inbox: plans.Inbox, deadline: float | None) -> Any:
-        return self._connection._wait(inbox, deadline)
+        connection = self._connection
+        if connection is None:  # closed by another thread, just now
+            raise self._closed_error()
+        return connection._wait(inbox, deadline)
 
     @staticmethod
     def _me() -> int:
@@ -476,6 +527,7 @@ class _LinkClient(AMQPClient):
         super().__init__(*args, **kwargs)
         self._error: BaseException | None = None
         self._attach_deadline: float | None = None
+        self._attach_expected = False  # by the connection, for us
         self._attached = False
 
     # ---- what a kind of client has of its own -------------------------------------------------------------------------
@@ -535,13 +587,19 @@ class _LinkClient(AMQPClient):
         handler = self._make_handler(session)
         if self._receive_settle_mode_chosen:
             handler.receive_settle_mode = self._receive_settle_mode
-        if not connection._started:
-            connection._expect_attach()
-        elif self._connect_timeout:  # somebody else's connection, whose own limit ends with its open or first attach
-            self._attach_deadline = time.monotonic() + self._connect_timeout
+        self._start_attaching(connection)
         handler._client = self
         handler.open()
         self.message_handler = handler
+
+    def _start_attaching(self, connection: Any) -> None:
+        """The time for everything until the link is attached begins, if it has not begun."""
+        if not connection._started:
+            connection._expect_attach()
+            self._attach_expected = True
+        elif self._connect_timeout and self._attach_deadline is None and not self._attach_expected:
+            # somebody else's connection, whose own limit ends with its open or first attach
+            self._attach_deadline = time.monotonic() + self._connect_timeout
 
     def _make_handler(self, session: Any) -> Any:
         """The link object, not opened yet."""
@@ -564,7 +622,12 @@ class _LinkClient(AMQPClient):
             return handler._error  # type: ignore[no-any-return]
         if session is not None and session._error is not None:
             return session._error  # type: ignore[no-any-return]
-        return None if connection is None else connection._failure
+        if connection is None:
+            return None
+        exchange = connection._cbs
+        if exchange is not None and exchange.error is not None:
+            return exchange.error  # type: ignore[no-any-return]
+        return connection._failure  # type: ignore[no-any-return]
 
     def _raise_broken(self) -> None:
         """Raise what broke link, session or connection, the same at every call."""
@@ -576,7 +639,7 @@ class _LinkClient(AMQPClient):
             self._over()
             told = copy.copy(error)  # the connection's own is for all its clients
             told.__cause__, told.__suppress_context__ = error.__cause__, True
-            if isinstance(told, errors.AMQPError):
+            if isinstance(told, (errors.AMQPError, errors.TokenTimeout)):
                 told.delivery = self._fate()
             self._error = told
         raise self._error.with_traceback(None)
@@ -585,16 +648,17 @@ class _LinkClient(AMQPClient):
 
     def _ready_plan(self, deadline: float | None = None) -> Plan[bool]:
         """Until the link is attached: True; False at the `deadline` (`time.monotonic`)."""
-        session = self._opened()
+        session, connection = self._both()
         mine = session._enter()
         try:
-            self._connection._flush()  # an interrupted call may have left an attach behind
-            while not self._client_ready():
+            connection._flush()  # an interrupted call may have left an attach behind
+            while not ((yield from self._authentic_plan()) and self._client_ready()):
                 self._check_running()
                 if deadline is not None and time.monotonic() >= deadline:
                     return False
+                limit = earlier(connection._token_deadline(), deadline)
                 try:
-                    yield Wait(mine, _earlier(self._attach_deadline, deadline))
+                    yield Wait(mine, earlier(self._attach_deadline, limit))
                 except errors.AMQPError:
                     self._check_running()
                     self._take_in()
@@ -603,6 +667,31 @@ class _LinkClient(AMQPClient):
             return True
         finally:
             session._leave(mine)
+
+    def _authentic_plan(self) -> Plan[bool]:
+        _, connection = self._both()
+        if connection._cbs is None:
+            return True
+        if self.message_handler is None:
+            self._start_attaching(connection)
+        try:
+            if (yield from super()._authentic_plan()):
+                return True
+        except (errors.AMQPError, errors.TokenTimeout):
+            self._check_running()
+            self._raise_broken()
+            raise
+        self._check_attaching()
+        return False
+
+    def _renew_plan(self, connection: Any) -> Plan[None]:
+        """Renew the token when it is time. Raises what broke the client when there is no valid one any more."""
+        try:
+            yield from connection._token_plan()
+        except (errors.AMQPError, errors.TokenTimeout):
+            self._check_running()
+            self._raise_broken()
+            raise
 
     def _check_running(self) -> None:
         if self._shutdown:
@@ -619,7 +708,7 @@ class _LinkClient(AMQPClient):
             return True
         if not self._attached and not (yield from self._ready_plan(deadline)):
             return done()
-        session = self._opened()
+        session, connection = self._both()
         mine = session._enter()
         try:
             while True:
@@ -629,11 +718,14 @@ class _LinkClient(AMQPClient):
                 if self._shutdown:
                     return self._stopped()
                 self._raise_broken()
+                if connection._cbs is not None:
+                    yield from self._renew_plan(connection)
                 if more:
-                    yield Call(self._connection._step, (0.0,))
+                    yield Call(connection._step, (0.0,))
                     continue
+                limit = earlier(connection._token_deadline(), deadline)
                 try:
-                    yield Wait(mine, _earlier(self._next_deadline(), deadline))
+                    yield Wait(mine, earlier(self._next_deadline(), limit))
                 except errors.AMQPError:
                     if self._shutdown:
                         return self._stopped()
@@ -1805,13 +1897,6 @@ class _TooLarge(errors.ClientMessageError, errors.MessageSizeExceeded):
     def __init__(self, cause: errors.MessageSizeExceeded, info: dict[str, Any]) -> None:
         errors.MessageSizeExceeded.__init__(self, cause.size, cause.limit)
         self.info = info
-
-
-def _earlier(one: float | None, other: float | None) -> float | None:
-    """The first of two deadlines; None never comes."""
-    if one is None or other is None:
-        return other if one is None else one
-    return min(one, other)
 
 
 def _never(error: Any) -> errors.ErrorAction:

@@ -124,7 +124,6 @@ class Connection:
         self.channel_max = channel_max
         self.idle_timeout = idle_timeout
         self.properties = properties
-        self._cbs: Any = None
         self._sessions: list[Any] = []
         self._advisory = threading.Lock()
         self._io = threading.Lock()
@@ -139,6 +138,7 @@ class Connection:
         auth.consumed = True
         self.hostname = _as_bytes(hostname, self._encoding)
         self.auth = auth
+        self._cbs: Any = None  # the token exchange, when there is one
         self._engine = _engine.Engine()
         if self._ratio is not None:
             self._engine.set(_engine.OPT_HEARTBEAT, max(1, round(self._ratio * 1000)))
@@ -242,6 +242,11 @@ class Connection:
     def _state(self) -> ConnectionState:
         return ConnectionState(self._conn_state)
 
+    @property
+    def cbs(self) -> Any:
+        """What puts the tokens of this connection's auth object; None when that has no tokens."""
+        return self._cbs
+
     def work(self) -> None:
         """One step: raises the error of the connection if it has one, else moves what can be moved. Does nothing once
         closed. Waits only when there was nothing to do for a while (at most 50 ms)."""
@@ -337,6 +342,16 @@ class Connection:
     def _attached(self) -> None:
         """What `connect_timeout` was to cover has happened."""
         self._connect_deadline = None
+
+    def _token_plan(self) -> Plan[None]:
+        """For plans that wait: a step of the token exchange, if there is one and a step is due."""
+        if self._cbs is not None and self._cbs.due():
+            yield from self._cbs.step_plan()
+
+    def _token_deadline(self) -> float | None:
+        """For plans that wait: when to wake up for the next one (`time.monotonic`)."""
+        deadline: float | None = None if self._cbs is None else self._cbs.deadline()
+        return deadline
 
     def _raise_failure(self) -> None:
         if self._failure is not None:
@@ -440,7 +455,7 @@ class Connection:
                     inbox.wait_with(None)
                     self._drop_lead(me)
             left = _LONG if deadline is None else deadline - time.monotonic()
-            self._follow(inbox, max(0.0, left))
+            self._follow(inbox, max(0.0, min(left, _LONG)))
             if inbox.ready():
                 return True
             self._check_alive()
@@ -453,7 +468,7 @@ class Connection:
             left = _LONG
             if deadline is not None and (left := deadline - time.monotonic()) <= 0:
                 return False
-            self._turn(left)
+            self._turn(min(left, _LONG))  # poll counts milliseconds in an int
         return True
 
     def _check_alive(self) -> None:
@@ -893,6 +908,8 @@ class Connection:
         self._opened = True
         if not self._attach_expected:
             self._connect_deadline = None
+        if self._cbs is not None:  # the time in which a token must be answered begins
+            self._tell(self._cbs.session._inbox)
         silence = self._engine.conn().remote_idle_timeout
         if silence:
             self._beat_every = silence * (self._ratio or 0.5) / 1000
@@ -1045,6 +1062,9 @@ class Connection:
         if self._reentered():
             self._close_later = True  # a signal handler inside a section: its own turn does it
             return
+        cbs, self._cbs = self._cbs, None
+        if cbs is not None:
+            cbs.auth.close_authenticator()
         with self._turns:
             if self._closed:
                 return

@@ -242,16 +242,28 @@ class ClientTimeout(AMQPError):
     """Kept for code that catches it; time-outs raise `TimeoutError`."""
 
 
-class MessageTimeout(TimeoutError):
-    """`msg_timeout` passed before the peer said what became of the message. `delivery` says whether it may have it."""
+class _Late(TimeoutError):
+    """A time-out with what every `AMQPError` has."""
 
-    scope = "message"
+    scope: str
     retryable = True
     action: ErrorAction | None = None
     condition: Any = None
     description: Any = None
     info: Any = None
     delivery: Delivery | None = None
+
+
+class MessageTimeout(_Late):
+    """`msg_timeout` passed before the peer said what became of the message. `delivery` says whether it may have it."""
+
+    scope = "message"
+
+
+class TokenTimeout(_Late):
+    """The peer did not say within the auth object's `timeout` whether it accepts the token."""
+
+    scope = "connection"
 
 
 class AuthenticationException(AMQPError):

@@ -25,6 +25,7 @@ POLICY = ErrorPolicy()
         (errors.SASLRefused, (errors.ConnectionClose, errors.AuthenticationException)),
         (errors.ConnectTimeout, (errors.AMQPConnectionError, TimeoutError)),
         (errors.MessageTimeout, (TimeoutError,)),
+        (errors.TokenTimeout, (TimeoutError,)),
         (errors.MessageSendFailed, (errors.MessageException, errors.MessageResponse, errors.AMQPError)),
         (errors.MessageSizeExceeded, (errors.MessageSendFailed, errors.MessageContentTooLarge, ValueError)),
         (errors.AMQPClientShutdown, (KeyboardInterrupt,)),
@@ -212,6 +213,7 @@ ALL = [
     errors.ConnectTimeout("x"),
     errors.ClientTimeout("x"),
     errors.MessageTimeout("x"),
+    errors.TokenTimeout("x"),
     errors.AuthenticationException("x"),
     errors.TokenExpired("x"),
     errors.TokenAuthFailure(401, b"no"),
@@ -249,5 +251,5 @@ def test_every_class_of_the_module_is_in_that_list() -> None:
 @pytest.mark.parametrize("name", ["scope", "retryable", "condition", "description", "info", "delivery", "action"])
 def test_every_error_answers_the_same_questions(name: str) -> None:
     for error in ALL:
-        if isinstance(error, (errors.AMQPError, errors.MessageTimeout)):
+        if isinstance(error, (errors.AMQPError, errors.MessageTimeout, errors.TokenTimeout)):
             assert hasattr(error, name)

@@ -280,6 +280,14 @@ def test_bodies_of_any_size_come_as_they_went(broker: Broker, client: ReceiveCli
 # ---- callbacks
 
 
+def test_a_timeout_may_be_longer_than_a_poll(broker: Broker) -> None:
+    with ReceiveClient(broker.url + "/q") as client:
+        thread = threading.Timer(0.2, broker.put, ("q", b"late"))
+        thread.start()
+        assert [str(message) for message in client.receive_message_batch(timeout=3e12)] == ["late"]
+        thread.join()
+
+
 def test_streaming_ends_with_the_timeout_and_closes(broker: Broker) -> None:
     sent = fill(broker, 700)
     client = ReceiveClient(broker.url + "/q", timeout=150, prefetch=50)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from .broker_store import Bytes, Queue, Refused, Script
 
 if TYPE_CHECKING:
+    from .broker_cbs import Check
     from .broker_management import Answer
     from .broker_peer import Peer
 
@@ -41,6 +42,8 @@ class Settings:
     sasl_required: bool = False
     users: dict[str, str] | None = field(default=None, repr=False)
     container_id: str = "uamqp-cffi-broker"
+    tokens: Check | None = field(default=None, repr=False)
+    tokens_required: bool = True
     version: str = ""
 
 

@@ -12,11 +12,12 @@ from array import array
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from . import broker_management
+from . import broker_cbs, broker_management
 from . import engine as eng
 from . import values as v
 from .broker_store import (
     ACCEPTED,
+    CBS,
     FULL,
     ID_MASK,
     MANAGEMENT,
@@ -151,6 +152,8 @@ class Incoming:
         core = self.peer.core
         if self.name == MANAGEMENT:
             return None, broker_management.handle(core, self, delivery)
+        if self.name == CBS:
+            return None, broker_cbs.handle(core, self, delivery)
         try:
             to = property_of(delivery.payload, _TO)
             if to is None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import engine as eng
 from . import values as v
-from .broker_store import MANAGEMENT, PROPERTIES, Outcome, node_name
+from .broker_store import PROPERTIES, Outcome, node_name
 
 if TYPE_CHECKING:
     from .broker_core import Core
@@ -37,27 +37,43 @@ class Answer(NamedTuple):
     body: Any = None
 
 
+class Request(NamedTuple):
+    """Properties, application properties, and the body sections as they came."""
+
+    properties: list[Any]
+    application: dict[str, Any]
+    body: bytes
+
+
+UNREADABLE = Outcome("rejected", "amqp:decode-error", "the request cannot be read")
+
+
 def handle(core: Core, link: Incoming, delivery: Delivery) -> Outcome:
     """Answer one request. The outcome of the request itself: accepted, or rejected when it cannot be read."""
     try:
-        properties, application, body = _parse(delivery.payload)
+        request = parse(delivery.payload)
     except (eng.DecodeError, ValueError, TypeError):
-        return Outcome("rejected", "amqp:decode-error", "the request cannot be read")
-    operation = str(application.get("operation", ""))
-    answer = core.answers.get(operation) or _built_in(core, operation, application)
+        return UNREADABLE
+    operation = str(request.application.get("operation", ""))
+    answer = core.answers.get(operation) or _built_in(core, operation, request.application)
+    if answer.body is not None:
+        request = request._replace(body=v.enc_described(0x77, v.encode(answer.body)))
+    return respond(core, link, request, answer)
+
+
+def respond(core: Core, link: Incoming, request: Request, answer: Answer) -> Outcome:
+    """Send the answer to a request that came on `link`, with the request's body. The outcome of the request itself."""
     if answer.status is None:
         return Outcome()
-    if answer.body is not None:
-        body = v.enc_described(0x77, v.encode(answer.body))
-    reply = _reply(properties, application, answer, body)
-    reply_to = properties[_REPLY_TO]
-    name = node_name(reply_to) if isinstance(reply_to, str) else MANAGEMENT
-    if name != MANAGEMENT and name in core.queues:
+    reply = _reply(request, answer)
+    reply_to = request.properties[_REPLY_TO]
+    name = node_name(reply_to) if isinstance(reply_to, str) else link.name
+    if name is not None and name != link.name and name in core.queues:
         core.put(name, reply)
         return Outcome()
     receiver = _receiver(link)
     if receiver is None:
-        _log.info("a management request has nowhere to be answered to")
+        _log.info("a request to %s has nowhere to be answered to", link.name)
     elif len(receiver.queue) >= _MAX_PARKED or not receiver.queue.put(reply):
         return Outcome("rejected", "amqp:resource-limit-exceeded", "too many replies wait for credit")
     else:
@@ -66,14 +82,14 @@ def handle(core: Core, link: Incoming, delivery: Delivery) -> Outcome:
 
 
 def _receiver(link: Incoming) -> Outgoing | None:
-    """The link of the requester's on which it listens to $management, one of the same session first."""
-    found = [out for out in link.peer.outgoing.values() if out.queue.name == MANAGEMENT]
+    """The link of the requester's on which it listens to the same node, one of the same session first."""
+    found = [out for out in link.peer.outgoing.values() if out.queue.name == link.name]
     found.sort(key=lambda out: out.session != link.session)
     return found[0] if found else None
 
 
-def _parse(payload: bytes) -> tuple[list[Any], dict[str, Any], bytes]:
-    """Properties, application properties, and the body sections as they came."""
+def parse(payload: bytes) -> Request:
+    """Raises DecodeError, ValueError or TypeError for what is no request."""
     properties: list[Any] = []
     application: dict[str, Any] = {}
     body = b""
@@ -85,7 +101,7 @@ def _parse(payload: bytes) -> tuple[list[Any], dict[str, Any], bytes]:
         elif code in _BODY:
             body += payload[start : offset + length]
     properties += [None] * (13 - len(properties))
-    return properties, application, body
+    return Request(properties, application, body)
 
 
 def _built_in(core: Core, operation: str, application: dict[str, Any]) -> Answer:
@@ -111,8 +127,9 @@ def _totals(core: Core) -> dict[str, int]:
     }
 
 
-def _reply(properties: list[Any], application: dict[str, Any], answer: Answer, body: bytes) -> bytes:
+def _reply(request: Request, answer: Answer) -> bytes:
     """The reply with its status under both spellings in use: statusCode (management draft) and status-code (Azure)."""
+    properties = request.properties
     fields = {}
     correlation = _message_id(properties[_MESSAGE_ID])
     if correlation:
@@ -123,12 +140,12 @@ def _reply(properties: list[Any], application: dict[str, Any], answer: Answer, b
     description = v.enc_str(answer.description)
     ours = {"statusCode": status, "status-code": status}
     ours |= {"statusDescription": description, "status-description": description}
-    echoed = {key: v.encode(value) for key, value in application.items() if isinstance(value, _ECHOED)}
+    echoed = {key: v.encode(value) for key, value in request.application.items() if isinstance(value, _ECHOED)}
     pairs = ((v.enc_str(key), value) for key, value in (echoed | ours).items())
     return (
         v.described_composite("properties", **fields)
         + v.enc_described(_APPLICATION_PROPERTIES, v.enc_map(pairs))
-        + (body or v.enc_described(0x77, v.NULL))
+        + (request.body or v.enc_described(0x77, v.NULL))
     )
 
 

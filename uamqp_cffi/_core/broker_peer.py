@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 from . import engine as eng
 from . import records as r
 from . import values as v
+from .broker_cbs import Permits
 from .broker_links import Incoming, Outgoing
-from .broker_store import ID_MASK, MANAGEMENT, Queue, Refused, Script, encode_error, node_name
+from .broker_store import CBS, ID_MASK, NODES, Queue, Refused, Script, encode_error, node_name
 from .filters.tls import Tls
 from .wire import Wire
 
@@ -25,6 +26,7 @@ _log = logging.getLogger("uamqp.broker")
 PRODUCT = "uamqp-cffi embedded broker (for tests, not for production)"
 _SASL_OK, _SASL_AUTH = 0, 1
 _CLOSING_TIME = 2_000  # milliseconds
+UNAUTHORIZED = "amqp:unauthorized-access"
 
 
 class Peer:
@@ -45,6 +47,7 @@ class Peer:
         self.incoming: dict[int, Incoming] = {}
         self.outgoing: dict[int, Outgoing] = {}
         self.stalled: set[Outgoing] = set()
+        self.permits = Permits(self)
         self._tls = tls
         self.engine = self._make_engine()
         core.peers[self.number] = self
@@ -205,6 +208,7 @@ class Peer:
             script = self.core.scripts.get(name) if name is not None else None
             if script is not None and script.fail == "attach" and script.take():
                 raise _scripted_refusal(script)
+            self._check_token(name)
             attach = self._attach_outgoing if record.sender else self._attach_incoming
             link = attach(record, source, target, name)
         except Refused as refused:
@@ -215,13 +219,35 @@ class Peer:
         if script is not None and script.breaks and not script.after and script.take():
             self.fail(link, script)
 
+    def _check_token(self, name: str | None) -> None:
+        """Raises Refused when a link to this node needs a token that the client has not put."""
+        if self.core.settings.tokens is None:
+            if name == CBS:
+                raise Refused("amqp:not-found", "this broker takes no tokens")
+        elif not self.permits.cover(name):
+            raise Refused(UNAUTHORIZED, f"there is no valid token for {name!r}; put one to {CBS} first")
+
+    def expired(self) -> None:
+        """Tokens are past their time: links that no other one covers are detached, as Azure does it."""
+        links: list[Incoming | Outgoing] = [*self.incoming.values(), *self.outgoing.values()]
+        for link in links:
+            name = link.name if isinstance(link, Incoming) else link.queue.name
+            if not self.permits.cover(None if link.dynamic else name):
+                self.guard(self._take_back, link.id, f"the token for {name!r} has expired")
+        self.touch()
+
+    def _take_back(self, link: int, why: str) -> None:
+        _log.info("%r: %s", self, why)
+        self._forget_link(link)
+        self.engine.detach(link, True, encode_error(UNAUTHORIZED, why))
+
     def _attach_incoming(self, record: r.Attach, source: _Terminus, target: _Terminus, name: str | None) -> Incoming:
         if target.dynamic:
             queue = self.core.dynamic_queue()
             target.address = name = queue.name
             link = Incoming(self, record.link, record.session, name, queue)
             link.dynamic = True
-        elif name is None or name == MANAGEMENT:
+        elif name is None or name in NODES:
             link = Incoming(self, record.link, record.session, name, None)
         else:
             link = Incoming(self, record.link, record.session, name, self.core.queue(name))
@@ -245,8 +271,8 @@ class Peer:
             source.address = queue.name
         elif name is None:
             raise Refused("amqp:invalid-field", "a source without an address")
-        elif name == MANAGEMENT:
-            queue = Queue(MANAGEMENT, self.core.room)
+        elif name in NODES:
+            queue = Queue(name, self.core.room)
         else:
             queue = self.core.queue(name)
         settled = record.fields.get("snd_settle_mode") == 1
@@ -322,7 +348,7 @@ class Peer:
             outgoing.gone()
             if outgoing.dynamic:
                 self.core.drop_queue(outgoing.queue)
-            elif outgoing.queue.name == MANAGEMENT:
+            elif outgoing.queue.name in NODES:
                 outgoing.queue.clear()
             else:
                 self.core.pump(outgoing.queue)

@@ -34,6 +34,8 @@ _DEFAULT_CONDITIONS = {
 }
 
 MANAGEMENT = "$management"
+CBS = "$cbs"
+NODES = frozenset((MANAGEMENT, CBS))  # what is no queue: requests come in, answers go out
 ID_MASK = 0xFFFFFFFF  # delivery-ids are 32 bits
 HEADER = 0x70
 PROPERTIES = 0x73

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from .. import constants, errors
 from ..message import Message, MessageProperties
 from .engine import SizeError, StateError
-from .plan import Plan, Wait
+from .plan import Plan, Wait, earlier
 from .records import Attach, Credit, Delivery, Detach, PeerError, Record, Settled
 from .values import composite, described_composite, enc_bool, enc_str, enc_ubyte, enc_uint, enc_ulong, symbol_map
 
@@ -145,30 +145,35 @@ class Node:
             answer.given_up = True
 
     def offer(self) -> None:
-        """Hand over what the peer takes; nothing before the answers have a link to come on."""
-        connection = self.session._connection
-        while self._waiting and self._credit > 0 and self.ready:
-            encoded, answer = self._waiting[0]
-            if not answer.given_up:
-                with connection._io:
-                    if connection._done or connection._closed:
-                        return
-                    try:
-                        lens = array("I", (len(encoded),))
-                        taken, first = connection._engine.send_messages(self._out.link, encoded, lens)
-                    except StateError:
-                        return
-                    except SizeError as error:
-                        taken, first = 1, None
-                        answer.error = errors.MessageSendFailed(
-                            constants.ErrorCodes.LinkMessageSizeExceeded, str(error)
-                        )
-                if not taken:
-                    return
-                if first is not None:
-                    self._credit -= 1
-                    self._sent[first] = answer
+        """Hand over what the peer takes, and send it off; nothing before the answers have a link to come on."""
+        moved = False
+        while self._waiting and self._credit > 0 and self.ready and self._hand_over(*self._waiting[0]):
             self._waiting.popleft()
+            moved = True
+        if moved:  # whoever took in the record that allowed it may have nothing else to send
+            self.session._connection._flush()
+
+    def _hand_over(self, encoded: bytes, answer: Answer) -> bool:
+        """Whether the request needs to wait no more."""
+        if answer.given_up:
+            return True
+        connection = self.session._connection
+        with connection._io:
+            if connection._done or connection._closed:
+                return False
+            try:
+                lens = array("I", (len(encoded),))
+                taken, first = connection._engine.send_messages(self._out.link, encoded, lens)
+            except StateError:
+                return False
+            except SizeError as error:
+                text = str(error)
+                answer.error = errors.MessageSendFailed(constants.ErrorCodes.LinkMessageSizeExceeded, text)
+                return True
+        if taken:
+            self._credit -= 1
+            self._sent[first] = answer
+        return bool(taken)
 
     def fail(self, error: BaseException) -> None:
         """The links are of no use any more."""
@@ -318,8 +323,9 @@ def exchange_plan(
             limit = deadline if node.ready else attach_by
             if limit is not None and time.monotonic() >= limit:
                 raise _late(node, operation, timeout, limit is deadline)
+            yield from connection._token_plan()
             try:
-                yield Wait(mine, limit)
+                yield Wait(mine, earlier(limit, connection._token_deadline()))
             except errors.AMQPError:
                 with session._lock:
                     session._dispatch()

@@ -61,6 +61,13 @@ class Call(NamedTuple):
     args: tuple[Any, ...] = ()
 
 
+def earlier(one: float | None, other: float | None) -> float | None:
+    """The first of two deadlines; None never comes."""
+    if one is None or other is None:
+        return other if one is None else one
+    return min(one, other)
+
+
 Plan = Generator["Wait | Call", Any, T]
 
 

@@ -96,6 +96,9 @@ class AMQPClientAsync(client.AMQPClient):
     async def _client_run_async(self) -> Any:
         return await self._run_async(self._client_run_plan())
 
+    async def _build_session_async(self) -> None:
+        await self._run_async(self._session_plan())
+
     async def do_work_async(self, **kwargs: Any) -> Any:
         """As `AMQPClient.do_work`."""
         return await self._run_async(self._do_work_plan())

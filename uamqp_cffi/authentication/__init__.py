@@ -1,5 +1,45 @@
 """Ways to authenticate to the peer."""
 
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from .common import AMQPAuth, SASLAnonymous, SASLExternal, SASLPlain
 
-__all__ = ["AMQPAuth", "SASLAnonymous", "SASLExternal", "SASLPlain"]
+if TYPE_CHECKING:
+    from .cbs_auth import CBSAuthMixin as CBSAuthMixin
+    from .cbs_auth import JWTTokenAuth as JWTTokenAuth
+    from .cbs_auth import SASTokenAuth as SASTokenAuth
+    from .cbs_auth import TokenRetryPolicy as TokenRetryPolicy
+    from .cbs_auth_async import CBSAsyncAuthMixin as CBSAsyncAuthMixin
+    from .cbs_auth_async import JWTTokenAsync as JWTTokenAsync
+    from .cbs_auth_async import SASTokenAsync as SASTokenAsync
+
+_NAMES = {
+    "CBSAsyncAuthMixin": "cbs_auth_async",
+    "CBSAuthMixin": "cbs_auth",
+    "JWTTokenAsync": "cbs_auth_async",
+    "JWTTokenAuth": "cbs_auth",
+    "SASTokenAsync": "cbs_auth_async",
+    "SASTokenAuth": "cbs_auth",
+    "TokenRetryPolicy": "cbs_auth",
+}  # loaded when they are first used
+_MODULES = frozenset(_NAMES.values())
+
+__all__ = ["AMQPAuth", "SASLAnonymous", "SASLExternal", "SASLPlain", *_NAMES]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _NAMES:
+        value = getattr(importlib.import_module(f".{_NAMES[name]}", __name__), name)
+    elif name in _MODULES:
+        value = importlib.import_module(f".{name}", __name__)
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, *_MODULES})

@@ -1,0 +1,323 @@
+"""Tokens: put to the peer's `$cbs` node, and renewed in time (AMQP claims-based security).
+
+One `Exchange` serves a connection and all its clients. It moves by `step_plan`, which never waits: whoever works on the
+connection makes steps, and wakes up for the next one at `deadline()`. Answers arrive in the session's inbox, like all
+else.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from .. import errors
+from ..constants import CBSAuthStatus, MessageBodyType
+from ..message import Message
+from . import mgmt
+from .plan import Call, Inbox, Plan
+
+if TYPE_CHECKING:
+    from ..authentication.cbs_auth import CBSAuthMixin
+    from ..session import Session
+
+_logger = logging.getLogger("uamqp.authentication.cbs_auth")
+
+NODE = b"$cbs"
+AGAIN = 1.0
+"""Seconds after which a token that could not be renewed is asked for again."""
+LOOK = 600.0
+"""Seconds after which a call that waits for nothing else looks at the wall clock again: somebody may have set it."""
+SHARE = 0.1
+"""The share of a token's life that is left when it is renewed, unless a refresh window is given. Also the share that
+must have passed: a window longer than the life of a token does not make it renewed all the time."""
+
+
+class Exchange:
+    """The tokens of one connection. `wall` gives seconds since the epoch, `clock` those of `time.monotonic`."""
+
+    def __init__(
+        self,
+        session: Session,
+        auth: CBSAuthMixin,
+        wall: Callable[[], float] = time.time,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.session = session
+        self.status = CBSAuthStatus.Idle
+        self.error: Exception | None = None
+        """What ended it; raised by every step from then on."""
+        self.auth: Any = auth
+        self._wall = wall
+        self._clock = clock
+        self._turn = threading.Lock()  # held by who makes a step, also while the user's function runs
+        self._missed = False  # somebody else wanted to make one meanwhile
+        self._node: mgmt.Node | None = None
+        self._answer: mgmt.Answer | None = None
+        self._request = 0
+        self._limit: float | None = None  # when the answer is late; None until the connection is open
+        self._again_at: float | None = None  # when a refused token is put again
+        self._putting: tuple[bytes, float] = (b"", 0.0)
+        self._accepted: bytes | None = None
+        self._expires_at = self._refresh_at = 0.0  # of the accepted token, by `wall`
+        self._ask_at = -math.inf  # not before it, by `clock`, is a new token asked for
+        self._unrenewed: Exception | None = None  # why there is none
+
+    @property
+    def valid(self) -> bool:
+        """Whether the peer has accepted a token that is not past its time."""
+        return self._accepted is not None and self.error is None and self._wall() < self._expires_at
+
+    def deadline(self) -> float | None:
+        """When, by `clock`, to make a step although nothing came; None: only when something comes."""
+        if self.error is not None or self._turn.locked():  # whoever makes a step wakes the others after it
+            return None
+        if self._answer is not None:
+            return self._limit
+        if self._again_at is not None:
+            return self._again_at
+        if self._accepted is None:
+            return None
+        now, wall = self._clock(), self._wall()
+        return min(max(now + self._refresh_at - wall, self._ask_at), now + self._expires_at - wall, now + LOOK)
+
+    def due(self) -> bool:
+        """Whether a step would do anything now."""
+        if self.error is not None:
+            return True
+        if self._turn.locked():
+            return False
+        answer = self._answer
+        if answer is not None:
+            late = self._limit is not None and self._clock() >= self._limit
+            starting = self._limit is None and self.auth.timeout and self.session._connection._opened
+            return bool(late or starting or answer.message is not None or answer.error is not None)
+        deadline = self.deadline()
+        return self._clock() >= deadline if deadline is not None else self._accepted is None
+
+    # steps
+
+    def enter(self) -> bool:
+        """Whether the caller may make a step now; then `leave` must follow."""
+        if self._turn.acquire(blocking=False):
+            return True
+        self._missed = True
+        return self._turn.acquire(blocking=False)  # who had it may not have seen that it was missed
+
+    def leave(self) -> None:
+        self._turn.release()
+        if self._missed:
+            self._missed = False
+            self.session._inbox.poke()
+
+    def step_plan(self) -> Plan[bool]:
+        """One step, which never waits: take in the answer, put the token, renew it when it is time. Gives whether the
+        peer has accepted a valid token. Raises what ended the exchange: TokenTimeout, or an AuthenticationException."""
+        if self.enter():
+            try:
+                yield from self._step_plan()
+            finally:
+                self.leave()
+        self._raise_over()
+        return self.valid
+
+    def token_plan(self) -> Plan[tuple[bool | None, bool | None]]:
+        """One step: whether time ran out, and whether the token is not accepted yet. Two times None when another thread
+        makes a step."""
+        if not self.enter():
+            return None, None
+        try:
+            yield from self._step_plan()
+        except errors.TokenTimeout:
+            return True, False
+        finally:
+            self.leave()
+        self.session._calls.run()
+        return False, not self.valid
+
+    def _step_plan(self) -> Plan[None]:
+        self._raise_over()
+        session = self.session
+        with session._lock:
+            session._dispatch()
+        broken = session._error or session._connection._failure
+        if broken is not None:
+            raise broken.with_traceback(None)
+        if self._answer is not None:
+            self._look(self._answer)
+        elif self._again_at is not None:
+            if self._clock() >= self._again_at:
+                self._put()
+        elif self._accepted is None:
+            self._put()
+        elif not self.valid:
+            self._expire()
+        elif self._wall() >= self._refresh_at and self._clock() >= self._ask_at:
+            yield from self._renew_plan()
+
+    def _raise_over(self) -> None:
+        if self.error is not None:
+            raise self.error.with_traceback(None)
+
+    def _fail(self, status: CBSAuthStatus, error: Exception) -> NoReturn:
+        self.status, self.error = status, error
+        _logger.info("connection %r: %s", self.session._connection.container_id, error)
+        raise error
+
+    # putting
+
+    def _put(self) -> None:
+        """Send the token, over new links if there are none or they broke."""
+        auth, session = self.auth, self.session
+        if not auth.token:
+            self._fail(CBSAuthStatus.Error, errors.AuthenticationException("the auth object has no token to put"))
+        message = Message(auth.token, application_properties={b"name": auth.audience}, body_type=MessageBodyType.Value)
+        with session._lock:
+            node = self._node
+            if node is None or node.error is not None:
+                if node is not None:
+                    node.close()
+                node = mgmt.Node(session, NODE)
+                node.open()
+                self._node = node
+            self._request, self._answer = node.submit(message, b"put-token", auth.token_type)
+        self._putting = auth.token, auth.expires_at
+        self._again_at = None
+        self._limit = None
+        self.status = CBSAuthStatus.InProgress
+        session._connection._flush()
+        self._start_clock()
+
+    def _start_clock(self) -> None:
+        """An answer may take its time from when the connection is open; `connect_timeout` covers what comes before."""
+        timeout = self.auth.timeout
+        if self._limit is None and timeout and self.session._connection._opened:
+            self._limit = self._clock() + timeout
+
+    def _look(self, answer: mgmt.Answer) -> None:
+        if answer.message is not None:
+            self._answer = None
+            self._answered(answer.message)
+        elif answer.error is not None:
+            self._answer = None
+            self._lost(answer.error)
+        else:
+            self._start_clock()
+            if self._limit is not None and self._clock() >= self._limit:
+                assert self._node is not None
+                with self.session._lock:
+                    self._node.forget(self._request)
+                text = f"the peer did not answer the token within the auth object's timeout of {self.auth.timeout} s"
+                self._fail(CBSAuthStatus.Timeout, errors.TokenTimeout(text))
+
+    def _answered(self, message: Message) -> None:
+        try:
+            fields = message.application_properties or {}
+        except (TypeError, ValueError):
+            fields = {}
+        status, description = fields.get(b"status-code"), fields.get(b"status-description")
+        if not isinstance(status, int) or isinstance(status, bool):
+            error = errors.AuthenticationException("the peer's answer to the token has no status-code")
+            self._try_again(CBSAuthStatus.Error, error)
+        elif 200 <= status <= 299:
+            self._accept()
+        else:
+            failure = errors.TokenAuthFailure(status, description if isinstance(description, bytes) else None)
+            failure.retryable = status >= 500 or status in (408, 429)
+            self._try_again(CBSAuthStatus.Failure, failure)
+
+    def _accept(self) -> None:
+        self._accepted, self._expires_at = self._putting
+        now = self._wall()
+        least = (self._expires_at - now) * SHARE
+        window = self.auth._refresh_window or least
+        self._refresh_at = max(self._expires_at - window, now + least) if least < math.inf else math.inf
+        self._ask_at = -math.inf
+        self.auth.retries = 0
+        self.status = CBSAuthStatus.Ok
+
+    def _lost(self, error: BaseException) -> None:
+        """There will be no answer: the peer refused the links, or the request, or the links went away under it."""
+        assert self._node is not None
+        refused = self._node.error is not None and not self._node.ready
+        what = "links to $cbs" if refused else "token"
+        failure = errors.AuthenticationException(f"the peer did not take the {what}: {error}")
+        failure.__cause__ = error
+        for name in ("condition", "description", "info", "retryable", "action"):
+            setattr(failure, name, getattr(error, name, None))
+        if refused:
+            self._fail(CBSAuthStatus.Error, failure)
+        self._try_again(CBSAuthStatus.Error, failure)
+
+    def _try_again(self, status: CBSAuthStatus, error: Exception) -> None:
+        """Put the same token again, now or later, as often as the retry policy has it."""
+        auth = self.auth
+        policy = auth._retry_policy
+        if auth.retries >= policy.retries:
+            self._fail(status, error)
+        auth.retries += 1
+        _logger.info("token for %r, try %d of %d: %s", auth.audience, auth.retries, policy.retries + 1, error)
+        if policy.backoff > 0:
+            self._again_at = self._clock() + policy.backoff
+        else:
+            self._put()
+
+    # renewing
+
+    def _renew_plan(self) -> Plan[None]:
+        """Ask for a new token and put it. One that cannot be had now is asked for again until the present one
+        expires."""
+        auth = self.auth
+        self._ask_at = self._clock() + AGAIN
+        self.status = CBSAuthStatus.RefreshRequired
+        try:
+            got = yield Call(auth.update_token)
+        except Exception as error:
+            if self._unrenewed is None:  # of what a user's function raises only the type: its text may be anything
+                _logger.warning("the token for %r cannot be renewed now: %s", auth.audience, type(error).__name__)
+            self._unrenewed = error
+            return
+        refuse_coroutine(got, for_asyncio(auth))
+        self._unrenewed = None
+        if auth.token != self._accepted:
+            self._put()
+
+    def _expire(self) -> None:
+        error = errors.TokenExpired(f"the token for {self.auth.audience!r} has expired and there is no new one")
+        error.__cause__ = self._unrenewed
+        error.retryable = not isinstance(self._unrenewed, errors.TokenExpired)  # by another client, with a new token
+        self._fail(CBSAuthStatus.Expired, error)
+
+    # the end
+
+    def close(self) -> None:
+        """Detach the links. Repeatable."""
+        node, self._node = self._node, None
+        if node is not None:
+            node.close()
+
+
+def refuse_coroutine(got: Any, why: str) -> None:
+    """Raises RuntimeError for a coroutine: nobody in this thread awaits it."""
+    if hasattr(got, "__await__"):
+        close = getattr(got, "close", None)
+        if close is not None:
+            close()
+        raise RuntimeError(why)
+
+
+def for_asyncio(auth: Any) -> str:
+    return f"{type(auth).__name__} is for the asyncio classes, whose methods end in _async"
+
+
+def no_wait(inbox: Inbox, deadline: float | None) -> bool:
+    """For plans that never wait."""
+    raise AssertionError("a step of the token exchange wanted to wait")
+
+
+async def no_wait_async(inbox: Inbox, deadline: float | None) -> bool:
+    """The same for `run_async`."""
+    return no_wait(inbox, deadline)

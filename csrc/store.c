@@ -3,7 +3,7 @@
  * arithmetic; both are bounded by what their owners put in. */
 #include "uam_int.h"
 
-static char gone_mark;
+static const char gone_mark = 0;
 #define MAP_GONE ((void *)&gone_mark)
 
 static size_t map_slot(const uam_map *m, uint32_t key) {
@@ -104,6 +104,18 @@ void uam_ring_gone(uam_ring *r, size_t i) {
   if (d->gone) return;
   d->gone = 1;
   r->live--;
+}
+
+/* A gone entry holds how many from it on are gone for sure; each who comes along shortens the way for the next one, so a
+ * peer that names the same settled ids again and again does not have us walk over all of them every time. */
+size_t uam_ring_next(uam_ring *r, size_t i) {
+  while (i < r->count) {
+    uam_delivery *d = uam_ring_at(r, i);
+    if (!d->gone) return i;
+    if (i + d->gone < r->count) d->gone += uam_ring_at(r, i + d->gone)->gone;
+    i += d->gone;
+  }
+  return r->count;
 }
 
 void uam_ring_trim(uam_ring *r) {

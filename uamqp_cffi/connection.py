@@ -11,6 +11,7 @@ apart, and fails the connection instead of going on with half of it.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import ssl
@@ -18,6 +19,7 @@ import threading
 import time
 import uuid
 import weakref
+from collections.abc import Iterator
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -834,13 +836,27 @@ class Connection:
                 inbox = self._own(record)
             if inbox is None:
                 continue
-            inbox.records.append(record)
+            if kind is not records.Credit or not self._renewed(inbox, record):
+                inbox.records.append(record)
             if inbox is not told:
                 if told is not None:
                     self._tell(told)
                 told = inbox
         if told is not None:
             self._tell(told)
+
+    def _renewed(self, inbox: Inbox, record: Any) -> bool:
+        """Put it in place of the same link's last word on credit, which it makes void: a client that nobody calls must not
+        pile up what its peer says again and again."""
+        waiting = inbox.records
+        try:
+            last = waiting[-1]
+            if type(last) is not records.Credit or last.link != record.link or last.drain != record.drain:
+                return False
+            waiting[-1] = record
+        except IndexError:  # nothing waits, or another thread has just taken the last one
+            return False
+        return True
 
     def _tell(self, inbox: Inbox) -> None:
         """Something is in that inbox now; the leader sees its own without being woken."""
@@ -852,20 +868,31 @@ class Connection:
     def _unclaimed(self, record: Any) -> Inbox | None:
         """A link that nobody registered: its session's inbox, if that is known."""
         if isinstance(record, records.Attach):
-            self._link_sessions[record.link] = record.session
-            if not record.reply:
-                self._engine.attach(record.session, _answer_attach(record), record.link)
-                self._engine.detach(record.link, True, _not_allowed("this client attaches its links itself"))
+            if record.reply:
+                self._link_sessions[record.link] = record.session
+            else:  # nobody hears of a link of the peer's
+                with self._unless_over():
+                    self._engine.attach(record.session, _answer_attach(record), record.link)
+                    self._engine.detach(record.link, True, _not_allowed("this client attaches its links itself"))
         elif isinstance(record, records.Detach):
             return self._session_inboxes.get(self._link_sessions.pop(record.link, 0))
         return self._session_inboxes.get(self._link_sessions.get(record.link, 0))
 
     def _unclaimed_session(self, record: Any) -> None:
         if isinstance(record, records.Begin) and not record.reply:
-            self._engine.begin(_answer_begin(), record.session)
-            self._engine.end(record.session, _not_allowed("this client begins its sessions itself"))
+            with self._unless_over():
+                self._engine.begin(_answer_begin(), record.session)
+                self._engine.end(record.session, _not_allowed("this client begins its sessions itself"))
         elif isinstance(record, records.End):
             self._leaving.discard(record.session)
+
+    @contextlib.contextmanager
+    def _unless_over(self) -> Iterator[None]:
+        """For answers to a record: the engine is ahead of it, and what it speaks of may be over."""
+        try:
+            yield
+        except _engine.StateError as over:
+            _logger.debug("connection %r: too late to answer: %s", self.container_id, over)
 
     def _own(self, record: Any) -> Inbox | None:
         """A record of the connection."""
@@ -893,7 +920,8 @@ class Connection:
             if not record.offered:
                 self._refused(errors.SASLRefused(self._mechanism(), None, record.names))
         elif isinstance(record, records.SaslChallenge):
-            self._engine.sasl_response(b"")
+            with self._unless_over():
+                self._engine.sasl_response(b"")
         return None
 
     def _mechanism(self) -> str:

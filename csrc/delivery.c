@@ -237,8 +237,11 @@ static bool start_receiving(uam_engine *e, uam_lnk *l, const uam_p_transfer *p) 
   return true;
 }
 
+/* A server holds its clients to what it announced. A client takes what a broker sends it all the same, as far as memory is
+ * bounded: to refuse a message is to get it again and again, for the limit has a default that nobody chose. */
 static uint64_t message_limit(const uam_engine *e, const uam_lnk *l) {
-  return l->max_message != 0 && l->max_message < e->max_message ? l->max_message : e->max_message;
+  bool strict = e->role == UAM_SERVER && l->max_message != 0 && l->max_message < e->max_message;
+  return strict ? l->max_message : e->max_message;
 }
 
 /* A joined message must outlive its link until the batch is over. */
@@ -276,6 +279,7 @@ static void finish(uam_engine *e, uam_lnk *l, const uam_p_transfer *p, uam_span 
   l->receiving = false;
   if (p->aborted) {
     uam_buf_free(&l->in, &e->mem);
+    uam_link_event_credit(e, l, 0); /* it took one, and no message tells so */
     return;
   }
   if (single) {

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 CREDIT = 1000  # messages on their way, or unread, at most
 HELD = 1 << 19  # messages held until the end, at most; the engine keeps twice as many
-_SERIAL = (1 << 32) - 1
 _LOOK = 100  # ms after which a wait for messages looks whether there was a signal
 
 
@@ -270,7 +269,7 @@ class Receiver:
         condition: bytes = b"amqp:not-allowed",
         why: str = "rejected by uamqp-cffi receive",
     ) -> None:
-        from ._core.receiving import ranges
+        from ._core.receiving import ranges, span
         from ._core.sections import ACCEPTED, RELEASED, rejected
 
         link, report = self._client.message_handler, self.report
@@ -278,7 +277,7 @@ class Receiver:
         name = {"accept": "accepted", "release": "released", "reject": "rejected"}[how]
         for first, last in ranges(numbers):
             link._settle(first, last, state)
-            setattr(report, name, getattr(report, name) + ((last - first) & _SERIAL) + 1)
+            setattr(report, name, getattr(report, name) + span(first, last))
         link._flush()
 
 

@@ -208,12 +208,19 @@ void uam_delivery_sent(uam_engine *e) {
 }
 
 /* ---- receiving ---- */
+/* A client lets its broker overrun what it was ever granted by as much as one grant: RabbitMQ 3.10 adds each FLOW to deliveries
+ * of its own that are still under way. Memory stays bounded by twice what was asked for. */
+static bool without_credit(const uam_engine *e, const uam_lnk *l) {
+  int32_t over = seq_diff(l->delivery_count, l->granted);
+  return over >= 0 && (e->role == UAM_SERVER || (uint32_t)over >= l->most_credit);
+}
+
 static bool start_receiving(uam_engine *e, uam_lnk *l, const uam_p_transfer *p) {
   if (!UAM_HAS(*p, transfer, delivery_id) || p->delivery_tag.len > UAM_MAX_TAG) {
     uam_session_error(e, l->session, "amqp:invalid-field", "transfer.delivery-id or delivery-tag of a first frame is wrong");
     return false;
   }
-  if (!seq_lt(l->delivery_count, l->granted)) {
+  if (without_credit(e, l)) {
     uam_link_error(e, l, "amqp:link:transfer-limit-exceeded", "transfer %lu came without credit", (unsigned long)p->delivery_id);
     return false;
   }

@@ -194,10 +194,10 @@ class MessageReceiver(Link):
 
     def _top_up(self, unread: int) -> None:
         """Credit back to `prefetch` when half of it was used, but not while that many messages lie unread. What was granted
-        by `reset_link_credit` is used down to 1."""
-        if self._draining or unread >= self._prefetch:
-            return
+        by `reset_link_credit` is used down to 1, and after 0 there is none though more may have been under way."""
         granted = self._granted
+        if not granted or self._draining or unread >= self._prefetch:
+            return
         low = granted // 2 if granted == self._prefetch else min(1, granted - 1)
         if self._credit > low:
             return

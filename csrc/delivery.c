@@ -218,12 +218,19 @@ static bool follows(const uam_ring *r, uint32_t id) {
   return r->count == 0 || (seq_lt(uam_ring_at(r, 0)->id, id) && seq_lt(uam_ring_at(r, r->count - 1)->id, id));
 }
 
+/* A client lets its broker overrun what it was ever granted by as much as one grant: RabbitMQ 3.10 adds each FLOW to deliveries
+ * of its own that are still under way. Memory stays bounded by twice what was asked for. */
+static bool without_credit(const uam_engine *e, const uam_lnk *l) {
+  int32_t over = seq_diff(l->delivery_count, l->granted);
+  return over >= 0 && (e->role == UAM_SERVER || (uint32_t)over >= l->most_credit);
+}
+
 static bool start_receiving(uam_engine *e, uam_lnk *l, const uam_p_transfer *p) {
   if (!UAM_HAS(*p, transfer, delivery_id) || p->delivery_tag.len > UAM_MAX_TAG) {
     uam_session_error(e, l->session, "amqp:invalid-field", "transfer.delivery-id or delivery-tag of a first frame is wrong");
     return false;
   }
-  if (!seq_lt(l->delivery_count, l->granted)) {
+  if (without_credit(e, l)) {
     uam_link_error(e, l, "amqp:link:transfer-limit-exceeded", "transfer %lu came without credit", (unsigned long)p->delivery_id);
     return false;
   }
@@ -247,8 +254,11 @@ static bool start_receiving(uam_engine *e, uam_lnk *l, const uam_p_transfer *p) 
   return true;
 }
 
+/* A server holds its clients to what it announced. A client takes what a broker sends it all the same, as far as memory is
+ * bounded: to refuse a message is to get it again and again, for the limit has a default that nobody chose. */
 static uint64_t message_limit(const uam_engine *e, const uam_lnk *l) {
-  return l->max_message != 0 && l->max_message < e->max_message ? l->max_message : e->max_message;
+  bool strict = e->role == UAM_SERVER && l->max_message != 0 && l->max_message < e->max_message;
+  return strict ? l->max_message : e->max_message;
 }
 
 /* A joined message must outlive its link until the batch is over. */
@@ -286,6 +296,7 @@ static void finish(uam_engine *e, uam_lnk *l, const uam_p_transfer *p, uam_span 
   l->receiving = false;
   if (p->aborted) {
     drop_joined(e, l);
+    uam_link_event_credit(e, l, 0); /* it took one, and no message tells so */
     return;
   }
   if (single) {

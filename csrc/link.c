@@ -393,6 +393,7 @@ int uam_flow(uam_engine *e, uint32_t link, uint32_t credit, int flags) {
     return uam_refuse(e, UAM_E_STATE, "no such receiving link");
   l->credit = credit;
   if (seq_lt(l->granted, l->delivery_count + credit)) l->granted = l->delivery_count + credit;
+  if (l->most_credit < credit) l->most_credit = credit;
   l->want_drain = (flags & UAM_F_DRAIN) != 0;
   l->want_echo = (flags & UAM_F_ECHO) != 0;
   l->want_flow = true;

@@ -62,6 +62,7 @@ struct uam_link_ {
   uam_buf error;       /* of our detach */
   uint32_t delivery_count, initial_count, credit;
   uint32_t granted;    /* receiver: the delivery-count up to which credit was ever given; lowering it can't recall it */
+  uint32_t most_credit; /* receiver: the most that was given at once */
   uint64_t remote_max_message, max_message;
   uint32_t remote_snd_mode;
   uam_ring unsettled;  /* both roles */

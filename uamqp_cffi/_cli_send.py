@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from typing import IO, TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .client import SendClient
+    from .client import ReceiveClient, SendClient
     from .message import Message
 
 WINDOW_BYTES = 16 << 20  # bodies handed to the client and not confirmed, at most
@@ -52,7 +52,10 @@ def to_nowhere(stream: Any) -> None:
 
 def printable(text: object) -> str:
     """`text` with everything a terminal could obey or that breaks the line made visible."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
+    text = str(text)
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _ms(seconds: float) -> str:
@@ -120,7 +123,7 @@ class Progress:
 class Bar(Progress):
     """A bar of rich's, redrawn from the sending loop: no thread competes with it."""
 
-    def __init__(self, total: int | None) -> None:
+    def __init__(self, total: int | None, doing: str) -> None:
         from rich import progress
         from rich.console import Console
         from rich.text import Text
@@ -135,7 +138,7 @@ class Bar(Progress):
 
         super().__init__(total)
         console = Console(stderr=True)
-        columns = ("sending", progress.BarColumn(), Done(), Rate(), progress.TimeRemainingColumn())
+        columns = (doing, progress.BarColumn(), Done(), Rate(), progress.TimeRemainingColumn())
         self._bar = progress.Progress(*columns, console=console, auto_refresh=False)
         self._task = self._bar.add_task("", total=total)
         self._bar.start()
@@ -150,13 +153,29 @@ class Bar(Progress):
         self._bar.stop()
 
 
-def make_progress(total: int | None) -> Progress:
+class NoProgress(Progress):
+    """Where a line of ours would stand among others."""
+
+    def __init__(self) -> None:
+        super().__init__(None)
+
+    def update(self, done: int, now: float) -> None:
+        pass
+
+
+def make_progress(total: int | None, doing: str) -> Progress:
     if sys.stderr.isatty():
         try:
-            return Bar(total)
+            return Bar(total, doing)
         except ImportError:
             return Progress(total)
     return Progress(total)
+
+
+def attach(client: SendClient | ReceiveClient, check: Callable[[], object]) -> None:
+    """Until the link is attached. Raises what the client raises; bounded by its connect_timeout."""
+    while not (client.auth_complete() and client.client_ready()):
+        check()
 
 
 # ---- what is sent ----
@@ -278,6 +297,9 @@ class Report:
     def done(self) -> int:
         return self.good + self.rejected + self.released + self.modified + self.failed
 
+    def so_far(self) -> str:
+        return f"{self.done:,} messages confirmed, {self.unconfirmed:,} not"
+
     def rate(self) -> float:
         return self.done / self.seconds if self.seconds else 0.0
 
@@ -371,8 +393,7 @@ class Sender:
 
     def connect(self) -> None:
         """Until the link is attached. Raises what the client raises; bounded by its connect_timeout."""
-        while not (self._client.auth_complete() and self._client.client_ready()):
-            self._check()
+        attach(self._client, self._check)
 
     def run(self, progress: Progress) -> None:
         """Until every message has its outcome. Raises what the client raises, GaveUp when nothing moves."""

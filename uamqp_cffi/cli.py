@@ -1,9 +1,12 @@
-"""The command `uamqp-cffi`: send messages and see what became of each, run the embedded broker, decode frames.
+"""The command `uamqp-cffi`: send messages and see what became of each, receive messages, run the embedded broker, decode
+frames.
 
 Results go to standard output (one JSON object with --json), progress and complaints to standard error. Exit status:
 
-    0    every message was accepted (sent, when pre-settled); every frame was well formed
-    1    some messages were not accepted, or the connection was lost after the link was attached; a malformed frame
+    0    every message was accepted (sent, when pre-settled); all that were asked for were received and settled; every
+         frame was well formed
+    1    some messages were not accepted, or too few came, or the connection was lost after the link was attached; a
+         malformed message or frame
     2    usage: an unknown option, a bad address, a file that cannot be read
     3    no connection: name resolution, TCP, TLS, SASL or the attach failed; the broker could not listen
     130  Ctrl-C (143: SIGTERM); what had been confirmed until then is still reported
@@ -28,6 +31,8 @@ from ._cli_send import (
     GaveUp,
     Interrupted,
     Lines,
+    NoProgress,
+    Progress,
     Repeated,
     Report,
     Sender,
@@ -41,14 +46,16 @@ from ._cli_send import (
 if TYPE_CHECKING:
     import ssl
 
+    from ._cli_receive import Received, Receiver
     from .broker import Broker
-    from .client import SendClient
+    from .client import ReceiveClient, SendClient
 
 OK, NOT_ALL, USAGE, NO_CONNECTION = 0, 1, 2, 3
 _BROKEN_PIPE = 141  # as a program that SIGPIPE ended
 
 WINDOW = 2000  # messages handed to the client and not confirmed, at most
 _OPTIONS = {"use_tls=False": "--no-tls", "address=": "--address", "TransportType.AmqpOverWebsocket": "--websocket"}
+DEMO = 10  # messages that the embedded broker has for `receive`
 _CLOSING = 0.15  # seconds that Ctrl-C leaves for saying good-bye to the broker
 
 
@@ -116,7 +123,7 @@ def _with_user(url: str, name: str, password: str) -> str:
     return urlunsplit(parts._replace(netloc=f"{quote(name, safe='')}:{quote(password, safe='')}@{host}"))
 
 
-# ---- send ----
+# ---- what send and receive have in common ----
 
 
 def proxy_of(text: str, password: str | None) -> dict[str, Any]:
@@ -144,13 +151,13 @@ def proxy_of(text: str, password: str | None) -> dict[str, Any]:
     return given
 
 
-def _make_client(args: argparse.Namespace, url: str) -> SendClient:
-    """The client for `args`. Raises ValueError for what the user got wrong."""
-    from .constants import SenderSettleMode, TransportType
+def _client_options(args: argparse.Namespace) -> dict[str, Any]:
+    """Arguments for the client of `args.url`. Raises ValueError for what the user got wrong."""
+    from .constants import TransportType
     from .errors import ErrorPolicy
 
+    url = args.url
     options: dict[str, Any] = {"connect_timeout": args.timeout, "error_policy": ErrorPolicy(max_retries=0)}
-    options["send_settle_mode"] = SenderSettleMode[args.settle.capitalize()]
     if args.address:
         options["address"] = args.address
     elif not urlsplit(url).path:
@@ -169,16 +176,7 @@ def _make_client(args: argparse.Namespace, url: str) -> SendClient:
             options["ssl_context"] = ssl.create_default_context(cafile=args.ca)
         except OSError as exc:
             raise ValueError(f"cannot use {args.ca}: {exc.strerror or exc}") from exc
-    return make_client(url, **options)
-
-
-def _source(args: argparse.Namespace) -> Repeated | Lines:
-    if args.file is None:
-        body = b"x" * args.size if args.body is None else args.body.encode("utf-8", "surrogateescape")
-        return Repeated(body, 1 if args.count is None else args.count)
-    if args.file == "-":
-        return Lines(open(sys.stdin.fileno(), "rb", buffering=0, closefd=False), args.count)
-    return Lines(open(args.file, "rb", buffering=0), args.count)
+    return options
 
 
 class _NoBroker(Exception):
@@ -188,14 +186,14 @@ class _NoBroker(Exception):
 class _ChildBroker:
     """The embedded broker in a process of its own, so that a real socket and a second Python are between the two."""
 
-    def __init__(self) -> None:
+    def __init__(self, *more: str) -> None:
         # The child imports what this process did, whatever folder it is started in; and is no part of our process
         # group, so that the terminal's Ctrl-C leaves it up until we are done. It ends with our end of the pipe.
         code = f"import sys; sys.path[:] = {sys.path!r}; from uamqp_cffi.cli import main; sys.exit(main())"
         group: dict[str, Any] = {"start_new_session": True}
         if os.name == "nt":
             group = {"creationflags": getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)}
-        options = ["--port", "0", "--discard", "--quiet", "--json", "--stop-on-eof"]
+        options = ["--port", "0", "--quiet", "--json", "--stop-on-eof", *more]
         self._process = subprocess.Popen(
             [sys.executable, "-c", code, "broker", *options], stdin=subprocess.PIPE, stdout=subprocess.PIPE, **group
         )
@@ -218,7 +216,15 @@ class _ChildBroker:
                 pipe.close()
 
 
-def _send(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
+def _with_broker(
+    args: argparse.Namespace,
+    parser: argparse.ArgumentParser,
+    options: tuple[str, ...],
+    work: Callable[[_Signals, bool], int],
+    report: Report | Received,
+) -> int:
+    """`work(signals, own)` with args.url complete: the user's, or that of an embedded broker of our `own`. The exit
+    status."""
     if args.user is not None:
         if args.url is None:
             parser.error("--user needs a URL: the embedded broker knows no users")
@@ -228,92 +234,73 @@ def _send(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
         args.url = _with_user(args.url, args.user, password)
     if args.proxy is not None and args.url is None:
         parser.error("--proxy needs a URL: the embedded broker is on this machine")
-    try:
-        source = _source(args)
-    except OSError as exc:
-        parser.error(f"cannot read {args.file}: {exc.strerror}")
     with _Signals() as signals:
         child = None
         try:
             if args.url is None:
-                child = _ChildBroker()
+                child = _ChildBroker(*options)
                 args.url = f"{child.url}/{args.address or 'demo'}"
                 args.no_tls = True  # a WebSocket would be one with TLS otherwise
                 say(f"started the embedded broker in a child process: {child.url}")
-            return _send_to(args, parser, source, signals)
+            return work(signals, child is not None)
         except KeyboardInterrupt:
-            error = f"{signals.name}: nothing was sent"
-            return _print(args, Report(), masked(args.url or ""), signals.exit_status, error)
+            error = f"{signals.name}: nothing was {args.done}"
+            return _print(args, report, masked(args.url or ""), signals.exit_status, error)
         except _NoBroker as exc:
-            return _print(args, Report(), "", NO_CONNECTION, str(exc))
+            return _print(args, report, "", NO_CONNECTION, str(exc))
         finally:
             if child is not None:
                 child.stop()
 
 
-def _send_to(
-    args: argparse.Namespace, parser: argparse.ArgumentParser, source: Repeated | Lines, signals: _Signals
-) -> int:
-    url = masked(args.url)
-    try:
-        client = _make_client(args, args.url)
-    except ValueError as exc:
-        parser.error(str(exc))
-    settled = args.settle != "unsettled"
-    sender = Sender(client, source, settled=settled, window=args.window, timeout=args.timeout, check=signals.check)
-    report = sender.report
-    report.not_sent = source.left
-    status, error = _drive(sender, client, source, signals, url)
-    if status == OK and report.good < report.handed_over:
-        status = NOT_ALL
-        error = f"{report.handed_over - report.good:,} of {report.handed_over:,} messages were not accepted"
-    _finish(client.close, _CLOSING if signals.number else None)
-    return _print(args, report, url, status, error)
-
-
-def _print(args: argparse.Namespace, report: Report, url: str, status: int, error: str | None) -> int:
-    """The report on standard output, the error on standard error; gives the exit status."""
-    if args.json:
-        print(json.dumps(report.as_json(url, error, status)))
-    elif report.handed_over or not error:
-        print(f"{report.handed_over:,} messages to {url}")
-        print("\n".join(report.lines(args.settle != "unsettled", args.window)))
-    sys.stdout.flush()
-    if error:
-        say(f"error: {error}" if status < 128 else error)
-    return status
-
-
 def _drive(
-    sender: Sender, client: SendClient, source: Repeated | Lines, signals: _Signals, url: str
+    worker: Sender | Receiver,
+    client: SendClient | ReceiveClient,
+    make_bar: Callable[[], Progress],
+    signals: _Signals,
+    url: str,
+    done: str,
 ) -> tuple[int, str | None]:
-    """Connect and send: the exit status, and what went wrong."""
+    """Connect and do the work: the exit status, and what went wrong."""
     from .errors import AMQPError
 
-    report = sender.report
+    report = worker.report
     attached = False
     signals.deferred = True
     try:
         client.open()
-        sender.connect()
+        worker.connect()
         attached = True
         say(f"connected to {url}")
-        progress = make_progress(source.total)
+        progress = make_bar()
         try:
-            sender.run(progress)
+            worker.run(progress)
         finally:
             progress.close(report.done)
         return OK, None
     except (Interrupted, KeyboardInterrupt):
-        rest = f"{report.done:,} messages confirmed, {report.unconfirmed:,} not" if attached else "nothing was sent"
-        return signals.exit_status, f"{signals.name}: {rest}"
+        return signals.exit_status, f"{signals.name}: {report.so_far() if attached else f'nothing was {done}'}"
     except GaveUp as exc:
         return NOT_ALL, f"gave up: {exc}"
+    except BrokenPipeError:  # who read our output has left
+        raise
     except (AMQPError, OSError, ValueError) as exc:
         what = f"lost {url}" if attached else f"cannot connect to {url}"
         return NOT_ALL if attached else NO_CONNECTION, f"{what}: {_words(exc)}"
     finally:
         signals.deferred = False
+
+
+def _print(args: argparse.Namespace, report: Report | Received, url: str, status: int, error: str | None) -> int:
+    """The report, and the error on standard error; gives the exit status."""
+    if args.json:
+        print(json.dumps(report.as_json(url, error, status)))
+        sys.stdout.flush()
+    else:
+        args.show(args, report, url, error)
+    if error:
+        say(f"error: {error}" if status < 128 else error)
+    return status
 
 
 def _words(exc: BaseException) -> str:
@@ -332,6 +319,139 @@ def _finish(close: Callable[[], object], patience: float | None) -> None:
         closing.join(patience)
     except KeyboardInterrupt:
         closing.join(_CLOSING)
+
+
+# ---- send ----
+
+
+def _source(args: argparse.Namespace) -> Repeated | Lines:
+    if args.file is None:
+        body = b"x" * args.size if args.body is None else args.body.encode("utf-8", "surrogateescape")
+        return Repeated(body, 1 if args.count is None else args.count)
+    if args.file == "-":
+        return Lines(open(sys.stdin.fileno(), "rb", buffering=0, closefd=False), args.count)
+    return Lines(open(args.file, "rb", buffering=0), args.count)
+
+
+def _send(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
+    try:
+        source = _source(args)
+    except OSError as exc:
+        parser.error(f"cannot read {args.file}: {exc.strerror}")
+
+    def work(signals: _Signals, own: bool) -> int:
+        return _send_to(args, parser, source, signals)
+
+    return _with_broker(args, parser, ("--discard",), work, Report())
+
+
+def _send_to(
+    args: argparse.Namespace, parser: argparse.ArgumentParser, source: Repeated | Lines, signals: _Signals
+) -> int:
+    from .constants import SenderSettleMode
+
+    url = masked(args.url)
+    try:
+        mode = SenderSettleMode[args.settle.capitalize()]
+        client = make_client(args.url, send_settle_mode=mode, **_client_options(args))
+    except ValueError as exc:
+        parser.error(str(exc))
+    settled = args.settle != "unsettled"
+    sender = Sender(client, source, settled=settled, window=args.window, timeout=args.timeout, check=signals.check)
+    report = sender.report
+    report.not_sent = source.left
+    status, error = _drive(sender, client, lambda: make_progress(source.total, "sending"), signals, url, "sent")
+    if status == OK and report.good < report.handed_over:
+        status = NOT_ALL
+        error = f"{report.handed_over - report.good:,} of {report.handed_over:,} messages were not accepted"
+    _finish(client.close, _CLOSING if signals.number else None)
+    return _print(args, report, url, status, error)
+
+
+def _show_sent(args: argparse.Namespace, report: Report, url: str, error: str | None) -> None:
+    if report.handed_over or not error:
+        print(f"{report.handed_over:,} messages to {url}")
+        print("\n".join(report.lines(args.settle != "unsettled", args.window)))
+    sys.stdout.flush()
+
+
+# ---- receive ----
+
+
+def _receive(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
+    from ._cli_receive import Received
+
+    if args.output is None:
+        args.output = "json" if args.json else "text"
+
+    def work(signals: _Signals, own: bool) -> int:
+        if own:
+            args.count = DEMO if args.count is None else args.count
+            _fill(args.url, args.count, signals)
+        return _receive_from(args, parser, signals)
+
+    return _with_broker(args, parser, (), work, Received())
+
+
+def _fill(url: str, count: int, signals: _Signals) -> None:
+    """Messages for a demo."""
+    from .client import SendClient
+    from .message import Message
+
+    with SendClient(url) as client:
+        for start in range(0, count, WINDOW):
+            numbers = range(start, min(count, start + WINDOW))
+            client.queue_message(*(Message(b"message %d" % (n + 1)) for n in numbers))
+            client.wait()
+    say(f"sent {count:,} messages to it, to be received now")
+
+
+def _receive_from(args: argparse.Namespace, parser: argparse.ArgumentParser, signals: _Signals) -> int:
+    from ._cli_receive import CREDIT, FORMATS, Receiver, write_out
+    from .client import ReceiveClient
+
+    url, count = masked(args.url), args.count
+
+    def write(text: str) -> None:
+        write_out(text, signals.check)
+
+    try:
+        credit = CREDIT if count is None else min(CREDIT, count)
+        client = ReceiveClient(args.url, auto_complete=False, prefetch=max(credit, 1), **_client_options(args))
+    except ValueError as exc:
+        parser.error(str(exc))
+    receiver = Receiver(
+        client,
+        count=count,
+        ack=args.ack,
+        form=FORMATS[args.output],
+        timeout=args.timeout,
+        check=signals.check,
+        write=write,
+    )
+    report = receiver.report
+
+    def bar() -> Progress:
+        return NoProgress() if args.output != "none" and sys.stdout.isatty() else make_progress(count, "receiving")
+
+    try:
+        status, error = _drive(receiver, client, bar, signals, url, "received")
+    finally:
+        connection = client._connection
+        _finish(client.close, _CLOSING if signals.number else None)
+    if status == OK and (connection._failure is not None or connection._leaving):
+        status = NOT_ALL
+        error = f"lost {url} before it had confirmed the end: it may not know the outcomes, and send messages again"
+    elif status == OK and report.malformed:
+        status, error = NOT_ALL, f"{report.malformed:,} of {report.received:,} messages were malformed"
+    return _print(args, report, url, status, error)
+
+
+def _show_received(args: argparse.Namespace, report: Received, url: str, error: str | None) -> None:
+    if report.received or not error:
+        say(f"{report.received:,} messages from {url}")
+        for line in report.lines():
+            say(line)
 
 
 # ---- broker ----
@@ -501,11 +621,12 @@ def make_parser() -> argparse.ArgumentParser:
     """The command line, as argparse knows it."""
     from . import __version__
 
-    about = "AMQP 1.0: send messages, run a broker, read frames."
+    about = "AMQP 1.0: send and receive messages, run a broker, read frames."
     parser = _Parser(prog="uamqp-cffi", description=about)
     parser.add_argument("--version", action="version", version=f"uamqp-cffi {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="send|broker|decode")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="send|receive|broker|decode")
     _add_send(commands.add_parser("send", help="send messages and report what became of each"))
+    _add_receive(commands.add_parser("receive", help="receive messages and print them"))
     _add_broker(commands.add_parser("broker", help="run the embedded broker until Ctrl-C"))
     _add_decode(commands.add_parser("decode", help="print AMQP frames given in hexadecimal as text"))
     return parser
@@ -518,8 +639,7 @@ def _add_send(parser: argparse.ArgumentParser) -> None:
         "over a real socket. Exit status: 0 every message was accepted, 1 some were not or the connection was lost, "
         "2 usage, 3 no connection, 130 Ctrl-C."
     )
-    url = "amqps://host[:port]/address; amqp:// is plain TCP for loopback hosts only"
-    add("url", metavar="URL", nargs="?", help=url)
+    _add_connection(parser, "no outcome")
     add("--count", type=_number(0), metavar="N", help="how many messages (default 1; with --file: all lines)")
     body = parser.add_mutually_exclusive_group()
     body.add_argument("--size", type=_number(0), default=100, metavar="BYTES", help="size of each body (default 100)")
@@ -527,6 +647,16 @@ def _add_send(parser: argparse.ArgumentParser) -> None:
     body.add_argument("--file", metavar="PATH", help="one message per line of this file; - is standard input")
     modes = "unsettled (default) waits for every outcome; settled, mixed: a message is done once the kernel has it"
     add("--settle", choices=("unsettled", "settled", "mixed"), default="unsettled", help=modes)
+    window = f"messages in flight at most (default {WINDOW}); 1 shows the latency of a single message"
+    add("--window", type=_number(1), default=WINDOW, metavar="N", help=window)
+    parser.set_defaults(run=_send, show=_show_sent, done="sent", parser=parser)
+
+
+def _add_connection(parser: argparse.ArgumentParser, silence: str) -> None:
+    """Where to, and how: what send and receive have in common."""
+    add = parser.add_argument
+    url = "amqps://host[:port]/address; amqp:// is plain TCP for loopback hosts only"
+    add("url", metavar="URL", nargs="?", help=url)
     add("--address", metavar="ADDRESS", help="node address exactly as the broker wants it (RabbitMQ: /queues/NAME)")
     add("--ca", metavar="FILE", help="trust these certificate authorities (PEM) instead of the usual ones; implies TLS")
     add("--no-tls", action="store_true", help="plain TCP, also to hosts that are not loopback")
@@ -536,12 +666,27 @@ def _add_send(parser: argparse.ArgumentParser) -> None:
     add("--user", metavar="NAME", help="log in as NAME (SASL PLAIN)")
     variable = "environment variable that holds the password (default AMQP_PASSWORD)"
     add("--password-env", metavar="VAR", default="AMQP_PASSWORD", help=variable)
-    window = f"messages in flight at most (default {WINDOW}); 1 shows the latency of a single message"
-    add("--window", type=_number(1), default=WINDOW, metavar="N", help=window)
-    timeout = "give up when connecting takes longer, or when no outcome came for so long (default 30)"
+    timeout = f"end when connecting takes longer, or when {silence} came for so long (default 30)"
     add("--timeout", type=_seconds, default=30.0, metavar="SECONDS", help=timeout)
-    add("--json", action="store_true", help="print the report as one JSON object")
-    parser.set_defaults(run=_send, parser=parser)
+    add("--json", action="store_true", help="print the report as one JSON object on standard output")
+
+
+def _add_receive(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    parser.description = (
+        "Receive messages and print the body of each as one line; the report goes to standard error. A message is settled "
+        "once its line was written. Without a URL an embedded broker in a child process has some for a start. Exit "
+        "status: 0 as many as asked for were received and settled, or no more came; 1 fewer, or a malformed one, or the "
+        "connection was lost, 2 usage, 3 no connection, 130 Ctrl-C."
+    )
+    _add_connection(parser, "no message")
+    count = f"how many messages (default: until none came for --timeout; without a URL {DEMO})"
+    add("--count", type=_number(0), metavar="N", help=count)
+    ack = "accept (default) takes them off the queue, release leaves them there, reject makes dead letters of them"
+    add("--ack", choices=("accept", "release", "reject"), default="accept", help=ack)
+    output = "text: the body (default); json: the whole message as one JSON object (default with --json); none"
+    add("--output", choices=("text", "json", "none"), help=output)
+    parser.set_defaults(run=_receive, show=_show_received, done="received", parser=parser)
 
 
 def _add_broker(parser: argparse.ArgumentParser) -> None:

@@ -24,7 +24,7 @@ from . import address, authentication, c_uamqp, constants, errors, receiver, sen
 from ._core.engine import SizeError, track
 from ._core import plan as plans
 from ._core.plan import Call, Plan, Wait, earlier
-from ._core.receiving import Unread, ranges
+from ._core.receiving import Unread, ranges, span
 from ._core.sections import ACCEPTED
 from ._core.sending import LOST_OUTCOMES, SENT_OUTCOMES, Calls
 from .authentication.cbs_auth import CBSAuthMixin
@@ -1564,16 +1564,9 @@ class ReceiveClient(_LinkClient):
 
     def _over(self) -> None:
         handler, session = self.message_handler, self._session
-        if handler is not None and session is not None:
+        if isinstance(handler, receiver.MessageReceiver) and session is not None:
             with session._lock:
                 handler._over()
-
-    def _link_over(self, handler: Any) -> None:
-        """The link broke: what is not settled belongs to the peer again."""
-        messages = self._received_messages.queue.copy()
-        kept = [message for message in messages if message.state is not _UNSETTLED]
-        if len(kept) < len(messages):
-            self._received_messages.keep(kept)
 
     def _take(self, count: int, accept: bool) -> list[Message]:
         """The first unread messages. Raises what broke the link when they cannot be accepted any more."""
@@ -1604,13 +1597,15 @@ class ReceiveClient(_LinkClient):
         if not mine:
             return
         handler._unsent = True
+        done = 0
         for first, last in ranges([message.delivery_no for message in mine]):
             try:
                 handler._settle(first, last, ACCEPTED)
             except errors.MessageAlreadySettled:
                 _logger.debug("deliveries %d to %d were settled by the peer", first, last)
-        for message in mine:
-            message.state = _SETTLED
+            before, done = done, done + span(first, last)
+            for message in mine[before:done]:
+                message.state = _SETTLED
 
     def _tidy(self, handler: Any) -> None:
         handler._tidy(len(self._received_messages))

@@ -100,15 +100,18 @@ class MessageReceiver(Link):
     def work(self) -> None:
         """Take in what has come for this link, and hand messages out. Raises the error that broke it."""
         self._pump()
+        error = self._broken()
+        if error is not None:
+            with self._session._lock:
+                self._over()
         self._hand_out()
         self._tidy(0)
-        error = self._broken()
         if error is not None:
             raise error
 
     def reset_link_credit(self, link_credit: int, **kwargs: Any) -> None:
-        """Have `link_credit` messages sent from now on; 0 pauses. With `drain=True` the peer gives back what it has no
-        messages for. Once that credit is used up it is `prefetch` again. Raises what broke the link, and
+        """Have `link_credit` messages sent from now on; 0 pauses. Once that credit is used up it is `prefetch` again. With
+        `drain=True` the peer gives back what it has no messages for, and there is none until the next call of this. Raises what broke the link, and
         MessageHandlerError when it is not open."""
         drain = bool(kwargs.pop("drain", False))
         if kwargs:
@@ -162,15 +165,12 @@ class MessageReceiver(Link):
 
     def _over(self) -> None:
         """What is not settled belongs to the peer again."""
-        self._keep_settled()
-        self._due.clear()
-        if self._client is not None:
-            self._client._link_over(self)
-
-    def _keep_settled(self) -> None:
         kept = [record for record in self._arrived if record.settled]
         self._arrived.clear()
         self._arrived.extend(kept)
+        if self._client is not None:
+            self._client._unread(self)
+        self._due.clear()
 
     # credit
 
@@ -194,10 +194,10 @@ class MessageReceiver(Link):
 
     def _top_up(self, unread: int) -> None:
         """Credit back to `prefetch` when half of it was used, but not while that many messages lie unread. What was granted
-        by `reset_link_credit` is used down to 1."""
-        if self._draining or unread >= self._prefetch:
-            return
+        by `reset_link_credit` is used down to 1, and after 0 there is none though more may have been under way."""
         granted = self._granted
+        if not granted or self._draining or unread >= self._prefetch:
+            return
         low = granted // 2 if granted == self._prefetch else min(1, granted - 1)
         if self._credit > low:
             return

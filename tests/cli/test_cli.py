@@ -19,8 +19,10 @@ from typing import Any
 import pytest
 import trustme
 
+from uamqp_cffi import Message, message
 from uamqp_cffi._core.engine import undump
 from uamqp_cffi.broker import Broker, Outcome
+from uamqp_cffi.constants import MessageBodyType
 
 MANY = 1_000_000_000  # more than any test waits for
 posix = pytest.mark.skipif(os.name == "nt", reason="signals are sent otherwise there")
@@ -132,9 +134,7 @@ def test_bodies_are_what_was_asked_for(run: Callable[..., Any], broker: Broker) 
 
 
 @pytest.mark.parametrize("by_pipe", [False, True])
-def test_a_file_is_sent_line_by_line(
-    run: Callable[..., Any], broker: Broker, tmp_path: Path, by_pipe: bool
-) -> None:
+def test_a_file_is_sent_line_by_line(run: Callable[..., Any], broker: Broker, tmp_path: Path, by_pipe: bool) -> None:
     lines = [f"line {n}" for n in range(1200)]
     path = tmp_path / "lines.txt"
     path.write_text("\n".join(lines))
@@ -326,6 +326,11 @@ def test_a_proxy_that_is_none_is_named_and_gets_the_password_that_nobody_else_do
         (("send", "amqps://localhost/q", "--proxy", "ann@proxy.example:3128"), "PROXY_PASSWORD"),
         (("send", "amqps://localhost/q", "--proxy", "ann:pw@proxy.example:3128"), "PROXY_PASSWORD"),
         (("send", "amqps://localhost/q", "--proxy", "https://proxy.example:3128"), "--proxy wants"),
+        (("receive", "amqp://127.0.0.1"), "--address"),
+        (("receive", "--ack", "eat"), "--ack"),
+        (("receive", "--count", "-1"), "--count"),
+        (("receive", "--user", "a"), "--user"),
+        (("receive", "amqps://localhost/q", "--ca", "no-such-file"), "cannot use no-such-file"),
         (("broker", "--port", "65536"), "--port"),
         (("broker", "--user", "no-colon"), "NAME:PASSWORD"),
         (("broker", "--tls", "no-cert", "no-key"), "cannot use no-cert"),
@@ -438,6 +443,210 @@ def test_what_breaks_after_the_attach_ends_with_1(run: Callable[..., Any], broke
     assert report["accepted"] + report["unconfirmed"] + report["failed"] == report["handed_over"]
     assert report["handed_over"] + report["not_sent"] == 30
     assert only_line(err, "error: ").startswith("error: lost amqp://")
+
+
+# ---- receive ----
+
+
+def held(broker: Broker, queue: str = "q") -> list[str]:
+    """What is in the queue once no consumer has anything of it."""
+    end = time.monotonic() + 20
+    while broker.info(queue).unsettled or broker.info(queue).consumers:
+        assert time.monotonic() < end, broker.info(queue)
+        time.sleep(0.001)
+    return [str(message) for message in broker.messages(queue)]
+
+
+def test_receive_without_url_brings_its_own_broker(run: Callable[..., Any]) -> None:
+    status, out, err = run("receive")
+    assert (status, out.splitlines()) == (0, [f"message {n}" for n in range(1, 11)])
+    assert only_line(err, "  accepted").split() == ["accepted", "10"]
+    assert "messages/s" in only_line(err, "  rate")
+
+
+def test_receive_prints_a_line_per_message_and_takes_no_more_than_asked_for(
+    run: Callable[..., Any], broker: Broker
+) -> None:
+    for n in range(2500):
+        broker.put("q", f"m{n}")
+    status, out, err = run("receive", broker.url + "/q", "--count", "2345")
+    assert (status, out.splitlines()) == (0, [f"m{n}" for n in range(2345)]), err
+    assert broker.info("q").delivered == 2345, "the broker was not asked for more"
+    assert held(broker) == [f"m{n}" for n in range(2345, 2500)]
+
+
+def test_receive_ends_when_no_more_come(run: Callable[..., Any], broker: Broker) -> None:
+    broker.put("q", "only")
+    status, out, _ = run("receive", broker.url + "/q", "--timeout", "0.3", "--json", "--output", "none")
+    report = json.loads(out)
+    assert (status, report["received"], report["accepted"], report["error"]) == (0, 1, 1, None)
+    assert held(broker) == []
+
+
+def test_receive_of_too_few_ends_with_1(run: Callable[..., Any], broker: Broker) -> None:
+    broker.put("q", "only")
+    status, out, err = run("receive", broker.url + "/q", "--timeout", "0.3", "--count", "2")
+    assert (status, out) == (1, "only\n")
+    assert only_line(err, "error: ") == "error: gave up: no message for 0.3 s"
+
+
+def test_release_prints_each_message_once_and_leaves_all_of_them(run: Callable[..., Any], broker: Broker) -> None:
+    sent = [f"m{n}" for n in range(3000)]
+    for body in sent:
+        broker.put("q", body)
+    status, out, err = run("receive", broker.url + "/q", "--ack", "release", "--timeout", "0.5")
+    assert (status, out.splitlines()) == (0, sent), err
+    assert only_line(err, "  released").split() == ["released", "3,000"]
+    assert held(broker) == sent
+
+
+def test_reject_makes_dead_letters(run: Callable[..., Any], broker: Broker) -> None:
+    broker.put("q", "bad")
+    status, out, _ = run("receive", broker.url + "/q", "--ack", "reject", "--count", "1", "--json", "--output", "none")
+    assert (status, json.loads(out)["rejected"]) == (0, 1)
+    assert held(broker) == [] and [str(m) for m in broker.dead("q")] == ["bad"]
+
+
+def test_bodies_cannot_disturb_a_terminal(run: Callable[..., Any], broker: Broker) -> None:
+    for body in (b"\x1b[2J two\nlines", b"\xff\x00", "cr\u00e8me", {"k": [b"v", 1.5]}, None):
+        broker.put("q", Message(body))
+    broker.put("q", Message([[1, "a"], [2]], body_type=MessageBodyType.Sequence))
+    status, out, err = run("receive", broker.url + "/q", "--count", "6")
+    assert status == 0, err
+    assert out.splitlines() == [
+        r"\x1b[2J two\nlines", r"\xff\x00", "cr\u00e8me", '{"k": ["v", 1.5]}', "", '[[1, "a"], [2]]'
+    ]  # fmt: skip
+
+
+def test_whole_messages_are_lines_of_json(run: Callable[..., Any], broker: Broker) -> None:
+    properties = message.MessageProperties(message_id="id", content_type="text/plain")
+    rich = Message("b", properties=properties, application_properties={"n": 1}, annotations={b"x-a": b"\xff"})
+    rich.header = message.MessageHeader()
+    rich.header.durable = True
+    broker.put("q", rich)
+    status, out, err = run("receive", broker.url + "/q", "--count", "1", "--json")
+    assert status == 0, err
+    first, last = map(json.loads, out.splitlines())
+    assert first == {
+        "body": "b",
+        "section": "data",
+        "header": {"delivery_count": 0, "durable": True, "priority": 4},
+        "annotations": {"x-a": {"base64": "/w=="}},
+        "properties": {"message_id": "id", "content_type": "text/plain"},
+        "application_properties": {"n": 1},
+    }
+    assert last["received"] == 1
+
+
+def test_a_malformed_message_is_rejected_and_the_others_come(run: Callable[..., Any], broker: Broker) -> None:
+    broker._core.queue("q").put(b"\x00Su\xa0\x05ab")  # a data section that ends too soon
+    broker.put("q", "good")
+    status, out, err = run("receive", broker.url + "/q", "--count", "2", "--json")
+    first, report = map(json.loads, out.splitlines())
+    assert (status, first["body"]) == (1, "good")
+    assert (report["accepted"], report["rejected"], report["malformed"]) == (1, 1, 1)
+    assert "malformed" in only_line(err, "delivery ")
+    assert broker.info("q").dead == 1
+
+
+def test_receive_over_tls_with_a_user(run: Callable[..., Any], secure: tuple[Broker, str]) -> None:
+    broker, ca_file = secure
+    broker.put("orders", "one")
+    with_password = os.environ | {"PW": "s3/cret"}
+    options = ("--user", "ann", "--password-env", "PW", "--ca", ca_file, "--address", "orders")
+    status, out, err = run("receive", broker.url, *options, "--count", "1", env=with_password)
+    assert (status, out) == (0, "one\n"), err
+    assert "cret" not in err
+
+
+@pytest.mark.parametrize("failure", ["attach", "detach", "end", "close", "drop"])
+def test_a_broker_that_breaks_off_ends_receive_with_1_or_3(
+    run: Callable[..., Any], broker: Broker, failure: str
+) -> None:
+    for n in range(30):
+        broker.put("q", f"m{n}")
+    broker.script("q", fail=failure, after=10, times=1)
+    status, out, err = run("receive", broker.url + "/q", "--count", "30", "--json", "--output", "text")
+    *bodies, last = out.splitlines()
+    report = json.loads(last)
+    assert status == report["exit_status"] == (3 if failure == "attach" else 1)
+    assert report["accepted"] + report["unsettled"] == report["received"] == len(bodies) <= 10
+    assert bodies == [f"m{n}" for n in range(len(bodies))]
+    words = "cannot connect to" if failure == "attach" else "lost"
+    assert only_line(err, "error: ").startswith(f"error: {words} amqp://")
+    assert len(held(broker)) >= 30 - report["received"]
+
+
+def test_outcomes_that_may_not_have_arrived_end_with_1(run: Callable[..., Any], broker: Broker) -> None:
+    for n in range(10):
+        broker.put("q", f"m{n}")
+    broker.script("q", fail="drop", after=10, times=1)  # all of them are sent, and then nothing more is read
+    status, out, err = run("receive", broker.url + "/q", "--count", "10")
+    assert status == 1
+    assert only_line(err, "error: ").startswith("error: lost amqp://")
+    assert len(held(broker)) == 10
+
+
+@posix
+@pytest.mark.parametrize(("number", "expected"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_ctrl_c_while_receiving_gives_the_report_and_unread_messages_back(
+    start: Callable[..., Command], broker: Broker, number: int, expected: int
+) -> None:
+    for n in range(20):
+        broker.put("q", f"m{n}")
+    command = start("receive", broker.url + "/q", "--count", "100", "--ack", "release")
+    assert command.process.stdout is not None
+    lines = [command.process.stdout.readline() for _ in range(20)]  # and then it waits
+    status, out, err, seconds = command.interrupt(number)
+    assert (status, out, lines) == (expected, "", [f"m{n}\n" for n in range(20)])
+    assert only_line(err, "interrupted: " if number == signal.SIGINT else "stopped by SIGTERM: ")
+    assert only_line(err, "  released").split() == ["released", "20"]
+    assert held(broker) == [f"m{n}" for n in range(20)]
+    assert seconds < 1.5  # half a second, and what a busy machine adds
+
+
+@posix
+def test_ctrl_c_while_connecting_to_receive(start: Callable[..., Command]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        command = start("receive", f"amqp://127.0.0.1:{mute.getsockname()[1]}/q")
+        connection, _ = mute.accept()
+        with connection:
+            assert connection.recv(8)
+            status, out, err, seconds = command.interrupt()
+    assert (status, out) == (130, "")
+    assert only_line(err, "interrupted: ") == "interrupted: nothing was received"
+    assert seconds < 1.5
+
+
+@posix
+def test_messages_that_could_not_be_printed_stay_with_the_broker(start: Callable[..., Command], broker: Broker) -> None:
+    sent = [f"m{n} " + "x" * 1000 for n in range(500)]
+    for body in sent:
+        broker.put("q", body)
+    process = start("receive", broker.url + "/q", "--timeout", "20").process
+    assert process.stdout is not None and process.stderr is not None
+    first = process.stdout.readline()
+    process.stdout.close()
+    assert process.wait(60) == 141
+    assert first == sent[0] + "\n"
+    assert "Traceback" not in process.stderr.read()
+    still_there = held(broker)
+    assert still_there and sent[-len(still_there) :] == still_there
+
+
+@posix
+def test_ctrl_c_ends_receive_though_nobody_reads_its_output(start: Callable[..., Command], broker: Broker) -> None:
+    for n in range(500):
+        broker.put("q", f"m{n} " + "x" * 1000)  # more than fits into a pipe
+    command = start("receive", broker.url + "/q")
+    command.wait_for_stderr("connected to")
+    end = time.monotonic() + 20
+    while broker.info("q").unsettled < 500:
+        assert time.monotonic() < end
+        time.sleep(0.001)
+    command.process.send_signal(signal.SIGINT)
+    assert command.process.wait(10) == 130
+    assert held(broker)
 
 
 # ---- output that goes nowhere ----

@@ -125,16 +125,21 @@ def decode(data: bytes, at: int = 0) -> tuple[Any, int]:
     return (dict(zip(items[::2], items[1::2])) if code in (0xC1, 0xD1) else items), end
 
 
+def data(body: bytes) -> bytes:
+    """A message with one data section."""
+    return b"\x00\x53\x75" + encode(body)
+
+
 def error(condition: str, description: str | None = None, info: dict[Any, Any] | None = None) -> Described:
     """The composite error (§2.8.14)."""
     return Described(ERROR, Symbol(condition), description, info)
 
 
 class Frame:
-    """One frame as it was read: `code` (None for an empty one), `fields`, `payload`."""
+    """One frame as it was read: `body` as it came; `code` (None for an empty one), `fields`, `payload`."""
 
     def __init__(self, channel: int, body: bytes) -> None:
-        self.channel, self.code, self.fields, self.payload = channel, None, [], b""
+        self.channel, self.code, self.fields, self.payload, self.body = channel, None, [], b"", body
         if body:
             performative, end = decode(body)
             self.code, self.fields, self.payload = performative.code, performative.fields, body[end:]
@@ -277,6 +282,34 @@ class Peer:
         while frame[5]:
             frame = self.until(TRANSFER)
         return first
+
+    # the sending end of a link
+    def serve(self, initial: int = 0, max_frame_size: int = 65536, idle: int | None = None) -> Frame:
+        """Everything up to the first credit of a client that receives; its FLOW."""
+        self.reach("open", max_frame_size=max_frame_size, idle=idle)._begin()
+        self.attach = self.until(ATTACH)
+        source = Described(SOURCE, "q")  # not the client's own, whose filters may hold what `encode` does not know
+        self.answer_attach(source, self.attach[6], None, None, Uint(initial))
+        return self.credit()
+
+    def credit(self) -> Frame:
+        """The next FLOW that gives credit."""
+        while True:
+            flow = self.until(FLOW)
+            if flow[4] is not None and flow[6]:
+                return flow
+
+    def deliver(
+        self, number: int, payload: bytes, *, frames: int = 1, last: bool = True, settled: bool = False, **how: Any
+    ) -> None:
+        """A delivery of so many frames; without its last one unless `last`; `how`: aborted."""
+        size = -(-len(payload) // frames) or 1
+        for n in range(frames):
+            part = payload[n * size : (n + 1) * size]
+            more = n < frames - 1 or not last
+            first: tuple[Any, ...] = (Uint(number), b"tag%d" % number, Uint(0)) if n == 0 else (None, None, None)
+            aborted = (None, None, None, True) if how.get("aborted") and n == frames - 1 else ()
+            self.send(TRANSFER, Uint(0), *first, settled, more, *aborted, payload=part)
 
     # misbehaviour
     def reset(self) -> None:

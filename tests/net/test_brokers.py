@@ -22,7 +22,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from uamqp_cffi import Connection, Message, SendClient, authentication, constants, errors, message
+from uamqp_cffi import Connection, Message, ReceiveClient, SendClient, authentication, constants, errors, message
 
 pytestmark = pytest.mark.net
 
@@ -88,6 +88,28 @@ class Rabbit:
     def client(self, address: str, sasl: str = "PLAIN", tls: bool = False, **how: Any) -> SendClient:
         auth = how.pop("auth", None) or self.auth(sasl, tls)
         return SendClient(f"{'amqps' if tls else 'amqp'}://{self.host}", auth, address=address, **how)
+
+    def receiver(self, address: str, tls: bool = False, **how: Any) -> ReceiveClient:
+        auth = self.auth("PLAIN", tls)
+        how.setdefault("timeout", 10_000)
+        return ReceiveClient(f"{'amqps' if tls else 'amqp'}://{self.host}", auth, address=address, **how)
+
+    def depth(self, address: str) -> dict[str, int]:
+        """How many messages of the queue are ready, and unacknowledged."""
+        command = [
+            "sh",
+            self._script,
+            "ctl",
+            "list_queues",
+            "--quiet",
+            "name",
+            "messages_ready",
+            "messages_unacknowledged",
+        ]
+        done = subprocess.run(command, timeout=60, capture_output=True, text=True, check=True)
+        rows = (line.split("\t") for line in done.stdout.splitlines())
+        (found,) = [row for row in rows if len(row) == 3 and row[0] == address.rpartition("/")[2]]
+        return {"ready": int(found[1]), "unacknowledged": int(found[2])}
 
     def read(self, address: str, count: int, *more: str) -> list[Any]:
         """What python-qpid-proton finds in the queue; empties it."""
@@ -474,3 +496,213 @@ def test_neither_window_nor_credit_is_overrun_by_10000_messages(
             "the broker grants little, as it should"
         )
     assert Counter(rabbit.read(queue, 10_000)) == digests(sent)
+
+
+# ---- receiving ----
+
+Mode = constants.ReceiverSettleMode
+RECEIVE_EVERY = list(itertools.product(list(Mode), [False, True]))
+RECEIVE_PAIRS = [(Mode.PeekLock, True), (Mode.ReceiveAndDelete, False)]
+
+
+def filled(rabbit: Rabbit, queue: str, ends_within: Any, some: list[bytes]) -> None:
+    client = rabbit.client(queue)
+    client.queue_message(*map(Message, some))
+    assert ends_within(40, client.send_all_messages).value == [State.SendComplete] * len(some)
+
+
+def taken(client: ReceiveClient, count: int, size: int = 200) -> list[Any]:
+    """So many messages, in batches; fewer when there are no more."""
+    got: list[Any] = []
+    while len(got) < count and (batch := client.receive_message_batch(min(size, count - len(got)))):
+        got += batch
+    return got
+
+
+def body_of(received: Any) -> bytes:
+    return b"".join(received.get_data())
+
+
+EMPTY = {"ready": 0, "unacknowledged": 0}
+
+
+@pytest.fixture
+def own_queue(rabbit: Rabbit) -> str:
+    """A queue that no other test has left anything in."""
+    return rabbit.fresh(rabbit.declare())
+
+
+@pytest.mark.parametrize(
+    "case",
+    RECEIVE_EVERY if os.environ.get("UAMQP_NET_FULL") else RECEIVE_PAIRS,
+    ids=lambda case: f"{case[0].name.lower()}-{'tls' if case[1] else 'tcp'}",
+)
+@pytest.mark.parametrize(("count", "size"), [(10_000, 100), (100, 1 << 20)], ids=["10000x100B", "100x1MiB"])
+def test_every_message_is_received_once_and_whole(
+    rabbit: Rabbit, own_queue: str, ends_within: Any, case: tuple[Any, bool], count: int, size: int
+) -> None:
+    mode, tls = case
+    sent = bodies(count, size)
+    filled(rabbit, own_queue, ends_within, sent)
+    how: dict[str, Any] = {"auto_complete": False} if mode is Mode.PeekLock else {"receive_settle_mode": mode}
+    client = rabbit.receiver(own_queue, tls, max_message_size=16 << 20, **how)  # 4.3 ends the session over a larger one
+    got: list[Any] = []
+
+    def receive() -> None:
+        with client:
+            while len(got) < count:
+                batch = client.receive_message_batch(min(300, count - len(got)))
+                assert batch
+                got.extend(map(body_of, batch))
+                assert all(received.accept() is (mode is Mode.PeekLock) for received in batch)
+
+    assert ends_within(60, receive).error is None
+    assert got == sent
+    assert rabbit.depth(own_queue) == EMPTY
+
+
+def test_a_mode_that_rabbitmq_has_not_is_an_error_with_its_words(
+    rabbit: Rabbit, own_queue: str, ends_within: Any
+) -> None:
+    client = rabbit.receiver(own_queue, receive_settle_mode=Mode.PeekLock)
+    end = ends_within(20, client.receive_message_batch, 1)
+    client.close()
+    assert isinstance(end.error, errors.AMQPConnectionError)
+    assert "second" in str(end.error)
+
+
+def test_messages_come_by_callback_and_as_a_generator(rabbit: Rabbit, own_queue: str, ends_within: Any) -> None:
+    sent = bodies(2000, 300)
+    filled(rabbit, own_queue, ends_within, sent)
+    got: list[bytes] = []
+
+    def receive() -> None:
+        with rabbit.receiver(own_queue, prefetch=50) as client:
+            for received in itertools.islice(client.receive_messages_iter(), 1000):
+                got.append(body_of(received))
+        with rabbit.receiver(own_queue, timeout=1000) as client:
+            client.receive_messages(lambda received: got.append(body_of(received)))
+
+    assert ends_within(40, receive).error is None
+    assert Counter(got) == Counter(sent)
+    assert rabbit.depth(own_queue) == EMPTY
+
+
+def test_every_section_is_received_as_it_was_sent(rabbit: Rabbit, own_queue: str, ends_within: Any) -> None:
+    properties = {"message_id": "the id", "subject": "s", "correlation_id": 2**40, "content_type": "text/plain"}
+    sent = Message(
+        b"body",
+        properties=message.MessageProperties(**properties),
+        application_properties={"text": "ünïcode", "number": 2**40, "yes": True},
+        annotations={b"x-opt-mine": "annotated"},
+    )
+    assert ends_within(20, rabbit.client(own_queue).send_message, sent, True).error is None
+    with rabbit.receiver(own_queue) as client:
+        (got,) = taken(client, 1)
+    assert got.properties.message_id == b"the id" and got.properties.correlation_id == 2**40
+    assert got.application_properties == {b"text": "ünïcode".encode(), b"number": 2**40, b"yes": True}
+    assert got.annotations[b"x-opt-mine"] == b"annotated"
+    assert body_of(got) == b"body" and got.settled
+
+
+def test_unread_messages_go_back(rabbit: Rabbit, own_queue: str, ends_within: Any) -> None:
+    sent = bodies(1000, 100)
+    filled(rabbit, own_queue, ends_within, sent)
+    got: list[bytes] = []
+
+    def receive() -> None:
+        for round in range(10):
+            with rabbit.receiver(own_queue, prefetch=100) as client:
+                got.extend(map(body_of, taken(client, 10 + 7 * round, size=20)))
+                while round % 2 and client._received_messages.qsize() < 10:  # let unread ones pile up
+                    client.do_work()
+
+    assert ends_within(40, receive).error is None
+    assert rabbit.depth(own_queue) == {"ready": 1000 - len(got), "unacknowledged": 0}
+    with rabbit.receiver(own_queue) as client:
+        got += map(body_of, taken(client, 1000 - len(got)))
+    assert Counter(got) == Counter(sent)
+
+
+@pytest.mark.parametrize(
+    ("settle", "again"),
+    [
+        (lambda received: received.accept(), False),
+        (lambda received: received.release(), True),
+        (lambda received: received.reject(b"amqp:not-allowed", b"no", {"why": 1}), False),
+        (lambda received: received.modify(True, False), True),
+    ],
+    ids=["accept", "release", "reject", "modify"],
+)
+def test_outcomes_do_what_they_say(
+    rabbit: Rabbit, own_queue: str, ends_within: Any, settle: Callable[[Any], bool], again: bool
+) -> None:
+    sent = bodies(3, 100)
+    filled(rabbit, own_queue, ends_within, sent)
+
+    def receive() -> list[bytes]:
+        with rabbit.receiver(own_queue, auto_complete=False) as client:
+            client.open()
+            first = client.receive_message_batch(1)
+            while len(first) < 3:
+                first += client.receive_message_batch(1)
+            assert all(settle(received) for received in first)
+        with rabbit.receiver(own_queue, timeout=500) as client:
+            return [body_of(received) for received in taken(client, 4)]
+
+    end = ends_within(40, receive)
+    assert end.error is None
+    assert Counter(end.value) == (Counter(sent) if again else Counter())
+
+
+def test_credit_pauses_and_drains(rabbit: Rabbit, own_queue: str, ends_within: Any) -> None:
+    sent = bodies(20, 100)
+    filled(rabbit, own_queue, ends_within, sent)
+
+    def receive() -> None:
+        with rabbit.receiver(own_queue, prefetch=5, shutdown_after_timeout=False, timeout=1000) as client:
+            got = taken(client, 3, 5)
+            client.message_handler.reset_link_credit(0)
+            while batch := client.receive_message_batch(5):
+                got += batch
+            held = len(got)
+            assert held < 20
+            client.message_handler.reset_link_credit(3)
+            while len(got) < held + 3:
+                got += client.receive_message_batch(3)
+            while len(got) < 20:  # credit is back at prefetch by itself
+                got += client.receive_message_batch(5)
+            assert Counter(map(body_of, got)) == Counter(sent)
+            if rabbit.name != "3.10":  # which ends the session over it, with a stack trace of its own
+                client.message_handler.reset_link_credit(5, drain=True)
+                assert client.receive_message_batch(5) == []
+                assert client.message_handler._credit == 0, "the broker gave it back"
+
+    assert ends_within(40, receive).error is None
+    assert rabbit.depth(own_queue) == EMPTY
+
+
+def test_several_receivers_and_threads_share_a_queue(rabbit: Rabbit, own_queue: str, ends_within: Any) -> None:
+    sent = bodies(4000, 200)
+    filled(rabbit, own_queue, ends_within, sent)
+    got: list[bytes] = []
+    clients = [rabbit.receiver(own_queue, prefetch=60, timeout=0) for _ in range(2)]
+
+    def work(client: ReceiveClient) -> None:
+        while len(got) < len(sent):
+            got.extend(map(body_of, client.receive_message_batch(17, timeout=300)))
+
+    def receive() -> None:
+        for client in clients:
+            client.open()
+        threads = [threading.Thread(target=work, args=(client,), daemon=True) for client in clients for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        for client in clients:
+            client.close()
+
+    assert ends_within(60, receive).error is None
+    assert Counter(got) == Counter(sent)
+    assert rabbit.depth(own_queue) == EMPTY

@@ -16,7 +16,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from uamqp_cffi import Message, SendClient, authentication, constants, errors
+from uamqp_cffi import Message, ReceiveClient, SendClient, authentication, constants, errors
 
 pytestmark = pytest.mark.net
 
@@ -35,13 +35,18 @@ class Proton:
         url = urlsplit(where)
         self.port, self.tls_port = url.port or 5672, int(parse_qs(url.query)["tls"][0])
         self.ca_file, self._reader = str(certs / "ca.pem"), reader
-        self.clients: list[SendClient] = []
+        self.clients: list[Any] = []
 
-    def client(self, path: str, tls: bool = False, **how: Any) -> SendClient:
+    def client(self, path: str, tls: bool = False, kind: Any = SendClient, **how: Any) -> Any:
         if tls:
             how["auth"] = authentication.SASLAnonymous("localhost", port=self.tls_port, verify=self.ca_file)
-        self.clients.append(SendClient(f"amqp://localhost:{self.port}/{path}", **how))
+        self.clients.append(kind(f"amqp://localhost:{self.port}/{path}", **how))
         return self.clients[-1]
+
+    def receiver(self, path: str, tls: bool = False, **how: Any) -> ReceiveClient:
+        how.setdefault("timeout", 5000)
+        made: ReceiveClient = self.client(path, tls, ReceiveClient, **how)
+        return made
 
     def read(self, name: str, count: int) -> Counter[str]:
         command = [self._reader, str(HERE / "proton_reader.py"), f"amqp://localhost:{self.port}", name, str(count)]
@@ -241,3 +246,92 @@ def test_pending_messages_can_be_sent_by_another_client(proton: Proton, ends_wit
     # at least once each: those of unknown fate may be there twice
     found = proton.read(name, 3 + len(left))
     assert set(found) == set(digests(messages))
+
+
+# ---- receiving ----
+
+Mode = constants.ReceiverSettleMode
+
+
+def taken(client: ReceiveClient, count: int) -> list[Any]:
+    """So many messages; fewer when there are no more."""
+    got: list[Any] = []
+    while len(got) < count and (batch := client.receive_message_batch(min(50, count - len(got)))):
+        got += batch
+    return got
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["tcp", "tls"])
+@pytest.mark.parametrize(("count", "size"), [(10_000, 100), (100, 1 << 20)], ids=["10000x100B", "100x1MiB"])
+def test_every_message_is_received_once(proton: Proton, ends_within: Any, tls: bool, count: int, size: int) -> None:
+    client = proton.receiver(f"x-gen-{count}-{size}", tls)
+    end = ends_within(60, taken, client, count)
+    assert [sum(map(len, m.get_data())) for m in end.value] == [size] * count
+    assert len({m.delivery_no for m in end.value}) == count
+    assert all(m.settled for m in end.value)
+
+
+@pytest.mark.parametrize("mode", [None, *Mode])
+def test_messages_are_gone_once_they_were_received(proton: Proton, ends_within: Any, name: str, mode: Any) -> None:
+    messages = some(500)
+    send(ends_within, proton.client(name), messages)
+
+    def receive() -> list[Any]:
+        with proton.receiver(name, receive_settle_mode=mode) as client:
+            return taken(client, 500)
+
+    end = ends_within(SOON, receive)
+    assert digests(end.value) == digests(messages)
+    with proton.receiver(name, timeout=300) as client:
+        assert taken(client, 1) == []
+
+
+def test_unread_and_released_messages_come_again(proton: Proton, ends_within: Any, name: str) -> None:
+    messages = some(500)
+    send(ends_within, proton.client(name), messages)
+    got: list[Any] = []
+
+    def receive() -> None:
+        with proton.receiver(name, prefetch=50) as client:
+            got.extend(taken(client, 100))
+        with proton.receiver(name, auto_complete=False, prefetch=50) as client:
+            for message in client.receive_message_batch(20):
+                message.release()
+        with proton.receiver(name) as client:
+            got.extend(taken(client, 400))
+
+    assert ends_within(SOON, receive).error is None
+    assert digests(got) == digests(messages)
+
+
+@pytest.mark.parametrize(
+    ("path", "error"),
+    [
+        ("x-refuse.{}", errors.LinkDetach),
+        ("x-detach-3.{}", errors.LinkDetach),
+        ("x-soft-3.{}", errors.LinkDetach),
+        ("x-end-3.{}", errors.MessageHandlerError),
+        ("x-close-3.{}", errors.ConnectionClose),
+        ("x-redirect.{}", errors.LinkRedirect),
+    ],
+)
+def test_what_the_peer_breaks_off_is_raised(
+    proton: Proton, ends_within: Any, name: str, path: str, error: type[BaseException]
+) -> None:
+    messages = some(10)
+    send(ends_within, proton.client(name), messages)
+    client = proton.receiver(path.format(name))
+
+    def receive() -> None:
+        while True:
+            assert client.receive_message_batch(1), "timed out"
+
+    end = ends_within(SOON, receive)
+    assert isinstance(end.error, error)
+
+
+def test_a_peer_that_hangs_ends_with_the_timeout(proton: Proton, ends_within: Any, name: str) -> None:
+    send(ends_within, proton.client(name), some(10))
+    client = proton.receiver(f"x-hang-3.{name}", timeout=500, auto_complete=False)
+    end = ends_within(SOON, taken, client, 10)
+    assert end.error is None and len(end.value) == 3

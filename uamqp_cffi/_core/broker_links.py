@@ -207,7 +207,7 @@ class Outgoing:
         script = self.script
         failing = script is not None and script.breaks and self.count < script.after
         n = min(limit, self.credit, script.after - self.count if failing and script is not None else limit)
-        if n <= 0 or self.blocked or self.closed or self.peer.hung:
+        if n <= 0 or self.blocked or self.closed or self.peer.hung or self.peer.dropping:
             return 0
         entries = self.queue.take(n, _SEND_BYTES, self.key)
         sent = 0

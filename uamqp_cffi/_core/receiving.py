@@ -28,6 +28,11 @@ def ranges(numbers: Iterable[int]) -> Iterator[tuple[int, int]]:
         yield first, last
 
 
+def span(first: int, last: int) -> int:
+    """How many delivery-ids first..last are."""
+    return ((last - first) & _SERIAL) + 1
+
+
 class Unread(queue.Queue):  # type: ignore[type-arg]
     """A queue that takes and gives many items under one lock. `len` looks without it."""
 

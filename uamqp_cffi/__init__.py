@@ -16,14 +16,8 @@ if TYPE_CHECKING:
     from ._build import build_info as build_info
     from .address import Source as Source
     from .address import Target as Target
-    from .async_ops.client_async import AMQPClientAsync as AMQPClientAsync
-    from .async_ops.client_async import AsyncMessageIter as AsyncMessageIter
-    from .async_ops.client_async import ReceiveClientAsync as ReceiveClientAsync
-    from .async_ops.client_async import SendClientAsync as SendClientAsync
-    from .async_ops.connection_async import ConnectionAsync as ConnectionAsync
-    from .async_ops.receiver_async import MessageReceiverAsync as MessageReceiverAsync
-    from .async_ops.sender_async import MessageSenderAsync as MessageSenderAsync
-    from .async_ops.session_async import SessionAsync as SessionAsync
+    "address", "alias", "async_ops", "authentication", "broker", "c_uamqp", "client", "compat", "connection", "constants",
+    "errors",
     from .client import AMQPClient as AMQPClient
     from .client import ReceiveClient as ReceiveClient
     from .client import SendClient as SendClient
@@ -61,9 +55,11 @@ _NAMES = {
     "Target": "address",
     "TransportType": "constants",
     "build_info": "_build",
+    "install_as_uamqp": "alias",
 }
 _MODULES = (
-    "address", "async_ops", "authentication", "broker", "c_uamqp", "client", "compat", "connection", "constants", "errors",
+    "address", "alias", "async_ops", "authentication", "broker", "c_uamqp", "client", "compat", "connection", "constants",
+    "errors",
     "message", "mgmt_operation", "receiver", "sender", "session", "types", "utils",
 )  # fmt: skip
 

@@ -88,12 +88,13 @@ class Address:
 
     @classmethod
     def from_c_obj(cls: type[_A], c_value: Any, encoding: str = "UTF-8") -> _A:
-        """A peer's terminus: a decoded source or target (`Described`, list), its encoding, or a native value."""
+        """A peer's terminus: a decoded source or target (`Described`, list), its encoding, or a native object."""
         made = cls.__new__(cls)
         made._encoding = encoding
         made._reset()
-        if isinstance(c_value, c_uamqp.AMQPValue):
-            c_value = c_value.encoded()
+        if isinstance(c_value, c_uamqp.StructBase):
+            native = c_value if isinstance(c_value, c_uamqp.AMQPValue) else c_value.value  # type: ignore[attr-defined]
+            c_value = native.encoded()
         if isinstance(c_value, (bytes, bytearray)):
             c_value = values.decode_exact(bytes(c_value))
         if isinstance(c_value, values.Described):

@@ -13,7 +13,7 @@ from __future__ import annotations
 import importlib.util
 import sys
 from collections.abc import Sequence
-from importlib.abc import Loader, MetaPathFinder
+from importlib.abc import InspectLoader, Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import CodeType, ModuleType
 
@@ -40,8 +40,8 @@ class _Loader(Loader):
     def get_code(self, fullname: str) -> CodeType | None:
         """For `python -m uamqp`."""
         spec = importlib.util.find_spec(_ours(fullname))
-        code: CodeType | None = spec.loader.get_code(spec.name) if spec and hasattr(spec.loader, "get_code") else None
-        return code
+        loader = None if spec is None else spec.loader
+        return loader.get_code(_ours(fullname)) if isinstance(loader, InspectLoader) else None
 
 
 class _Finder(MetaPathFinder):

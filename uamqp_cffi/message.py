@@ -293,6 +293,12 @@ def _text_property(index: int) -> property:
     return property(lambda self: self._get(index), put, doc=f"The {name.replace('_', '-')} field.")
 
 
+def _list_of(code: int, section: Any) -> bytes:
+    """The encoded list of a section that is given as such, or as a native object."""
+    encoded = section.encoded() if isinstance(section, Native) else bytes(section)
+    return encoded.removeprefix(sections.PREFIX[code])
+
+
 def _int_property(index: int) -> property:
     """A field that takes an int."""
     name = _PROPERTIES[index][0]
@@ -307,8 +313,8 @@ class MessageProperties:
     """The standard properties of a message (§3.2.4), all optional.
 
     str and bytes are the same to every field, and read back as bytes. Times are milliseconds since the epoch. An int as
-    `message_id` or `correlation_id` is sent as ulong. `properties` wraps received ones (their encoded list). Raises
-    TypeError for a value that a field cannot take.
+    `message_id` or `correlation_id` is sent as ulong. `properties` wraps native ones, or received ones (their encoded
+    list). Raises TypeError for a value that a field cannot take.
     """
 
     __slots__ = ("__dict__", "__weakref__", "_encoding", "_fields", "_received", "_wire")
@@ -328,13 +334,14 @@ class MessageProperties:
         group_id: str | bytes | None = None,
         group_sequence: int | None = None,
         reply_to_group_id: str | bytes | None = None,
-        properties: bytes | None = None,
+        properties: bytes | c_uamqp.cProperties | None = None,
         encoding: str = "UTF-8",
     ) -> None:
         self._encoding = encoding
         self._received: list[Any] | None = None  # what the peer sent, as Python has it; read on first need
-        self._wire: bytes | None = properties  # the encoded list, until a field changes
+        self._wire: bytes | None = None  # the encoded list, until a field changes
         if properties is not None:
+            self._wire = properties if type(properties) is bytes else _list_of(sections.PROPERTIES, properties)
             self._fields: list[Any] | None = None
             return
         fields: list[Any] = [None] * _COUNT
@@ -453,9 +460,9 @@ class MessageProperties:
         self._wire = wire = values.enc_list(parts[:used])
         return wire
 
-    def get_properties_obj(self) -> c_uamqp.AMQPValue:
-        """The section as a native value."""
-        return c_uamqp.decode_value(sections.PREFIX[sections.PROPERTIES] + self._encode())
+    def get_properties_obj(self) -> c_uamqp.cProperties:
+        """The section as a native object."""
+        return c_uamqp.load_properties(c_uamqp.decode_value(self._encode()))
 
     def _as_dict(self) -> dict[str, Any]:
         return {name: self._get(index) for index, (name, _) in enumerate(_PROPERTIES)}
@@ -479,16 +486,16 @@ class MessageProperties:
 
 class MessageHeader:
     """The transport header: `delivery_count`, `time_to_live` (ms), `first_acquirer`, `durable`, `priority`. Attributes
-    left None are sent as null. `header` wraps a received one (its encoded list)."""
+    left None are sent as null. `header` wraps a native one, or a received one (its encoded list)."""
 
-    def __init__(self, header: bytes | None = None) -> None:
+    def __init__(self, header: bytes | c_uamqp.cHeader | None = None) -> None:
         self.delivery_count: int | None = 0
         self.time_to_live: int | None = None
         self.first_acquirer: bool | None = None
         self.durable: bool | None = None
         self.priority: int | None = None
         if header is not None:
-            fields = values.decode(header)
+            fields = values.decode(_list_of(sections.HEADER, header))
             if not isinstance(fields, list):
                 raise ValueError("the header section holds no list")
             fields += [None] * (5 - len(fields))
@@ -515,9 +522,9 @@ class MessageHeader:
         except (TypeError, ValueError, OverflowError) as error:
             raise values.explained(error, "header") from error
 
-    def get_header_obj(self) -> c_uamqp.AMQPValue:
-        """The section as a native value."""
-        return c_uamqp.decode_value(sections.PREFIX[sections.HEADER] + self._encode())
+    def get_header_obj(self) -> c_uamqp.cHeader:
+        """The section as a native object."""
+        return c_uamqp.cHeader._of(c_uamqp.decode_value(self._encode()))
 
     def _as_dict(self) -> dict[str, Any]:
         return {
@@ -568,7 +575,7 @@ class Message:
         annotations: dict of message annotations; str and bytes keys are sent as symbols, ints as ulong.
         header: `MessageHeader`.
         msg_format: message-format of the transfer (default 0).
-        message, settler, delivery_no: for a received message: its encoding, the function that sends its outcome (None
+        message, settler, delivery_no: for a received message: its encoding or native object, the function that sends its outcome (None
             when there is nothing to settle), its delivery-id. All else but `encoding` is ignored then.
         encoding: how str in properties and annotations become bytes; bodies are always UTF-8.
         body_type: `constants.MessageBodyType`, to choose the section.
@@ -683,7 +690,13 @@ class Message:
     # -- received messages --
 
     def _receive(self, message: Any, settler: Settler | None) -> None:
-        received = message if isinstance(message, Sections) else Sections(bytes(message))
+        if isinstance(message, Sections):
+            received = message
+        else:
+            received = Sections(bytes(message), getattr(message, "message_format", 0))
+            tag = getattr(message, "delivery_tag", None)
+            if tag is not None:
+                self.delivery_tag = tag.value
         rest = {
             "_sections": received,
             "_format": received.message_format,
@@ -962,14 +975,13 @@ class Message:
         """Bytes of the encoding."""
         return len(self.encode_message())
 
-    def get_message(self) -> Sections:
-        """The encoded message with its sections to look into: `payload`, `message_format`."""
-        return Sections(self.encode_message(), self._format)
+    def get_message(self) -> c_uamqp.cMessage:
+        """The message as a native object, one of its own."""
+        return c_uamqp.cMessage._received(Sections(self.encode_message(), self._format), self.delivery_tag)
 
     @property
-    def _message(self) -> Sections:
-        received: Sections | None = self._sections
-        return self.get_message() if received is None else received
+    def _message(self) -> c_uamqp.cMessage:
+        return self.get_message()
 
     # -- sending --
 

@@ -1,6 +1,6 @@
 """The exceptions of uamqp, the error policy, and the one table from what a peer said to what is raised.
 
-Every `AMQPError` answers three questions, whatever its class:
+Every exception here answers three questions, whatever its class:
 
 * `scope`: what is broken: "connection", "session", "link", "message", or None when nothing on the wire is;
   with `condition` (an `ErrorCodes` member, or bytes when the condition is none of those), `description` and `info`
@@ -142,16 +142,20 @@ class ErrorPolicy:
 # ---- the tree -----------------------------------------------------------------------------------------------------
 
 
-class AMQPError(_Picklable, Exception):
-    """Everything this package raises of its own, but for time-outs and what Python has a better class for."""
+class _Facts:
+    """What every exception says of itself; see the top of this module."""
 
     scope: str | None = None
     retryable: bool | None = None
     action: ErrorAction | None = None
-    condition: Any = None
-    description: Any = None
-    info: Any = None
+    condition: Condition | None = None
+    description: str | bytes | None = None
+    info: dict[Any, Any] | None = None
     delivery: Delivery | None = None
+
+
+class AMQPError(_Facts, _Picklable, Exception):
+    """Everything this package raises of its own, but for time-outs and what Python has a better class for."""
 
 
 class _Described(AMQPError):
@@ -242,28 +246,25 @@ class ClientTimeout(AMQPError):
     """Kept for code that catches it; time-outs raise `TimeoutError`."""
 
 
-class _Late(TimeoutError):
-    """A time-out with what every `AMQPError` has."""
-
-    scope: str
-    retryable = True
-    action: ErrorAction | None = None
-    condition: Any = None
-    description: Any = None
-    info: Any = None
-    delivery: Delivery | None = None
-
-
-class MessageTimeout(_Late):
+class MessageTimeout(_Facts, TimeoutError):
     """`msg_timeout` passed before the peer said what became of the message. `delivery` says whether it may have it."""
 
     scope = "message"
+    retryable = True
 
 
-class TokenTimeout(_Late):
+class RequestTimeout(_Facts, TimeoutError):
+    """The answer to a request did not come in time. `delivery` says whether the peer may have the request."""
+
+    scope = "message"
+    retryable = True
+
+
+class TokenTimeout(_Facts, TimeoutError):
     """The peer did not say within the auth object's `timeout` whether it accepts the token."""
 
     scope = "connection"
+    retryable = True
 
 
 class AuthenticationException(AMQPError):
@@ -376,6 +377,8 @@ class ClientMessageError(MessageException):
 class MessageAlreadySettled(MessageResponse):
     """The message has its outcome already."""
 
+    retryable = False
+
     def __init__(self) -> None:
         super().__init__("Invalid operation: this message is already settled.")
 
@@ -441,8 +444,13 @@ class MessageModified(MessageResponse):
         return type(self), self._args
 
 
-class MessageContentTooLarge(_Picklable, ValueError):
+class MessageContentTooLarge(_Facts, _Picklable, ValueError):
     """The data does not fit into one message."""
+
+    scope = "message"
+    retryable = False
+    condition: Condition | None = ErrorCodes.LinkMessageSizeExceeded
+    delivery: Delivery | None = Delivery.NOT_DELIVERED
 
     def __init__(self) -> None:
         ValueError.__init__(self, "Data set too large for a single message.")
@@ -465,7 +473,7 @@ class MessageSizeExceeded(MessageSendFailed, MessageContentTooLarge):
         Exception.__init__(self, _text(self.condition, self.description, "UTF-8"))
 
 
-class AMQPClientShutdown(_Picklable, KeyboardInterrupt):
+class AMQPClientShutdown(_Facts, _Picklable, KeyboardInterrupt):
     """Ctrl-C came while user code ran inside the client."""
 
     def __init__(self) -> None:

@@ -86,7 +86,7 @@ class _Composite(StructBase):
     def _of(cls: type[_C], value: AMQPValue) -> _C:
         """One from its native list, described or not. Raises ValueError for anything else."""
         listed = value.data if isinstance(value, DescribedValue) else value
-        if not isinstance(listed, ListValue):
+        if not isinstance(listed, (ListValue, CompositeValue)):
             raise ValueError(f"{cls.__name__} is made of a list, not of a {type(listed).__name__}")  # noqa: TRY004
         made = cls()
         for index, item in enumerate(listed._content[: cls._count]):
@@ -374,6 +374,9 @@ class cMessage(StructBase):
     __slots__ = ("_body", "_body_code", "_delivery_tag", "_message_format", "_sections")
 
     def __init__(self) -> None:
+        self._clear()
+
+    def _clear(self) -> None:
         self._sections: dict[int, cHeader | cProperties | cAnnotations] = {}
         self._body_code: int | None = None
         self._body: list[AMQPValue] = []
@@ -492,7 +495,7 @@ class cMessage(StructBase):
 
     def destroy(self) -> None:
         """Empties it."""
-        self.__init__()  # type: ignore[misc]
+        self._clear()
 
     def _parts(self) -> list[bytes]:
         """The encoded sections, in the order of §3.2."""

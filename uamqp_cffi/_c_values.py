@@ -9,9 +9,9 @@ give, and may stand wherever a Python value may.
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from enum import Enum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from ._core import values
@@ -117,9 +117,13 @@ class AMQPValue(StructBase, Native):
     def __init__(self) -> None:
         self._content: Any = self._empty
 
-    def create(self) -> None:
-        """Makes it null."""
-        self._content = None
+    if TYPE_CHECKING:
+        create: Callable[..., None]  # each type has arguments of its own
+    else:
+
+        def create(self) -> None:
+            """Makes it null."""
+            self._content = None
 
     @property
     def type(self) -> AMQPType:
@@ -158,8 +162,6 @@ class AMQPValue(StructBase, Native):
             raise TypeError(f"a native AMQP value compares only with another, not with {type(other).__name__}")
         return type(self) is type(other) and self.encoded() == other.encoded()
 
-    __hash__ = None  # type: ignore[assignment]
-
     def __str__(self) -> str:
         return "NULL"
 
@@ -175,7 +177,7 @@ class BoolValue(AMQPValue):
     _type = AMQPType.BoolValue
     _empty = False
 
-    def create(self, value: bool) -> None:  # type: ignore[override]
+    def create(self, value: bool) -> None:
         self._content = bool(value)
 
     def encoded(self, depth: int = 0) -> bytes:
@@ -201,7 +203,7 @@ class _Integer(AMQPValue):
     def _encoder(value: int) -> bytes:
         raise NotImplementedError
 
-    def create(self, value: int) -> None:  # type: ignore[override]
+    def create(self, value: int) -> None:
         """Raises TypeError when it is no number, OverflowError when it is out of range."""
         number = int(value) if isinstance(value, float) else operator.index(value)
         self._encoder(number)
@@ -297,7 +299,7 @@ class DoubleValue(_Fixed):
     _type = AMQPType.DoubleValue
     _empty = 0.0
 
-    def create(self, value: float) -> None:  # type: ignore[override]
+    def create(self, value: float) -> None:
         """Raises TypeError when it is no number."""
         if not isinstance(value, (int, float)):
             raise TypeError(f"must be real number, not {type(value).__name__}")
@@ -316,7 +318,7 @@ class FloatValue(DoubleValue):
     __slots__ = ()
     _type = AMQPType.FloatValue
 
-    def create(self, value: float) -> None:  # type: ignore[override]
+    def create(self, value: float) -> None:
         super().create(value)
         self._content = values.decode(values.enc_float(self._content))
 
@@ -329,7 +331,7 @@ class CharValue(_Fixed):
     _type = AMQPType.CharValue
     _empty = 0
 
-    def create(self, value: int) -> None:  # type: ignore[override]
+    def create(self, value: int) -> None:
         """Takes a code point."""
         number = operator.index(value)
         values.enc_char(number)
@@ -351,7 +353,7 @@ class UUIDValue(_Fixed):
     _type = AMQPType.UUIDValue
     _empty = UUID(int=0)
 
-    def create(self, value: UUID) -> None:  # type: ignore[override]
+    def create(self, value: UUID) -> None:
         if not isinstance(value, UUID):
             raise TypeError(f"must be a UUID, not {type(value).__name__}")
         self._content = value
@@ -368,7 +370,7 @@ class BinaryValue(AMQPValue):
     _type = AMQPType.BinaryValue
     _empty = b""
 
-    def create(self, value: Any) -> None:  # type: ignore[override]
+    def create(self, value: Any) -> None:
         """Takes whatever `bytes()` takes."""
         self._content = bytes(value)
 
@@ -394,7 +396,7 @@ class StringValue(AMQPValue):
     _type = AMQPType.StringValue
     _empty = b""
 
-    def create(self, value: bytes) -> None:  # type: ignore[override]
+    def create(self, value: bytes) -> None:
         if not isinstance(value, bytes):
             raise TypeError(f"expected bytes, {type(value).__name__} found")
         self._content = value
@@ -406,7 +408,8 @@ class StringValue(AMQPValue):
         return b"\xb1", len(self._content).to_bytes(4, "big") + self._content
 
     def __str__(self) -> str:
-        return self._content.decode("utf-8", "surrogateescape")  # type: ignore[no-any-return]
+        content: bytes = self._content
+        return content.decode("utf-8", "surrogateescape")
 
 
 class SymbolValue(StringValue):
@@ -425,17 +428,13 @@ def _wide32(constructor: int, items: list[bytes], count: int) -> tuple[bytes, by
     return bytes((constructor,)), (len(body) + 4).to_bytes(4, "big") + count.to_bytes(4, "big") + body
 
 
-class ListValue(AMQPValue):
-    """A list: set `size`, then assign the items; what was not assigned is null."""
+class _Items(AMQPValue):
+    """What is made of items in order."""
 
     __slots__ = ()
-    _type = AMQPType.ListValue
 
     def __init__(self) -> None:
         self._content: list[AMQPValue] = []
-
-    def create(self) -> None:
-        self._content = []
 
     @property
     def size(self) -> int:
@@ -481,7 +480,17 @@ class ListValue(AMQPValue):
         return "{" + ",".join(map(str, self._content)) + "}"
 
 
-class CompositeValue(ListValue):
+class ListValue(_Items):
+    """A list: set `size`, then assign the items; what was not assigned is null."""
+
+    __slots__ = ()
+    _type = AMQPType.ListValue
+
+    def create(self) -> None:
+        self._content = []
+
+
+class CompositeValue(_Items):
     """A described list (§1.4): `create(descriptor, list_size)`, or `create_from_long(code)` for an empty one."""
 
     __slots__ = ("_descriptor",)
@@ -491,7 +500,7 @@ class CompositeValue(ListValue):
         super().__init__()
         self._descriptor: AMQPValue = AMQPValue()
 
-    def create(self, descriptor: AMQPValue, list_size: int) -> None:  # type: ignore[override]
+    def create(self, descriptor: AMQPValue, list_size: int) -> None:
         self._descriptor = _native(descriptor)
         self._content = [AMQPValue() for _ in range(list_size)]
 
@@ -503,9 +512,10 @@ class CompositeValue(ListValue):
         """The item at `index`."""
         return self[index]
 
-    def clone(self) -> AMQPValue:
-        copy = super().clone()
-        copy._descriptor = self._descriptor.clone()  # type: ignore[attr-defined]
+    def clone(self) -> CompositeValue:
+        copy = CompositeValue()
+        copy._content = self._copied(self._content)
+        copy._descriptor = self._descriptor.clone()
         return copy
 
     def encoded(self, depth: int = 0) -> bytes:
@@ -647,7 +657,7 @@ class DescribedValue(AMQPValue):
     def __init__(self) -> None:
         self._content: tuple[AMQPValue, AMQPValue] = (AMQPValue(), AMQPValue())
 
-    def create(self, descriptor: AMQPValue, value: AMQPValue) -> None:  # type: ignore[override]
+    def create(self, descriptor: AMQPValue, value: AMQPValue) -> None:
         self._content = (_native(descriptor), _native(value))
 
     @property
@@ -908,7 +918,8 @@ _NATIVE = (
 
 def decode_value(data: bytes) -> AMQPValue:
     """The one encoded value in `data` as a native value, every type kept. Raises ValueError when malformed."""
-    return values.read_one(data, _NATIVE)  # type: ignore[no-any-return]
+    value: AMQPValue = values.read_one(data, _NATIVE)
+    return value
 
 
 # ---- the rest of the value layer ------------------------------------------------------------------------------------
@@ -941,8 +952,6 @@ class AMQPString(StructBase):
         if not isinstance(other, AMQPString):
             raise TypeError(f"an AMQPString compares only with another, not with {type(other).__name__}")
         return self._content == other._content
-
-    __hash__ = None  # type: ignore[assignment]
 
 
 def create_empty_string() -> AMQPString:

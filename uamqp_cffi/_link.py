@@ -165,7 +165,7 @@ class Link:
 
     def on_state_changed(self, previous_state: Any, new_state: Any) -> None:
         """Called at each change of state. Who overrides it calls this: it is what keeps the state."""
-        self._logger.debug("%s %r: %r -> %r", self._kind, self.name, previous_state, new_state)
+        self._logger.info("%s %r: %r -> %r", self._kind, self.name, previous_state, new_state)
         self._state = new_state
 
     # what an end has of its own; under the session's lock
@@ -282,7 +282,8 @@ class Link:
                 f"{error} (the address sent was {self._asked!r}; a peer that wants the bare name of a node gets it by "
                 f"address=, or by a {self._far.capitalize()} without scheme and host)",
             )
-        self._logger.warning("%s %r: %r", self._kind, self.name, error)
+        asked_for = self._far == "source" and isinstance(error, errors.LinkRedirect)  # Event Hubs does it to all receivers
+        self._logger.log(logging.INFO if asked_for else logging.WARNING, "%s %r: %r", self._kind, self.name, error)
         self._credit = 0
         self._over()
         self._set_state(self._states.Error)

@@ -93,8 +93,8 @@ class Address:
         made._encoding = encoding
         made._reset()
         if isinstance(c_value, c_uamqp.StructBase):
-            native = c_value if isinstance(c_value, c_uamqp.AMQPValue) else c_value.value  # type: ignore[attr-defined]
-            c_value = native.encoded()
+            native: Any = c_value if isinstance(c_value, c_uamqp.AMQPValue) else getattr(c_value, "value", None)
+            c_value = utils.data_factory(native).encoded()
         if isinstance(c_value, (bytes, bytearray)):
             c_value = values.decode_exact(bytes(c_value))
         if isinstance(c_value, values.Described):

@@ -147,7 +147,8 @@ class SequenceBody(MessageBody):
         return True
 
     def __getitem__(self, index: int) -> list[Any]:
-        return values.decode(self._at(index))  # type: ignore[no-any-return]
+        part: list[Any] = values.decode(self._at(index))
+        return part
 
     def __bytes__(self) -> bytes:
         items = [item for part in self.data for item in part]
@@ -420,7 +421,7 @@ class MessageProperties:
         value = self._fields[index]
         if type(value) is str:
             return values.utf8(value)
-        return value.value if isinstance(value, Native) else value  # type: ignore[attr-defined]
+        return value.value if isinstance(value, c_uamqp.AMQPValue) else value
 
     def _read(self) -> list[Any]:
         received = values.decode(self._wire or b"")
@@ -780,7 +781,8 @@ class Message:
         if self._properties is _UNREAD:
             raw = self._lookup(sections.PROPERTIES)
             self._properties = None if raw is None else MessageProperties(properties=raw, encoding=self._encoding)
-        return self._properties  # type: ignore[no-any-return]
+        properties: MessageProperties | None = self._properties
+        return properties
 
     @properties.setter
     def properties(self, value: MessageProperties | None) -> None:
@@ -794,11 +796,11 @@ class Message:
     def header(self) -> MessageHeader | None:
         if self._raw is not None:
             return None
-        header = self._header
+        header: MessageHeader | None = self._header
         if header is _UNREAD:
             raw = self._lookup(sections.HEADER)
             self._header = header = None if raw is None else MessageHeader(header=raw)
-        return header  # type: ignore[no-any-return]
+        return header
 
     @header.setter
     def header(self, value: MessageHeader | None) -> None:
@@ -814,7 +816,8 @@ class Message:
             return None
         if self._application_properties is _UNREAD:
             self._application_properties = self._lookup_map(sections.APPLICATION_PROPERTIES)
-        return self._application_properties  # type: ignore[no-any-return]
+        found: dict[Any, Any] | None = self._application_properties
+        return found
 
     @application_properties.setter
     def application_properties(self, value: dict[Any, Any] | None) -> None:
@@ -827,10 +830,10 @@ class Message:
     def annotations(self) -> dict[Any, Any] | None:
         if self._raw is not None:
             return None
-        found = self._annotations
+        found: dict[Any, Any] | None = self._annotations
         if found is _UNREAD:
             self._annotations = found = self._lookup_map(sections.MESSAGE_ANNOTATIONS)
-        return found  # type: ignore[no-any-return]
+        return found
 
     @annotations.setter
     def annotations(self, value: dict[Any, Any] | None) -> None:
@@ -845,10 +848,10 @@ class Message:
 
     @property
     def footer(self) -> dict[Any, Any] | None:
-        found = self._footer
+        found: dict[Any, Any] | None = self._footer
         if found is _UNREAD:
             self._footer = found = self._lookup_map(sections.FOOTER)
-        return found  # type: ignore[no-any-return]
+        return found
 
     @footer.setter
     def footer(self, value: dict[Any, Any] | None) -> None:
@@ -859,10 +862,10 @@ class Message:
 
     @property
     def delivery_annotations(self) -> dict[Any, Any] | None:
-        found = self._delivery_annotations
+        found: dict[Any, Any] | None = self._delivery_annotations
         if found is _UNREAD:
             self._delivery_annotations = found = self._lookup_map(sections.DELIVERY_ANNOTATIONS)
-        return found  # type: ignore[no-any-return]
+        return found
 
     @delivery_annotations.setter
     def delivery_annotations(self, value: dict[Any, Any] | None) -> None:
@@ -880,10 +883,11 @@ class Message:
         if type(held) is bytes:
             made = DataBody(None)
             made.append(held)
-            self._held = held = made
+            self._held = made
         elif held is _UNREAD:
-            self._held = held = self._read_body()
-        return held  # type: ignore[no-any-return]
+            self._held = self._read_body()
+        body: MessageBody | None = self._held
+        return body
 
     def _read_body(self) -> MessageBody | None:
         received = self._sections
@@ -1022,9 +1026,9 @@ class Message:
         """What is known of a message to be sent; None for a received one. It follows from the state; what the
         connection knows better it sets after the state, and that holds while the state lasts."""
         state = self.state
-        fate = self._fate
+        fate: tuple[MessageState, Delivery | None] | None = self._fate
         if fate is not None and fate[0] is state:
-            return fate[1]  # type: ignore[no-any-return]
+            return fate[1]
         if state is _WAITING:
             return Delivery.NOT_DELIVERED
         if state is _COMPLETE:

@@ -270,7 +270,8 @@ class Session:
                 record = records.popleft()
                 kind = type(record)
                 if kind is Delivery or kind is Settled:
-                    link = self._links.get(record[0])  # type: ignore[misc, arg-type]
+                    came: Any = record  # its first field is the link, whichever of the two it is
+                    link = self._links.get(came[0])
                     if link is not None:
                         link._on_record(record)
                 else:

@@ -202,10 +202,10 @@ class Node:
             fields = record.fields
             end.attached = (fields["target"] if end.sender else fields["source"]) is not None
             self.offer()
-        elif type(record) in (Detach, PeerError):
+        elif isinstance(record, (Detach, PeerError)):
             from ..session import peer_error
 
-            what = peer_error(record.error, "the peer detached the management link")  # type: ignore[union-attr]
+            what = peer_error(record.error, "the peer detached the management link")
             self.fail(errors.process_link_error(self.session._connection.error_policy, *what))
 
     def _settled(self, record: Settled) -> None:

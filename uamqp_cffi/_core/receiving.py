@@ -28,7 +28,7 @@ def ranges(numbers: Iterable[int]) -> Iterator[tuple[int, int]]:
         yield first, last
 
 
-class Unread(queue.Queue):  # type: ignore[type-arg]
+class Unread(queue.Queue[Any]):
     """A queue that takes and gives many items under one lock. `len` looks without it."""
 
     def __len__(self) -> int:

@@ -81,6 +81,20 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *__all__, *_MODULES})
 
 
+class _Platform:
+    """For code that sets up uamqp's native layer: nothing has to be set up here."""
+
+    initialized = False
+
+    @classmethod
+    def initialize(cls) -> None:
+        cls.initialized = True
+
+    @classmethod
+    def deinitialize(cls) -> None:
+        cls.initialized = False
+
+
 def send_message(target: Any, data: Any, auth: Any = None, debug: bool = False) -> list[Any]:
     """Send one message and wait for its outcome.
 

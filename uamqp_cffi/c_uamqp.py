@@ -1,7 +1,7 @@
 """The names that others import from uamqp's compiled module, in plain Python.
 
 Constants are here; enumerations and native values come from `_c_values`, messages and their sections from `_c_messages`,
-transports from `_c_io`. Both load when a name of theirs is first used.
+transports from `_c_io`, connections, sessions and links from `_c_plumbing`. These load when a name of theirs is first used.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from ._c_values import *
 if TYPE_CHECKING:
     from ._c_io import *
     from ._c_messages import *
+    from ._c_plumbing import *
 
-_LATER = ("_c_messages", "_c_io")
+_LATER = ("_c_messages", "_c_io", "_c_plumbing")
 
 
 def __getattr__(name: str) -> Any:

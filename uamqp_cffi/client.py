@@ -11,6 +11,7 @@ import copy
 import functools
 import itertools
 import logging
+import sys
 import threading
 import time
 import uuid
@@ -862,6 +863,10 @@ class SendClient(_LinkClient):
             self._queue = list(messages)
             self._head = self._dead = 0
             self._again.clear()
+
+    @property
+    def _message_sender(self) -> Any:
+        return self.message_handler
 
     def _pending(self) -> list[Message]:
         with self._books():
@@ -1807,7 +1812,7 @@ class ReceiveClient(_LinkClient):
                 if automatic:
                     self._complete(message)
         except GeneratorExit:
-            if automatic and message is not None:
+            if automatic and message is not None and not sys.is_finalizing():  # then it belongs to the peer again
                 self._complete(message)
             raise
         finally:

@@ -104,6 +104,14 @@ PROGRAMS = {
         "client.open()\n"
         "while not client._received_messages.qsize(): client.do_work()\n"
     ),
+    "a generator that was not read to its end": (
+        "sender = SendClient(URL + '/q')\n"
+        "sender.queue_message(Message(b'1'), Message(b'2'))\n"
+        "sender.send_all_messages()\n"
+        "client = ReceiveClient(URL + '/q')\n"
+        "messages = client.receive_messages_iter()\n"
+        "first = next(messages)\n"
+    ),
     "a request without an answer": (
         "client = SendClient(URL + '/q')\n"
         "client.open()\n"

@@ -917,6 +917,10 @@ class CBSTokenAuth(_Requests):
         self._failure = status_code, status_description or b""
         self._status = CBSAuthStatus.Failure if result == _BAD_STATUS else CBSAuthStatus.Error
 
+    def set_trace(self, trace_on: bool) -> None:
+        """See `Connection.set_trace`: it is the connection that has a trace."""
+        super().set_trace(trace_on)
+
     def _open_complete(self, result: int) -> None:
         self.on_cbs_open_complete(result)
 

@@ -162,9 +162,9 @@ class Address:
         return c_uamqp.string_value(values.utf8(self.address))
 
     @property
-    def _address(self) -> c_uamqp.AMQPValue:
-        """The terminus as a native value."""
-        return c_uamqp.decode_value(self._encode())
+    def _address(self) -> c_uamqp.cSource | c_uamqp.cTarget:
+        """The terminus as a native object."""
+        raise self._no_terminus()
 
     def _encode(self) -> bytes:
         """The terminus on the wire."""
@@ -297,6 +297,11 @@ class _Terminus(Address):
             "timeout": None if self._timeout is None else values.enc_uint(self._timeout),
             "dynamic": None if self._dynamic is None else values.enc_bool(self._dynamic),
         }
+
+    @property
+    def _address(self) -> c_uamqp.cSource | c_uamqp.cTarget:
+        cls = c_uamqp.cSource if self._kind == "source" else c_uamqp.cTarget
+        return cls._of(c_uamqp.decode_value(self._encode()))
 
     def _encode(self) -> bytes:
         return values.described_composite(self._kind, **self._fields())

@@ -18,11 +18,13 @@ if TYPE_CHECKING:
     from .address import Target as Target
     "address", "alias", "async_ops", "authentication", "broker", "c_uamqp", "client", "compat", "connection", "constants",
     "errors",
+    from .authentication.common import AMQPAuth
     from .client import AMQPClient as AMQPClient
     from .client import ReceiveClient as ReceiveClient
     from .client import SendClient as SendClient
     from .connection import Connection as Connection
     from .constants import MessageBodyType as MessageBodyType
+    from .constants import MessageState
     from .constants import TransportType as TransportType
     from .message import BatchMessage as BatchMessage
     from .message import Message as Message
@@ -95,7 +97,9 @@ class _Platform:
         cls.initialized = False
 
 
-def send_message(target: Any, data: Any, auth: Any = None, debug: bool = False) -> list[Any]:
+def send_message(
+    target: str | bytes | Target, data: Any, auth: AMQPAuth | None = None, debug: bool = False
+) -> list[MessageState]:
     """Send one message and wait for its outcome.
 
     Args:
@@ -112,11 +116,13 @@ def send_message(target: Any, data: Any, auth: Any = None, debug: bool = False) 
     message = data if isinstance(data, Message) else Message(body=data)
     with SendClient(target, auth=auth, debug=debug) as client:
         client.queue_message(message)
-        states: list[Any] = client.send_all_messages()
+        states: list[MessageState] = client.send_all_messages()
         return states
 
 
-def receive_message(source: Any, auth: Any = None, timeout: int = 0, debug: bool = False) -> Any:
+def receive_message(
+    source: str | bytes | Source, auth: AMQPAuth | None = None, timeout: int = 0, debug: bool = False
+) -> Message | None:
     """Receive one message and accept it; None when none came within `timeout` ms (0: wait as long as it takes).
 
     Args:
@@ -130,13 +136,13 @@ def receive_message(source: Any, auth: Any = None, timeout: int = 0, debug: bool
 
 
 def receive_messages(
-    source: Any,
-    auth: Any = None,
+    source: str | bytes | Source,
+    auth: AMQPAuth | None = None,
     max_batch_size: int | None = None,
     timeout: int = 0,
     debug: bool = False,
     **kwargs: Any,
-) -> list[Any]:
+) -> list[Message]:
     """Receive what is there, or else what comes first within `timeout` ms (0: as long as it takes), and accept it.
 
     Args:
@@ -152,7 +158,7 @@ def receive_messages(
     if max_batch_size:
         kwargs["prefetch"] = max_batch_size
     with ReceiveClient(source, auth=auth, timeout=timeout, debug=debug, **kwargs) as client:
-        messages: list[Any] = client.receive_message_batch(max_batch_size)
+        messages: list[Message] = client.receive_message_batch(max_batch_size)
         return messages
 
 

@@ -845,14 +845,15 @@ class Connection:
         """Put each record where it belongs. Only inside the critical section."""
         links, sessions = self._links, self._session_inboxes
         told: Inbox | None = None
+        record: Any  # the first field of most is the link or session
         for record in batch:
             kind = type(record)
             if kind in _LINK_RECORDS:
-                inbox = links.get(record[0])  # type: ignore[misc, arg-type]
+                inbox = links.get(record[0])
                 if inbox is None:
                     inbox = self._unclaimed(record)
             elif kind in _SESSION_RECORDS:
-                inbox = sessions.get(record[0])  # type: ignore[misc, arg-type]
+                inbox = sessions.get(record[0])
                 if inbox is None:
                     self._unclaimed_session(record)
             else:

@@ -35,7 +35,7 @@ class _Picklable(BaseException):
         return _restore, (type(self), self.args, dict(self.__dict__))
 
 
-def _known(condition: Any) -> Any:
+def _known(condition: Condition | str | None) -> Condition:
     """`condition` as the `ErrorCodes` member it names, else as bytes; what a peer left out is `UnknownError`."""
     if not condition:
         return ErrorCodes.UnknownError
@@ -58,7 +58,7 @@ def _as_bytes(value: Any) -> Any:
     return value
 
 
-def _text(condition: Any, description: Any, encoding: str) -> str:
+def _text(condition: Condition, description: str | bytes | None, encoding: str) -> str:
     text = condition.decode(encoding, "backslashreplace") if isinstance(condition, bytes) else str(condition)
     if description:
         if isinstance(description, bytes):
@@ -116,7 +116,7 @@ class ErrorPolicy:
         ErrorCodes.SessionWindowViolation,
     )
 
-    def __init__(self, max_retries: int = 3, on_error: Callable[[Any], ErrorAction] | None = None) -> None:
+    def __init__(self, max_retries: int = 3, on_error: Callable[[AMQPError], ErrorAction] | None = None) -> None:
         self.max_retries = max_retries
         self._on_error = on_error
 
@@ -163,7 +163,7 @@ class _Described(AMQPError):
 
     def __init__(
         self,
-        condition: Condition,
+        condition: Condition | str,
         description: str | bytes | None = None,
         info: dict[Any, Any] | None = None,
         encoding: str = "UTF-8",
@@ -217,7 +217,7 @@ class LinkRedirect(LinkDetach):
 
     def __init__(
         self,
-        condition: Condition,
+        condition: Condition | str,
         description: str | bytes | None = None,
         info: dict[Any, Any] | None = None,
         encoding: str = "UTF-8",
@@ -348,7 +348,7 @@ class MessageException(_Described, MessageResponse):
 
     def __init__(
         self,
-        condition: Condition,
+        condition: Condition | str,
         description: str | bytes | None = None,
         info: dict[Any, Any] | None = None,
         encoding: str = "UTF-8",
@@ -489,13 +489,13 @@ class ErrorResponse:
     def __init__(
         self,
         error_info: Any = None,
-        condition: Any = None,
-        description: Any = None,
-        info: Any = None,
+        condition: Condition | None = None,
+        description: str | bytes | None = None,
+        info: dict[Any, Any] | None = None,
     ) -> None:
         self.condition = condition
         self.description = description
-        self.info: Any = None
+        self.info: dict[Any, Any] | None = None
         self.error = error_info
         if isinstance(error_info, (list, tuple)):
             parts = error_info[0] if error_info and isinstance(error_info[0], (list, tuple)) else ()
@@ -519,7 +519,10 @@ def _judged(error: _E, method: Callable[[Any], ErrorAction]) -> _E:
 
 
 def process_connection_error(
-    policy: ErrorPolicy, condition: Any, description: Any = None, info: Any = None
+    policy: ErrorPolicy,
+    condition: Condition | str | None,
+    description: str | bytes | None = None,
+    info: dict[Any, Any] | None = None,
 ) -> ConnectionClose:
     """The error of a CLOSE: `ConnectionClose`, or `VendorConnectionClose` for a condition not in `ErrorCodes`."""
     condition = _known(condition)
@@ -528,7 +531,12 @@ def process_connection_error(
     return _judged(VendorConnectionClose(condition, description, _as_bytes(info)), policy.on_unrecognized_error)
 
 
-def process_session_error(policy: ErrorPolicy, condition: Any, description: Any = None, info: Any = None) -> SessionEnd:
+def process_session_error(
+    policy: ErrorPolicy,
+    condition: Condition | str | None,
+    description: str | bytes | None = None,
+    info: dict[Any, Any] | None = None,
+) -> SessionEnd:
     """The error of an END. The policy is asked as for a link: it has no word of its own for sessions."""
     condition = _known(condition)
     known = isinstance(condition, ErrorCodes)
@@ -536,7 +544,12 @@ def process_session_error(policy: ErrorPolicy, condition: Any, description: Any 
     return _judged(error, policy.on_link_error if known else policy.on_unrecognized_error)
 
 
-def process_link_error(policy: ErrorPolicy, condition: Any, description: Any = None, info: Any = None) -> LinkDetach:
+def process_link_error(
+    policy: ErrorPolicy,
+    condition: Condition | str | None,
+    description: str | bytes | None = None,
+    info: dict[Any, Any] | None = None,
+) -> LinkDetach:
     """The error of a DETACH: `LinkDetach`, `LinkRedirect`, or `VendorLinkDetach` for a condition not in
     `ErrorCodes`."""
     condition = _known(condition)
@@ -548,7 +561,10 @@ def process_link_error(policy: ErrorPolicy, condition: Any, description: Any = N
 
 
 def process_message_error(
-    policy: ErrorPolicy, condition: Any, description: Any = None, info: Any = None
+    policy: ErrorPolicy,
+    condition: Condition | str | None,
+    description: str | bytes | None = None,
+    info: dict[Any, Any] | None = None,
 ) -> MessageException:
     """The error of a negative outcome: `MessageSendFailed`, or `MessageException` for a condition not in `ErrorCodes`.
     It was the peer that said so, hence `delivery` is DELIVERED."""

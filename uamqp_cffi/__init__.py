@@ -16,19 +16,15 @@ if TYPE_CHECKING:
     from ._build import build_info as build_info
     from .address import Source as Source
     from .address import Target as Target
-    from .async_ops.client_async import AMQPClientAsync as AMQPClientAsync
-    from .async_ops.client_async import AsyncMessageIter as AsyncMessageIter
-    from .async_ops.client_async import ReceiveClientAsync as ReceiveClientAsync
-    from .async_ops.client_async import SendClientAsync as SendClientAsync
-    from .async_ops.connection_async import ConnectionAsync as ConnectionAsync
-    from .async_ops.receiver_async import MessageReceiverAsync as MessageReceiverAsync
-    from .async_ops.sender_async import MessageSenderAsync as MessageSenderAsync
-    from .async_ops.session_async import SessionAsync as SessionAsync
+    "address", "alias", "async_ops", "authentication", "broker", "c_uamqp", "client", "compat", "connection", "constants",
+    "errors",
+    from .authentication.common import AMQPAuth
     from .client import AMQPClient as AMQPClient
     from .client import ReceiveClient as ReceiveClient
     from .client import SendClient as SendClient
     from .connection import Connection as Connection
     from .constants import MessageBodyType as MessageBodyType
+    from .constants import MessageState
     from .constants import TransportType as TransportType
     from .message import BatchMessage as BatchMessage
     from .message import Message as Message
@@ -61,9 +57,11 @@ _NAMES = {
     "Target": "address",
     "TransportType": "constants",
     "build_info": "_build",
+    "install_as_uamqp": "alias",
 }
 _MODULES = (
-    "address", "async_ops", "authentication", "broker", "c_uamqp", "client", "compat", "connection", "constants", "errors",
+    "address", "alias", "async_ops", "authentication", "broker", "c_uamqp", "client", "compat", "connection", "constants",
+    "errors",
     "message", "mgmt_operation", "receiver", "sender", "session", "types", "utils",
 )  # fmt: skip
 
@@ -85,7 +83,23 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *__all__, *_MODULES})
 
 
-def send_message(target: Any, data: Any, auth: Any = None, debug: bool = False) -> list[Any]:
+class _Platform:
+    """For code that sets up uamqp's native layer: nothing has to be set up here."""
+
+    initialized = False
+
+    @classmethod
+    def initialize(cls) -> None:
+        cls.initialized = True
+
+    @classmethod
+    def deinitialize(cls) -> None:
+        cls.initialized = False
+
+
+def send_message(
+    target: str | bytes | Target, data: Any, auth: AMQPAuth | None = None, debug: bool = False
+) -> list[MessageState]:
     """Send one message and wait for its outcome.
 
     Args:
@@ -102,11 +116,13 @@ def send_message(target: Any, data: Any, auth: Any = None, debug: bool = False) 
     message = data if isinstance(data, Message) else Message(body=data)
     with SendClient(target, auth=auth, debug=debug) as client:
         client.queue_message(message)
-        states: list[Any] = client.send_all_messages()
+        states: list[MessageState] = client.send_all_messages()
         return states
 
 
-def receive_message(source: Any, auth: Any = None, timeout: int = 0, debug: bool = False) -> Any:
+def receive_message(
+    source: str | bytes | Source, auth: AMQPAuth | None = None, timeout: int = 0, debug: bool = False
+) -> Message | None:
     """Receive one message and accept it; None when none came within `timeout` ms (0: wait as long as it takes).
 
     Args:
@@ -120,13 +136,13 @@ def receive_message(source: Any, auth: Any = None, timeout: int = 0, debug: bool
 
 
 def receive_messages(
-    source: Any,
-    auth: Any = None,
+    source: str | bytes | Source,
+    auth: AMQPAuth | None = None,
     max_batch_size: int | None = None,
     timeout: int = 0,
     debug: bool = False,
     **kwargs: Any,
-) -> list[Any]:
+) -> list[Message]:
     """Receive what is there, or else what comes first within `timeout` ms (0: as long as it takes), and accept it.
 
     Args:
@@ -142,7 +158,7 @@ def receive_messages(
     if max_batch_size:
         kwargs["prefetch"] = max_batch_size
     with ReceiveClient(source, auth=auth, timeout=timeout, debug=debug, **kwargs) as client:
-        messages: list[Any] = client.receive_message_batch(max_batch_size)
+        messages: list[Message] = client.receive_message_batch(max_batch_size)
         return messages
 
 

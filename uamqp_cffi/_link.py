@@ -16,6 +16,7 @@ from ._core.values import composite, enc_bool, enc_str, enc_ubyte, enc_uint, enc
 from .session import peer_error
 
 if TYPE_CHECKING:
+    from . import c_uamqp, types
     from .session import Session
 
 
@@ -60,7 +61,7 @@ class Link:
         error_policy: errors.ErrorPolicy | None,
         debug: bool,
         encoding: str,
-        desired_capabilities: Any,
+        desired_capabilities: c_uamqp.AMQPValue | types.AMQPType | None,
     ) -> None:
         if name:
             self.name: bytes = name.encode(encoding) if isinstance(name, str) else name
@@ -98,19 +99,21 @@ class Link:
         self.destroy()
 
     @property
-    def send_settle_mode(self) -> Any:
-        return self._snd_mode.value
+    def send_settle_mode(self) -> int:
+        mode: int = self._snd_mode.value
+        return mode
 
     @send_settle_mode.setter
-    def send_settle_mode(self, value: constants.SenderSettleMode) -> None:
+    def send_settle_mode(self, value: constants.SenderSettleMode | int) -> None:
         self._snd_mode = _mode(value, constants.SenderSettleMode, "send_settle_mode")
 
     @property
-    def receive_settle_mode(self) -> Any:
-        return self._rcv_mode.value
+    def receive_settle_mode(self) -> int:
+        mode: int = self._rcv_mode.value
+        return mode
 
     @receive_settle_mode.setter
-    def receive_settle_mode(self, value: constants.ReceiverSettleMode) -> None:
+    def receive_settle_mode(self, value: constants.ReceiverSettleMode | int) -> None:
         self._rcv_mode = _mode(value, constants.ReceiverSettleMode, "receive_settle_mode")
         self._rcv_chosen = True
 
@@ -165,7 +168,7 @@ class Link:
 
     def on_state_changed(self, previous_state: Any, new_state: Any) -> None:
         """Called at each change of state. Who overrides it calls this: it is what keeps the state."""
-        self._logger.debug("%s %r: %r -> %r", self._kind, self.name, previous_state, new_state)
+        self._logger.info("%s %r: %r -> %r", self._kind, self.name, previous_state, new_state)
         self._state = new_state
 
     # what an end has of its own; under the session's lock
@@ -263,7 +266,9 @@ class Link:
             self._set_state(self._states.Open)
             self._opened()
 
-    def _fail(self, error: tuple[Any, Any, Any], refused: bool = False) -> None:
+    def _fail(
+        self, error: tuple[bytes, str | bytes | None, dict[Any, Any] | None], refused: bool = False
+    ) -> None:
         if self._error is not None:
             return
         self._error = errors.process_link_error(self.error_policy, *error)
@@ -282,7 +287,8 @@ class Link:
                 f"{error} (the address sent was {self._asked!r}; a peer that wants the bare name of a node gets it by "
                 f"address=, or by a {self._far.capitalize()} without scheme and host)",
             )
-        self._logger.warning("%s %r: %r", self._kind, self.name, error)
+        asked_for = self._far == "source" and isinstance(error, errors.LinkRedirect)  # Event Hubs does it to all receivers
+        self._logger.log(logging.INFO if asked_for else logging.WARNING, "%s %r: %r", self._kind, self.name, error)
         self._credit = 0
         self._over()
         self._set_state(self._states.Error)

@@ -88,12 +88,13 @@ class Address:
 
     @classmethod
     def from_c_obj(cls: type[_A], c_value: Any, encoding: str = "UTF-8") -> _A:
-        """A peer's terminus: a decoded source or target (`Described`, list), its encoding, or a native value."""
+        """A peer's terminus: a decoded source or target (`Described`, list), its encoding, or a native object."""
         made = cls.__new__(cls)
         made._encoding = encoding
         made._reset()
-        if isinstance(c_value, c_uamqp.AMQPValue):
-            c_value = c_value.encoded()
+        if isinstance(c_value, c_uamqp.StructBase):
+            native: Any = c_value if isinstance(c_value, c_uamqp.AMQPValue) else getattr(c_value, "value", None)
+            c_value = utils.data_factory(native).encoded()
         if isinstance(c_value, (bytes, bytearray)):
             c_value = values.decode_exact(bytes(c_value))
         if isinstance(c_value, values.Described):
@@ -161,9 +162,9 @@ class Address:
         return c_uamqp.string_value(values.utf8(self.address))
 
     @property
-    def _address(self) -> c_uamqp.AMQPValue:
-        """The terminus as a native value."""
-        return c_uamqp.decode_value(self._encode())
+    def _address(self) -> c_uamqp.cSource | c_uamqp.cTarget:
+        """The terminus as a native object."""
+        raise self._no_terminus()
 
     def _encode(self) -> bytes:
         """The terminus on the wire."""
@@ -296,6 +297,11 @@ class _Terminus(Address):
             "timeout": None if self._timeout is None else values.enc_uint(self._timeout),
             "dynamic": None if self._dynamic is None else values.enc_bool(self._dynamic),
         }
+
+    @property
+    def _address(self) -> c_uamqp.cSource | c_uamqp.cTarget:
+        cls = c_uamqp.cSource if self._kind == "source" else c_uamqp.cTarget
+        return cls._of(c_uamqp.decode_value(self._encode()))
 
     def _encode(self) -> bytes:
         return values.described_composite(self._kind, **self._fields())

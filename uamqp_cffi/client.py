@@ -11,6 +11,7 @@ import copy
 import functools
 import itertools
 import logging
+import sys
 import threading
 import time
 import uuid
@@ -44,10 +45,12 @@ if TYPE_CHECKING:
     import ssl
 
     from .address import Address
+    from .authentication.common import AMQPAuth
 
 __all__ = ["AMQPClient", "Connection", "ReceiveClient", "SendClient", "Session", "TransportType"]
 
 _T = TypeVar("_T")
+_C = TypeVar("_C", bound="AMQPClient")
 _logger = logging.getLogger("uamqp.client")
 
 _WAITING = MessageState.WaitingToBeSent
@@ -105,7 +108,7 @@ class AMQPClient:
     def __init__(
         self,
         remote_address: str | bytes | Address,
-        auth: Any = None,
+        auth: AMQPAuth | None = None,
         client_name: str | bytes | None = None,
         debug: bool = False,
         error_policy: errors.ErrorPolicy | None = None,
@@ -163,11 +166,11 @@ class AMQPClient:
         self.session_type: type[Session] = Session
         self.message_handler: Any = None
 
-    def __enter__(self) -> Any:
+    def __enter__(self: _C) -> _C:
         self.open()
         return self
 
-    def __exit__(self, *args: Any) -> None:
+    def __exit__(self, *args: object) -> None:
         self.close()
 
     # ---- addresses and credentials --------------------------------------------------------------------------------
@@ -217,7 +220,7 @@ class AMQPClient:
 
     # ---- life -----------------------------------------------------------------------------------------------------
 
-    def open(self, connection: Any = None) -> None:
+    def open(self, connection: Connection | None = None) -> None:
         """Make the connection, or take `connection`, and the session. No I/O yet, and nothing when it is open already.
         Raises ValueError for a client that was closed."""
         self._run(self._open_plan(connection))
@@ -329,7 +332,7 @@ class AMQPClient:
             if inbox is not None:
                 inbox.poke()
 
-    def redirect(self, redirect: Any, auth: Any) -> None:
+    def redirect(self, redirect: errors.LinkRedirect, auth: AMQPAuth) -> None:
         """Go where a `LinkRedirect` points to, with a fresh auth object. Raises ValueError on a shared connection."""
         self._run(self._redirect_plan(redirect, auth))
 
@@ -619,15 +622,19 @@ class _LinkClient(AMQPClient):
             return self._error
         handler, session, connection = self.message_handler, self._session, self._connection
         if handler is not None and handler._error is not None:
-            return handler._error  # type: ignore[no-any-return]
+            broken: BaseException = handler._error
+            return broken
         if session is not None and session._error is not None:
-            return session._error  # type: ignore[no-any-return]
+            ended: BaseException = session._error
+            return ended
         if connection is None:
             return None
         exchange = connection._cbs
         if exchange is not None and exchange.error is not None:
-            return exchange.error  # type: ignore[no-any-return]
-        return connection._failure  # type: ignore[no-any-return]
+            refused: BaseException = exchange.error
+            return refused
+        failure: BaseException | None = connection._failure
+        return failure
 
     def _raise_broken(self) -> None:
         """Raise what broke link, session or connection, the same at every call."""
@@ -764,7 +771,7 @@ class SendClient(_LinkClient):
     def __init__(
         self,
         target: str | bytes | address.Target,
-        auth: Any = None,
+        auth: AMQPAuth | None = None,
         client_name: str | bytes | None = None,
         debug: bool = False,
         msg_timeout: int = 0,
@@ -807,7 +814,7 @@ class SendClient(_LinkClient):
 
     # ---- queueing -------------------------------------------------------------------------------------------------
 
-    def queue_message(self, *messages: Any) -> None:
+    def queue_message(self, *messages: Message) -> None:
         """Put messages, or batches, at the end of the queue. Any thread, open or not; sends nothing. Raises what `gather()`
         raises: TypeError for received messages, `MessageAlreadySettled` for one that was sent before."""
         for message in messages:
@@ -862,6 +869,10 @@ class SendClient(_LinkClient):
             self._queue = list(messages)
             self._head = self._dead = 0
             self._again.clear()
+
+    @property
+    def _message_sender(self) -> Any:
+        return self.message_handler
 
     def _pending(self) -> list[Message]:
         with self._books():
@@ -1068,7 +1079,7 @@ class SendClient(_LinkClient):
         self._moving = run
         self._unflushed = True
         try:
-            gone = handler._take(run, self)
+            gone: int = handler._take(run, self)
             if gone:
                 if self._aside:
                     track(run, True)
@@ -1076,7 +1087,7 @@ class SendClient(_LinkClient):
                 self._drop(gone, again)
                 for message in run if gone == len(run) else run[:gone]:
                     message.state = _SENT
-            return gone  # type: ignore[no-any-return]
+            return gone
         except SizeError:
             limit = handler._link.peer_max_message_size
             error = errors.MessageSizeExceeded(len(run[0].encode_message()), limit)
@@ -1300,7 +1311,7 @@ class SendClient(_LinkClient):
 
     # ---- sending --------------------------------------------------------------------------------------------------
 
-    def send_message(self, messages: Any, close_on_done: bool = False) -> None:
+    def send_message(self, messages: Message, close_on_done: bool = False) -> None:
         """Send a message or batch and wait until all its parts have their outcome; what is queued goes along.
 
         Raises `ClientMessageError` when a part failed (`info` tells which), and the error of connection, session or link
@@ -1409,7 +1420,7 @@ class SendClient(_LinkClient):
             self._calls.clear()
             self._uncalled.clear()
 
-    def redirect(self, redirect: Any, auth: Any) -> None:
+    def redirect(self, redirect: errors.LinkRedirect, auth: AMQPAuth) -> None:
         """Go where a `LinkRedirect` points to, with a fresh auth object; pending messages are dropped, so send the one that
         was redirected again, as a new `Message`. Raises ValueError on a shared connection."""
         super().redirect(redirect, auth)
@@ -1451,7 +1462,7 @@ class ReceiveClient(_LinkClient):
     def __init__(
         self,
         source: str | bytes | address.Source,
-        auth: Any = None,
+        auth: AMQPAuth | None = None,
         client_name: str | bytes | None = None,
         debug: bool = False,
         timeout: int = 0,
@@ -1525,7 +1536,7 @@ class ReceiveClient(_LinkClient):
                 _logger.info("delivery %r was not settled by the callback", message.delivery_no)
         if not self._streaming_receive:
             if callback is not None:
-                message._called = True  # type: ignore[attr-defined]
+                message.__dict__["_called"] = True
             self._received_messages.put(message)
 
     def _takes_runs(self, handler: Any) -> bool:
@@ -1802,7 +1813,7 @@ class ReceiveClient(_LinkClient):
                 if automatic:
                     self._complete(message)
         except GeneratorExit:
-            if automatic and message is not None:
+            if automatic and message is not None and not sys.is_finalizing():  # then it belongs to the peer again
                 self._complete(message)
             raise
         finally:
@@ -1870,7 +1881,7 @@ class ReceiveClient(_LinkClient):
             handler._client = self
         yield from super()._close_plan()
 
-    def redirect(self, redirect: Any, auth: Any) -> None:
+    def redirect(self, redirect: errors.LinkRedirect, auth: AMQPAuth) -> None:
         """Go where a `LinkRedirect` points to, with a fresh auth object; unread messages are let go of. Raises ValueError on
         a shared connection."""
         super().redirect(redirect, auth)
@@ -1894,7 +1905,7 @@ class _TooLarge(errors.ClientMessageError, errors.MessageSizeExceeded):
         self.info = info
 
 
-def _never(error: Any) -> errors.ErrorAction:
+def _never(error: errors.AMQPError) -> errors.ErrorAction:
     return errors.ErrorAction(retry=False)
 
 

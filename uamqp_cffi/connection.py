@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     import socket
 
     from .authentication.common import AMQPAuth
+    from .c_uamqp import Connection as NativeConnection
 
 _T = TypeVar("_T")
 _logger = logging.getLogger("uamqp.connection")
@@ -185,7 +186,7 @@ class Connection:
         self._quick = 0
         self._flushed_at = 0.0
         self._looked_at = 0.0
-        self._log: list[str] = []
+        self._log: list[tuple[logging.Logger, int, str, tuple[Any, ...]]] = []  # to be written outside of every lock
 
     # ---- uamqp's members ------------------------------------------------------------------------------------------
 
@@ -248,6 +249,23 @@ class Connection:
     def cbs(self) -> Any:
         """What puts the tokens of this connection's auth object; None when that has no tokens."""
         return self._cbs
+
+    @property
+    def _conn(self) -> NativeConnection:
+        """This connection as `c_uamqp` has it."""
+        from .c_uamqp import Connection as Native
+
+        return Native._around(self)
+
+    @property
+    def _error(self) -> Exception | None:
+        """What `work` raises; None while there is nothing."""
+        return self._failure
+
+    @property
+    def _lock(self) -> threading.Lock:
+        """The lock of `lock()` and `release()`."""
+        return self._advisory
 
     def work(self) -> None:
         """One step: raises the error of the connection if it has one, else moves what can be moved. Does nothing once
@@ -558,6 +576,8 @@ class Connection:
                 clean = False
             self._inside = 0
         self._flushed_at = time.perf_counter()
+        if self._log:
+            self._write_log()
         if not clean and self._leader != get_ident():
             self._poller.wake()  # the leader must wait for room, too
         return clean
@@ -682,7 +702,7 @@ class Connection:
         if self._engine.presettled and wire.settling:
             self._route(wire.tick(wire.last_step))
         if self._debug and (text := self._engine.trace()):
-            self._log.append(text)
+            self._log.append((_trace_logger, logging.INFO, text, ()))
         if self._ending:
             self._lose(self._why or self._ended_error())
         elif ended or wire.ended_by_peer:
@@ -718,11 +738,14 @@ class Connection:
         return poller
 
     def _write_log(self) -> None:
-        """The frame trace, outside of every lock: log handlers are user code."""
-        lines, self._log = self._log, []
-        for text in lines:
-            for line in text.splitlines():
-                _trace_logger.info("%s", line)
+        """What is to be logged, outside of every lock: log handlers are user code."""
+        entries, self._log = self._log, []
+        for logger, level, text, args in entries:
+            if logger is _trace_logger:  # a line per frame
+                for line in text.splitlines():
+                    logger.log(level, "%s", line)
+            else:
+                logger.log(level, text, *args)
 
     # ---- connecting -----------------------------------------------------------------------------------------------
 
@@ -822,14 +845,15 @@ class Connection:
         """Put each record where it belongs. Only inside the critical section."""
         links, sessions = self._links, self._session_inboxes
         told: Inbox | None = None
+        record: Any  # the first field of most is the link or session
         for record in batch:
             kind = type(record)
             if kind in _LINK_RECORDS:
-                inbox = links.get(record[0])  # type: ignore[misc, arg-type]
+                inbox = links.get(record[0])
                 if inbox is None:
                     inbox = self._unclaimed(record)
             elif kind in _SESSION_RECORDS:
-                inbox = sessions.get(record[0])  # type: ignore[misc, arg-type]
+                inbox = sessions.get(record[0])
                 if inbox is None:
                     self._unclaimed_session(record)
             else:
@@ -898,6 +922,9 @@ class Connection:
         """A record of the connection."""
         if isinstance(record, records.ConnState):
             self._conn_state = record.new
+            if _logger.isEnabledFor(logging.INFO):
+                states = (self.container_id, ConnectionState(record.old), ConnectionState(record.new))
+                self._log.append((_logger, logging.INFO, "connection %r: %r -> %r", states))
             if record.new == _ENDED:
                 self._ending = True
         elif isinstance(record, records.Open):
@@ -1050,7 +1077,7 @@ class Connection:
             self._conn_state = ConnectionState.ERROR.value
         self._route(last)
         if self._debug and (text := self._engine.trace()):
-            self._log.append(text)
+            self._log.append((_trace_logger, logging.INFO, text, ()))
         self._sock = None
         if self._dialer is not None:
             self._dialer.close()
@@ -1058,7 +1085,8 @@ class Connection:
             self._hang_up(sock, wire)
         if self._failure is None and not self._closed:
             self._failure = error
-            _logger.info("connection %r ended: %s", self.container_id, error)
+            level = logging.WARNING if isinstance(error, errors.ConnectionClose) else logging.INFO  # as uamqp does
+            self._log.append((_logger, level, "connection %r ended: %r", (self.container_id, error)))
         self._wake_all()
         if self._closing is not None:
             self._closing.poke()

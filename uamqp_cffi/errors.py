@@ -1,6 +1,6 @@
 """The exceptions of uamqp, the error policy, and the one table from what a peer said to what is raised.
 
-Every `AMQPError` answers three questions, whatever its class:
+Every exception here answers three questions, whatever its class:
 
 * `scope`: what is broken: "connection", "session", "link", "message", or None when nothing on the wire is;
   with `condition` (an `ErrorCodes` member, or bytes when the condition is none of those), `description` and `info`
@@ -35,7 +35,7 @@ class _Picklable(BaseException):
         return _restore, (type(self), self.args, dict(self.__dict__))
 
 
-def _known(condition: Any) -> Any:
+def _known(condition: Condition | str | None) -> Condition:
     """`condition` as the `ErrorCodes` member it names, else as bytes; what a peer left out is `UnknownError`."""
     if not condition:
         return ErrorCodes.UnknownError
@@ -58,7 +58,7 @@ def _as_bytes(value: Any) -> Any:
     return value
 
 
-def _text(condition: Any, description: Any, encoding: str) -> str:
+def _text(condition: Condition, description: str | bytes | None, encoding: str) -> str:
     text = condition.decode(encoding, "backslashreplace") if isinstance(condition, bytes) else str(condition)
     if description:
         if isinstance(description, bytes):
@@ -116,7 +116,7 @@ class ErrorPolicy:
         ErrorCodes.SessionWindowViolation,
     )
 
-    def __init__(self, max_retries: int = 3, on_error: Callable[[Any], ErrorAction] | None = None) -> None:
+    def __init__(self, max_retries: int = 3, on_error: Callable[[AMQPError], ErrorAction] | None = None) -> None:
         self.max_retries = max_retries
         self._on_error = on_error
 
@@ -142,16 +142,20 @@ class ErrorPolicy:
 # ---- the tree -----------------------------------------------------------------------------------------------------
 
 
-class AMQPError(_Picklable, Exception):
-    """Everything this package raises of its own, but for time-outs and what Python has a better class for."""
+class _Facts:
+    """What every exception says of itself; see the top of this module."""
 
     scope: str | None = None
     retryable: bool | None = None
     action: ErrorAction | None = None
-    condition: Any = None
-    description: Any = None
-    info: Any = None
+    condition: Condition | None = None
+    description: str | bytes | None = None
+    info: dict[Any, Any] | None = None
     delivery: Delivery | None = None
+
+
+class AMQPError(_Facts, _Picklable, Exception):
+    """Everything this package raises of its own, but for time-outs and what Python has a better class for."""
 
 
 class _Described(AMQPError):
@@ -159,7 +163,7 @@ class _Described(AMQPError):
 
     def __init__(
         self,
-        condition: Condition,
+        condition: Condition | str,
         description: str | bytes | None = None,
         info: dict[Any, Any] | None = None,
         encoding: str = "UTF-8",
@@ -213,7 +217,7 @@ class LinkRedirect(LinkDetach):
 
     def __init__(
         self,
-        condition: Condition,
+        condition: Condition | str,
         description: str | bytes | None = None,
         info: dict[Any, Any] | None = None,
         encoding: str = "UTF-8",
@@ -242,28 +246,25 @@ class ClientTimeout(AMQPError):
     """Kept for code that catches it; time-outs raise `TimeoutError`."""
 
 
-class _Late(TimeoutError):
-    """A time-out with what every `AMQPError` has."""
-
-    scope: str
-    retryable = True
-    action: ErrorAction | None = None
-    condition: Any = None
-    description: Any = None
-    info: Any = None
-    delivery: Delivery | None = None
-
-
-class MessageTimeout(_Late):
+class MessageTimeout(_Facts, TimeoutError):
     """`msg_timeout` passed before the peer said what became of the message. `delivery` says whether it may have it."""
 
     scope = "message"
+    retryable = True
 
 
-class TokenTimeout(_Late):
+class RequestTimeout(_Facts, TimeoutError):
+    """The answer to a request did not come in time. `delivery` says whether the peer may have the request."""
+
+    scope = "message"
+    retryable = True
+
+
+class TokenTimeout(_Facts, TimeoutError):
     """The peer did not say within the auth object's `timeout` whether it accepts the token."""
 
     scope = "connection"
+    retryable = True
 
 
 class AuthenticationException(AMQPError):
@@ -347,7 +348,7 @@ class MessageException(_Described, MessageResponse):
 
     def __init__(
         self,
-        condition: Condition,
+        condition: Condition | str,
         description: str | bytes | None = None,
         info: dict[Any, Any] | None = None,
         encoding: str = "UTF-8",
@@ -375,6 +376,8 @@ class ClientMessageError(MessageException):
 
 class MessageAlreadySettled(MessageResponse):
     """The message has its outcome already."""
+
+    retryable = False
 
     def __init__(self) -> None:
         super().__init__("Invalid operation: this message is already settled.")
@@ -441,8 +444,13 @@ class MessageModified(MessageResponse):
         return type(self), self._args
 
 
-class MessageContentTooLarge(_Picklable, ValueError):
+class MessageContentTooLarge(_Facts, _Picklable, ValueError):
     """The data does not fit into one message."""
+
+    scope = "message"
+    retryable = False
+    condition: Condition | None = ErrorCodes.LinkMessageSizeExceeded
+    delivery: Delivery | None = Delivery.NOT_DELIVERED
 
     def __init__(self) -> None:
         ValueError.__init__(self, "Data set too large for a single message.")
@@ -465,7 +473,7 @@ class MessageSizeExceeded(MessageSendFailed, MessageContentTooLarge):
         Exception.__init__(self, _text(self.condition, self.description, "UTF-8"))
 
 
-class AMQPClientShutdown(_Picklable, KeyboardInterrupt):
+class AMQPClientShutdown(_Facts, _Picklable, KeyboardInterrupt):
     """Ctrl-C came while user code ran inside the client."""
 
     def __init__(self) -> None:
@@ -481,13 +489,13 @@ class ErrorResponse:
     def __init__(
         self,
         error_info: Any = None,
-        condition: Any = None,
-        description: Any = None,
-        info: Any = None,
+        condition: Condition | None = None,
+        description: str | bytes | None = None,
+        info: dict[Any, Any] | None = None,
     ) -> None:
         self.condition = condition
         self.description = description
-        self.info: Any = None
+        self.info: dict[Any, Any] | None = None
         self.error = error_info
         if isinstance(error_info, (list, tuple)):
             parts = error_info[0] if error_info and isinstance(error_info[0], (list, tuple)) else ()
@@ -511,7 +519,10 @@ def _judged(error: _E, method: Callable[[Any], ErrorAction]) -> _E:
 
 
 def process_connection_error(
-    policy: ErrorPolicy, condition: Any, description: Any = None, info: Any = None
+    policy: ErrorPolicy,
+    condition: Condition | str | None,
+    description: str | bytes | None = None,
+    info: dict[Any, Any] | None = None,
 ) -> ConnectionClose:
     """The error of a CLOSE: `ConnectionClose`, or `VendorConnectionClose` for a condition not in `ErrorCodes`."""
     condition = _known(condition)
@@ -520,7 +531,12 @@ def process_connection_error(
     return _judged(VendorConnectionClose(condition, description, _as_bytes(info)), policy.on_unrecognized_error)
 
 
-def process_session_error(policy: ErrorPolicy, condition: Any, description: Any = None, info: Any = None) -> SessionEnd:
+def process_session_error(
+    policy: ErrorPolicy,
+    condition: Condition | str | None,
+    description: str | bytes | None = None,
+    info: dict[Any, Any] | None = None,
+) -> SessionEnd:
     """The error of an END. The policy is asked as for a link: it has no word of its own for sessions."""
     condition = _known(condition)
     known = isinstance(condition, ErrorCodes)
@@ -528,7 +544,12 @@ def process_session_error(policy: ErrorPolicy, condition: Any, description: Any 
     return _judged(error, policy.on_link_error if known else policy.on_unrecognized_error)
 
 
-def process_link_error(policy: ErrorPolicy, condition: Any, description: Any = None, info: Any = None) -> LinkDetach:
+def process_link_error(
+    policy: ErrorPolicy,
+    condition: Condition | str | None,
+    description: str | bytes | None = None,
+    info: dict[Any, Any] | None = None,
+) -> LinkDetach:
     """The error of a DETACH: `LinkDetach`, `LinkRedirect`, or `VendorLinkDetach` for a condition not in
     `ErrorCodes`."""
     condition = _known(condition)
@@ -540,7 +561,10 @@ def process_link_error(policy: ErrorPolicy, condition: Any, description: Any = N
 
 
 def process_message_error(
-    policy: ErrorPolicy, condition: Any, description: Any = None, info: Any = None
+    policy: ErrorPolicy,
+    condition: Condition | str | None,
+    description: str | bytes | None = None,
+    info: dict[Any, Any] | None = None,
 ) -> MessageException:
     """The error of a negative outcome: `MessageSendFailed`, or `MessageException` for a condition not in `ErrorCodes`.
     It was the peer that said so, hence `delivery` is DELIVERED."""

@@ -147,7 +147,8 @@ class SequenceBody(MessageBody):
         return True
 
     def __getitem__(self, index: int) -> list[Any]:
-        return values.decode(self._at(index))  # type: ignore[no-any-return]
+        part: list[Any] = values.decode(self._at(index))
+        return part
 
     def __bytes__(self) -> bytes:
         items = [item for part in self.data for item in part]
@@ -293,6 +294,12 @@ def _text_property(index: int) -> property:
     return property(lambda self: self._get(index), put, doc=f"The {name.replace('_', '-')} field.")
 
 
+def _list_of(code: int, section: Any) -> bytes:
+    """The encoded list of a section that is given as such, or as a native object."""
+    encoded = section.encoded() if isinstance(section, Native) else bytes(section)
+    return encoded.removeprefix(sections.PREFIX[code])
+
+
 def _int_property(index: int) -> property:
     """A field that takes an int."""
     name = _PROPERTIES[index][0]
@@ -307,8 +314,8 @@ class MessageProperties:
     """The standard properties of a message (§3.2.4), all optional.
 
     str and bytes are the same to every field, and read back as bytes. Times are milliseconds since the epoch. An int as
-    `message_id` or `correlation_id` is sent as ulong. `properties` wraps received ones (their encoded list). Raises
-    TypeError for a value that a field cannot take.
+    `message_id` or `correlation_id` is sent as ulong. `properties` wraps native ones, or received ones (their encoded
+    list). Raises TypeError for a value that a field cannot take.
     """
 
     __slots__ = ("__dict__", "__weakref__", "_encoding", "_fields", "_received", "_wire")
@@ -328,13 +335,14 @@ class MessageProperties:
         group_id: str | bytes | None = None,
         group_sequence: int | None = None,
         reply_to_group_id: str | bytes | None = None,
-        properties: bytes | None = None,
+        properties: bytes | c_uamqp.cProperties | None = None,
         encoding: str = "UTF-8",
     ) -> None:
         self._encoding = encoding
         self._received: list[Any] | None = None  # what the peer sent, as Python has it; read on first need
-        self._wire: bytes | None = properties  # the encoded list, until a field changes
+        self._wire: bytes | None = None  # the encoded list, until a field changes
         if properties is not None:
+            self._wire = properties if type(properties) is bytes else _list_of(sections.PROPERTIES, properties)
             self._fields: list[Any] | None = None
             return
         fields: list[Any] = [None] * _COUNT
@@ -413,7 +421,7 @@ class MessageProperties:
         value = self._fields[index]
         if type(value) is str:
             return values.utf8(value)
-        return value.value if isinstance(value, Native) else value  # type: ignore[attr-defined]
+        return value.value if isinstance(value, c_uamqp.AMQPValue) else value
 
     def _read(self) -> list[Any]:
         received = values.decode(self._wire or b"")
@@ -453,9 +461,9 @@ class MessageProperties:
         self._wire = wire = values.enc_list(parts[:used])
         return wire
 
-    def get_properties_obj(self) -> c_uamqp.AMQPValue:
-        """The section as a native value."""
-        return c_uamqp.decode_value(sections.PREFIX[sections.PROPERTIES] + self._encode())
+    def get_properties_obj(self) -> c_uamqp.cProperties:
+        """The section as a native object."""
+        return c_uamqp.load_properties(c_uamqp.decode_value(self._encode()))
 
     def _as_dict(self) -> dict[str, Any]:
         return {name: self._get(index) for index, (name, _) in enumerate(_PROPERTIES)}
@@ -479,16 +487,16 @@ class MessageProperties:
 
 class MessageHeader:
     """The transport header: `delivery_count`, `time_to_live` (ms), `first_acquirer`, `durable`, `priority`. Attributes
-    left None are sent as null. `header` wraps a received one (its encoded list)."""
+    left None are sent as null. `header` wraps a native one, or a received one (its encoded list)."""
 
-    def __init__(self, header: bytes | None = None) -> None:
+    def __init__(self, header: bytes | c_uamqp.cHeader | None = None) -> None:
         self.delivery_count: int | None = 0
         self.time_to_live: int | None = None
         self.first_acquirer: bool | None = None
         self.durable: bool | None = None
         self.priority: int | None = None
         if header is not None:
-            fields = values.decode(header)
+            fields = values.decode(_list_of(sections.HEADER, header))
             if not isinstance(fields, list):
                 raise ValueError("the header section holds no list")
             fields += [None] * (5 - len(fields))
@@ -515,9 +523,9 @@ class MessageHeader:
         except (TypeError, ValueError, OverflowError) as error:
             raise values.explained(error, "header") from error
 
-    def get_header_obj(self) -> c_uamqp.AMQPValue:
-        """The section as a native value."""
-        return c_uamqp.decode_value(sections.PREFIX[sections.HEADER] + self._encode())
+    def get_header_obj(self) -> c_uamqp.cHeader:
+        """The section as a native object."""
+        return c_uamqp.cHeader._of(c_uamqp.decode_value(self._encode()))
 
     def _as_dict(self) -> dict[str, Any]:
         return {
@@ -568,7 +576,7 @@ class Message:
         annotations: dict of message annotations; str and bytes keys are sent as symbols, ints as ulong.
         header: `MessageHeader`.
         msg_format: message-format of the transfer (default 0).
-        message, settler, delivery_no: for a received message: its encoding, the function that sends its outcome (None
+        message, settler, delivery_no: for a received message: its encoding or native object, the function that sends its outcome (None
             when there is nothing to settle), its delivery-id. All else but `encoding` is ignored then.
         encoding: how str in properties and annotations become bytes; bodies are always UTF-8.
         body_type: `constants.MessageBodyType`, to choose the section.
@@ -683,7 +691,13 @@ class Message:
     # -- received messages --
 
     def _receive(self, message: Any, settler: Settler | None) -> None:
-        received = message if isinstance(message, Sections) else Sections(bytes(message))
+        if isinstance(message, Sections):
+            received = message
+        else:
+            received = Sections(bytes(message), getattr(message, "message_format", 0))
+            tag = getattr(message, "delivery_tag", None)
+            if tag is not None:
+                self.delivery_tag = tag.value
         rest = {
             "_sections": received,
             "_format": received.message_format,
@@ -767,7 +781,8 @@ class Message:
         if self._properties is _UNREAD:
             raw = self._lookup(sections.PROPERTIES)
             self._properties = None if raw is None else MessageProperties(properties=raw, encoding=self._encoding)
-        return self._properties  # type: ignore[no-any-return]
+        properties: MessageProperties | None = self._properties
+        return properties
 
     @properties.setter
     def properties(self, value: MessageProperties | None) -> None:
@@ -781,11 +796,11 @@ class Message:
     def header(self) -> MessageHeader | None:
         if self._raw is not None:
             return None
-        header = self._header
+        header: MessageHeader | None = self._header
         if header is _UNREAD:
             raw = self._lookup(sections.HEADER)
             self._header = header = None if raw is None else MessageHeader(header=raw)
-        return header  # type: ignore[no-any-return]
+        return header
 
     @header.setter
     def header(self, value: MessageHeader | None) -> None:
@@ -801,7 +816,8 @@ class Message:
             return None
         if self._application_properties is _UNREAD:
             self._application_properties = self._lookup_map(sections.APPLICATION_PROPERTIES)
-        return self._application_properties  # type: ignore[no-any-return]
+        found: dict[Any, Any] | None = self._application_properties
+        return found
 
     @application_properties.setter
     def application_properties(self, value: dict[Any, Any] | None) -> None:
@@ -814,10 +830,10 @@ class Message:
     def annotations(self) -> dict[Any, Any] | None:
         if self._raw is not None:
             return None
-        found = self._annotations
+        found: dict[Any, Any] | None = self._annotations
         if found is _UNREAD:
             self._annotations = found = self._lookup_map(sections.MESSAGE_ANNOTATIONS)
-        return found  # type: ignore[no-any-return]
+        return found
 
     @annotations.setter
     def annotations(self, value: dict[Any, Any] | None) -> None:
@@ -832,10 +848,10 @@ class Message:
 
     @property
     def footer(self) -> dict[Any, Any] | None:
-        found = self._footer
+        found: dict[Any, Any] | None = self._footer
         if found is _UNREAD:
             self._footer = found = self._lookup_map(sections.FOOTER)
-        return found  # type: ignore[no-any-return]
+        return found
 
     @footer.setter
     def footer(self, value: dict[Any, Any] | None) -> None:
@@ -846,10 +862,10 @@ class Message:
 
     @property
     def delivery_annotations(self) -> dict[Any, Any] | None:
-        found = self._delivery_annotations
+        found: dict[Any, Any] | None = self._delivery_annotations
         if found is _UNREAD:
             self._delivery_annotations = found = self._lookup_map(sections.DELIVERY_ANNOTATIONS)
-        return found  # type: ignore[no-any-return]
+        return found
 
     @delivery_annotations.setter
     def delivery_annotations(self, value: dict[Any, Any] | None) -> None:
@@ -867,10 +883,11 @@ class Message:
         if type(held) is bytes:
             made = DataBody(None)
             made.append(held)
-            self._held = held = made
+            self._held = made
         elif held is _UNREAD:
-            self._held = held = self._read_body()
-        return held  # type: ignore[no-any-return]
+            self._held = self._read_body()
+        body: MessageBody | None = self._held
+        return body
 
     def _read_body(self) -> MessageBody | None:
         received = self._sections
@@ -962,14 +979,13 @@ class Message:
         """Bytes of the encoding."""
         return len(self.encode_message())
 
-    def get_message(self) -> Sections:
-        """The encoded message with its sections to look into: `payload`, `message_format`."""
-        return Sections(self.encode_message(), self._format)
+    def get_message(self) -> c_uamqp.cMessage:
+        """The message as a native object, one of its own."""
+        return c_uamqp.cMessage._received(Sections(self.encode_message(), self._format), self.delivery_tag)
 
     @property
-    def _message(self) -> Sections:
-        received: Sections | None = self._sections
-        return self.get_message() if received is None else received
+    def _message(self) -> c_uamqp.cMessage:
+        return self.get_message()
 
     # -- sending --
 
@@ -1010,9 +1026,9 @@ class Message:
         """What is known of a message to be sent; None for a received one. It follows from the state; what the
         connection knows better it sets after the state, and that holds while the state lasts."""
         state = self.state
-        fate = self._fate
+        fate: tuple[MessageState, Delivery | None] | None = self._fate
         if fate is not None and fate[0] is state:
-            return fate[1]  # type: ignore[no-any-return]
+            return fate[1]
         if state is _WAITING:
             return Delivery.NOT_DELIVERED
         if state is _COMPLETE:

@@ -56,20 +56,20 @@ class MgmtOperation:
 
     def execute(
         self, operation: bytes | str, op_type: bytes | str | None, message: Message, timeout: float = 0
-    ) -> tuple[int, Message, Any]:
+    ) -> tuple[int, Message, bytes | None]:
         """Send a request and wait for its answer: status, answer, description (bytes, None when there is none).
 
         `message` is left as it is; its application properties go along. `timeout` in ms, 0 for ever. Raises
         TimeoutError, ValueError when the answer has no status, AMQPConnectionError when the links are refused or go away,
         MessageException when the request is."""
-        result: tuple[int, Message, Any] = self.connection._run(
+        result: tuple[int, Message, bytes | None] = self.connection._run(
             self._execute_plan(operation, op_type, message, timeout)
         )
         return result
 
     def _execute_plan(
         self, operation: bytes | str, op_type: bytes | str | None, message: Message, timeout: float
-    ) -> Plan[tuple[int, Message, Any]]:
+    ) -> Plan[tuple[int, Message, bytes | None]]:
         return mgmt.exchange_plan(
             self._node, message, operation, op_type, timeout, self._status_code_field, self._description_fields
         )

@@ -26,6 +26,7 @@ from .constants import ErrorCodes, MessageReceiverState, MessageState, ReceiverS
 from .message import Message
 
 if TYPE_CHECKING:
+    from . import c_uamqp, types
     from .address import Source
     from .session import Session
 
@@ -67,7 +68,7 @@ class MessageReceiver(Link):
         error_policy: errors.ErrorPolicy | None = None,
         debug: bool = False,
         encoding: str = "UTF-8",
-        desired_capabilities: Any = None,
+        desired_capabilities: c_uamqp.AMQPValue | types.AMQPType | None = None,
     ) -> None:
         super().__init__(
             session,

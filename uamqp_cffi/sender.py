@@ -25,6 +25,7 @@ from ._link import Link
 from .constants import Delivery, MessageSenderState
 
 if TYPE_CHECKING:
+    from . import c_uamqp, types
     from .address import Target
     from .message import Message
     from .session import Session
@@ -46,7 +47,7 @@ _OK, _ERROR, _TIMEOUT, _CANCELLED = 1, 2, 3, 4  # MessageSendResult as plain num
 
 
 @functools.lru_cache(maxsize=1)  # one disposition may come as very many ranges, all with the same state
-def rejection(outcome: int, state: bytes) -> tuple[Any, Any, Any]:
+def rejection(outcome: int, state: bytes) -> tuple[bytes, str | bytes | None, dict[Any, Any] | None]:
     """Condition, description and info of a negative outcome; unknown-error when it gives none."""
     described = decode_exact(state) if state else None
     fields = described.value if isinstance(described, Described) else None
@@ -99,7 +100,7 @@ class MessageSender(Link):
         error_policy: errors.ErrorPolicy | None = None,
         debug: bool = False,
         encoding: str = "UTF-8",
-        desired_capabilities: Any = None,
+        desired_capabilities: c_uamqp.AMQPValue | types.AMQPType | None = None,
     ) -> None:
         super().__init__(
             session,
@@ -224,7 +225,7 @@ class MessageSender(Link):
             return self._hand_over(raw, None, 0, True, run, owner, items)
         data, message_format = True, 0
         try:
-            bodies: list[bytes] = [message._raw for message in run]  # type: ignore[misc]
+            bodies: list[bytes] = [message._raw for message in run]  # type: ignore[misc]  # None raises TypeError below
             lens = array("I", map(len, bodies))
         except TypeError:  # not all of them are nothing but bytes
             data = False

@@ -33,13 +33,16 @@ from ._core.values import composite, enc_uint
 from .address import Source, Target
 
 if TYPE_CHECKING:
+    from ._core.mgmt import Node
     from .connection import Connection
     from .message import Message
     from .mgmt_operation import MgmtOperation
 
 _logger = logging.getLogger("uamqp.session")
 
-OnAttach = Callable[[Any, Any, Any, Any], object]
+OnAttach = Callable[
+    [Source | None, Target | None, dict[Any, Any] | None, errors.AMQPConnectionError | None], object
+]
 
 
 class _Link(Protocol):
@@ -66,14 +69,14 @@ class SharedInbox(Inbox):
             waiter.poke()
 
 
-def _termini(source: Any, target: Any) -> tuple[Any, Any]:
+def _termini(source: Any, target: Any) -> tuple[Source | None, Target | None]:
     return (
         None if source is None else Source.from_c_obj(source),
         None if target is None else Target.from_c_obj(target),
     )
 
 
-def peer_error(error: Error | None, otherwise: str) -> tuple[Any, Any, Any]:
+def peer_error(error: Error | None, otherwise: str) -> tuple[bytes, str | bytes | None, dict[Any, Any] | None]:
     """Condition, description and info of a frame's error; unknown-error and `otherwise` when it has none."""
     if error is None:
         return constants.ErrorCodes.UnknownError.value, otherwise, None
@@ -270,7 +273,8 @@ class Session:
                 record = records.popleft()
                 kind = type(record)
                 if kind is Delivery or kind is Settled:
-                    link = self._links.get(record[0])  # type: ignore[misc, arg-type]
+                    came: Any = record  # its first field is the link, whichever of the two it is
+                    link = self._links.get(came[0])
                     if link is not None:
                         link._on_record(record)
                 else:
@@ -316,7 +320,7 @@ class Session:
         elif type(record) not in (SessionState, LinkState):
             _logger.debug("session %d: %r is nobody's", self._id, record)
 
-    def _mgmt_links_lost(self, node: Any) -> None:
+    def _mgmt_links_lost(self, node: Node) -> None:
         """A broken pair of management links is not used for further requests."""
         self._mgmt_links = {name: kept for name, kept in self._mgmt_links.items() if kept._node is not node}
 

@@ -67,7 +67,8 @@ class _Integer(AMQPType):
         except TypeError as error:
             raise ValueError(f"{type(self).__name__} takes an integer, not {type(value).__name__}") from error
         try:
-            return type(self)._maker(number)  # type: ignore[no-any-return]
+            made: c_uamqp.AMQPValue = type(self)._maker(number)
+            return made
         except OverflowError as error:
             raise ValueError(str(error)) from error
 

@@ -26,6 +26,7 @@ POLICY = ErrorPolicy()
         (errors.ConnectTimeout, (errors.AMQPConnectionError, TimeoutError)),
         (errors.MessageTimeout, (TimeoutError,)),
         (errors.TokenTimeout, (TimeoutError,)),
+        (errors.RequestTimeout, (TimeoutError,)),
         (errors.MessageSendFailed, (errors.MessageException, errors.MessageResponse, errors.AMQPError)),
         (errors.MessageSizeExceeded, (errors.MessageSendFailed, errors.MessageContentTooLarge, ValueError)),
         (errors.AMQPClientShutdown, (KeyboardInterrupt,)),
@@ -214,6 +215,7 @@ ALL = [
     errors.ClientTimeout("x"),
     errors.MessageTimeout("x"),
     errors.TokenTimeout("x"),
+    errors.RequestTimeout("x"),
     errors.AuthenticationException("x"),
     errors.TokenExpired("x"),
     errors.TokenAuthFailure(401, b"no"),
@@ -250,6 +252,46 @@ def test_every_class_of_the_module_is_in_that_list() -> None:
 
 @pytest.mark.parametrize("name", ["scope", "retryable", "condition", "description", "info", "delivery", "action"])
 def test_every_error_answers_the_same_questions(name: str) -> None:
-    for error in ALL:
-        if isinstance(error, (errors.AMQPError, errors.MessageTimeout, errors.TokenTimeout)):
-            assert hasattr(error, name)
+    assert [type(error).__name__ for error in ALL if not hasattr(error, name)] == []
+
+
+NOT = Delivery.NOT_DELIVERED
+FACTS = {  # scope, retryable, condition, delivery, as long as nobody knows better
+    "AMQPError": (None, None, None, None),
+    "AMQPConnectionError": ("connection", True, None, None),
+    "MessageHandlerError": ("link", True, None, None),
+    "ConnectionClose": ("connection", True, b"a", None),
+    "VendorConnectionClose": ("connection", True, b"a", None),
+    "LinkDetach": ("link", True, b"a", None),
+    "VendorLinkDetach": ("link", True, b"a", None),
+    "LinkRedirect": ("link", True, ErrorCodes.LinkRedirect, None),
+    "SessionEnd": ("session", True, b"a", None),
+    "ConnectTimeout": ("connection", True, None, None),
+    "ClientTimeout": (None, None, None, None),
+    "MessageTimeout": ("message", True, None, None),
+    "RequestTimeout": ("message", True, None, None),
+    "TokenTimeout": ("connection", True, None, None),
+    "AuthenticationException": ("connection", False, None, None),
+    "TokenExpired": ("connection", False, None, None),
+    "TokenAuthFailure": ("connection", False, None, None),
+    "SASLRefused": ("connection", False, ErrorCodes.UnknownError, None),
+    "HTTPRefused": ("connection", True, ErrorCodes.UnknownError, None),
+    "MessageResponse": ("message", None, None, None),
+    "MessageException": ("message", None, b"a", None),
+    "MessageSendFailed": ("message", None, b"a", None),
+    "ClientMessageError": ("message", None, ErrorCodes.ClientError, None),
+    "MessageAlreadySettled": ("message", False, None, None),
+    "MessageAccepted": ("message", None, None, None),
+    "MessageRejected": ("message", None, None, None),
+    "MessageReleased": ("message", None, None, None),
+    "MessageModified": ("message", None, None, None),
+    "MessageContentTooLarge": ("message", False, ErrorCodes.LinkMessageSizeExceeded, NOT),
+    "MessageSizeExceeded": ("message", False, ErrorCodes.LinkMessageSizeExceeded, NOT),
+    "AMQPClientShutdown": (None, None, None, None),
+}
+
+
+@pytest.mark.parametrize("error", ALL, ids=lambda error: type(error).__name__)
+def test_every_error_says_by_itself_what_it_can(error: Any) -> None:
+    facts = (error.scope, error.retryable, error.condition, error.delivery)
+    assert facts == FACTS[type(error).__name__]

@@ -453,8 +453,16 @@ def test_setting_a_property_after_encoding_counts() -> None:
 
 def test_the_native_objects_of_properties_and_header_are_the_described_sections() -> None:
     native = MessageProperties(message_id="a").get_properties_obj()
-    assert native.encoded().hex() == "005373c00401a10161"
-    assert MessageHeader().get_header_obj().encoded().hex() == "005370c006054040404043"
+    assert bytes(native).hex() == "005373c00401a10161"
+    assert bytes(MessageHeader().get_header_obj()).hex() == "005370c006054040404043"
+
+
+def test_native_properties_and_header_can_be_wrapped() -> None:
+    properties = MessageProperties(message_id="a", subject="s")
+    assert str(MessageProperties(properties=properties.get_properties_obj())) == str(properties)
+    header = MessageHeader()
+    header.durable, header.priority = True, 7
+    assert str(MessageHeader(header.get_header_obj())) == str(header)
 
 
 # ---- received messages ------------------------------------------------------------------------------------------------
@@ -855,7 +863,17 @@ def test_properties_pickle() -> None:
 # ---- the native message ---------------------------------------------------------------------------------------------
 
 
-def test_get_message_gives_the_encoded_message() -> None:
-    message = Message(b"x", msg_format=5)
-    assert message.get_message().payload == message._message.payload == message.encode_message()
-    assert message.get_message().message_format == 5
+def test_get_message_gives_a_native_message() -> None:
+    message = full()
+    native = message.get_message()
+    assert bytes(native) == bytes(message._message) == message.encode_message()
+
+
+def test_a_native_message_has_the_message_format() -> None:
+    assert Message(b"x", msg_format=5).get_message().message_format == 5
+
+
+def test_a_message_wraps_a_native_one() -> None:
+    message = Message(message=Message(b"x", msg_format=5, application_properties={"k": 1}).get_message())
+    assert (str(message), message.application_properties, message._format) == ("x", {b"k": 1}, 5)
+    assert message.state is MessageState.ReceivedSettled

@@ -202,10 +202,10 @@ class Node:
             fields = record.fields
             end.attached = (fields["target"] if end.sender else fields["source"]) is not None
             self.offer()
-        elif type(record) in (Detach, PeerError):
+        elif isinstance(record, (Detach, PeerError)):
             from ..session import peer_error
 
-            what = peer_error(record.error, "the peer detached the management link")  # type: ignore[union-attr]
+            what = peer_error(record.error, "the peer detached the management link")
             self.fail(errors.process_link_error(self.session._connection.error_policy, *what))
 
     def _settled(self, record: Settled) -> None:
@@ -322,7 +322,7 @@ def exchange_plan(
                 break
             limit = deadline if node.ready else attach_by
             if limit is not None and time.monotonic() >= limit:
-                raise _late(node, operation, timeout, limit is deadline)
+                raise _late(node, answer, operation, timeout, limit is deadline)
             yield from connection._token_plan()
             try:
                 yield Wait(mine, earlier(limit, connection._token_deadline()))
@@ -339,10 +339,14 @@ def exchange_plan(
     return _read(answer.message, status_code_field, description_fields)
 
 
-def _late(node: Node, operation: bytes | str, timeout: float, ours: bool) -> TimeoutError:
-    if ours:
-        return TimeoutError(f"no answer to {_text(operation)!r} from {_text(node.name)!r} within {timeout} ms")
-    return errors.ConnectTimeout(f"the peer did not attach the links to {_text(node.name)!r} in time")
+def _late(node: Node, answer: Answer, operation: bytes | str, timeout: float, ours: bool) -> TimeoutError:
+    if not ours:
+        return errors.ConnectTimeout(f"the peer did not attach the links to {_text(node.name)!r} in time")
+    what = f"no answer to {_text(operation)!r} from {_text(node.name)!r} within {timeout} ms"
+    error = errors.RequestTimeout(what)
+    waits = any(waiting is answer for _, waiting in node._waiting)
+    error.delivery = constants.Delivery.NOT_DELIVERED if waits else constants.Delivery.UNKNOWN
+    return error
 
 
 def _read(

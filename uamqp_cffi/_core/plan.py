@@ -83,10 +83,10 @@ def run(plan: Plan[T], wait: Callable[[Inbox, float | None], bool]) -> T:
                 result: T = end.value
                 return result
             try:
-                if type(request) is Wait:
+                if isinstance(request, Wait):
                     value = wait(request.inbox, request.deadline)
                 else:
-                    value = request[0](*request[1])  # type: ignore[operator, misc]
+                    value = request.fn(*request.args)
                 step = plan.send
             except BaseException as error:  # the plan decides, also about KeyboardInterrupt
                 value = error
@@ -108,10 +108,10 @@ async def run_async(plan: Plan[T], wait: Callable[[Inbox, float | None], Awaitab
                 result: T = end.value
                 return result
             try:
-                if type(request) is Wait:
+                if isinstance(request, Wait):
                     value = await wait(request.inbox, request.deadline)
                 else:
-                    value = request[0](*request[1])  # type: ignore[operator, misc]
+                    value = request.fn(*request.args)
                     if hasattr(value, "__await__"):
                         value = await value
                 step = plan.send

@@ -33,7 +33,7 @@ def span(first: int, last: int) -> int:
     return ((last - first) & _SERIAL) + 1
 
 
-class Unread(queue.Queue):  # type: ignore[type-arg]
+class Unread(queue.Queue[Any]):
     """A queue that takes and gives many items under one lock. `len` looks without it."""
 
     def __len__(self) -> int:

@@ -1,0 +1,688 @@
+"""The messages of `c_uamqp`: sections, sources, targets and delivery states with native values in them, and their encoding.
+
+They are what `Message` and the clients are made of in uamqp. Here those have a shorter way to the wire, and these are for code
+that builds or takes apart messages with native values: what is put in keeps its AMQP type.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+from ._c_values import (
+    AMQPValue,
+    BinaryValue,
+    CompositeValue,
+    DescribedValue,
+    DictValue,
+    ListValue,
+    MessageBodyType,
+    StructBase,
+    _native,
+    binary_value,
+    bool_value,
+    decode_value,
+    described_value,
+    string_value,
+    symbol_value,
+    timestamp_value,
+    ubyte_value,
+    uint_value,
+    ulong_value,
+)
+from ._core import sections, values
+from ._core.sections import Sections
+
+__all__ = [
+    "Messaging", "cAnnotations", "cApplicationProperties", "cDeliveryAnnotations", "cError", "cFields", "cFooter",
+    "cHeader", "cMessage", "cMessageAnnotations", "cMessageDecoder", "cProperties", "cSource", "cTarget",
+    "create_annotations", "create_application_properties", "create_data", "create_delivery_annotations",
+    "create_error", "create_fields", "create_footer", "create_header", "create_message",
+    "create_message_annotations", "create_properties", "create_sequence", "create_source", "create_target",
+    "decode_message", "enocde_batch_value", "get_encoded_message_size", "load_properties",
+]  # fmt: skip
+
+_C = TypeVar("_C", bound="_Composite")
+_A = TypeVar("_A", bound="cAnnotations")
+
+_RECEIVED, _ACCEPTED, _REJECTED, _RELEASED, _MODIFIED, _ERROR, _SOURCE, _TARGET = (
+    0x23, 0x24, 0x25, 0x26, 0x27, 0x1D, 0x28, 0x29,
+)  # fmt: skip
+
+
+def _bytes(name: str, value: bytes) -> bytes:
+    if not isinstance(value, (bytes, bytearray)):
+        raise TypeError(f"{name}: expected bytes, {type(value).__name__} found")
+    return bytes(value)
+
+
+def _composite(code: int, fields: list[AMQPValue | None]) -> CompositeValue:
+    """A described list; absent fields are null, and left out at the end."""
+    while fields and fields[-1] is None:
+        fields = fields[:-1]
+    made = CompositeValue()
+    made.create(ulong_value(code), len(fields))
+    for index, field in enumerate(fields):
+        if field is not None:
+            made[index] = field
+    return made
+
+
+# ---- composites with a property per field ---------------------------------------------------------------------------
+
+
+class _Composite(StructBase):
+    """A described list whose fields are attributes; what is not set reads as None."""
+
+    __slots__ = ("_fields",)
+    _code = 0
+    _count = 0
+
+    def __init__(self) -> None:
+        self._fields: list[AMQPValue | None] = [None] * self._count
+
+    @classmethod
+    def _of(cls: type[_C], value: AMQPValue) -> _C:
+        """One from its native list, described or not. Raises ValueError for anything else."""
+        listed = value.data if isinstance(value, DescribedValue) else value
+        if not isinstance(listed, (ListValue, CompositeValue)):
+            raise ValueError(f"{cls.__name__} is made of a list, not of a {type(listed).__name__}")  # noqa: TRY004
+        made = cls()
+        for index, item in enumerate(listed._content[: cls._count]):
+            made._fields[index] = None if type(item) is AMQPValue else item
+        return made
+
+    def _native(self) -> CompositeValue:
+        return _composite(self._code, self._fields)
+
+    def __bytes__(self) -> bytes:
+        """The encoding, with its descriptor."""
+        return self._native().encoded()
+
+    def clone(self: _C) -> _C:
+        """One of its own, with the same fields."""
+        copy = type(self)()
+        copy._fields = [None if field is None else field.clone() for field in self._fields]
+        return copy
+
+    def destroy(self) -> None:
+        """Empties it."""
+        self._fields = [None] * self._count
+
+
+def _field(
+    index: int, make: Callable[[Any], AMQPValue], read: Callable[[AMQPValue], Any], doc: str, default: Any = None
+) -> property:
+    def get(self: _Composite) -> Any:
+        field = self._fields[index]
+        return default if field is None else read(field)
+
+    def put(self: _Composite, value: Any) -> None:
+        self._fields[index] = make(value)
+
+    return property(get, put, doc=doc)
+
+
+def _python(field: AMQPValue) -> Any:
+    return field.value
+
+
+def _same(field: AMQPValue) -> AMQPValue:
+    return field
+
+
+def _any(index: int, doc: str) -> property:
+    """A field of any type, read and set as a native value."""
+    return _field(index, _native, _same, doc)
+
+
+def _text(
+    index: int, name: str, make: Callable[[bytes], AMQPValue], doc: str, default: bytes | None = None
+) -> property:
+    """A string or symbol, read and set as bytes."""
+    return _field(index, lambda value: make(_bytes(name, value)), _python, doc, default)
+
+
+def _number(index: int, make: Callable[[int], AMQPValue], doc: str, default: int | None = None) -> property:
+    """A number. Setting raises TypeError for what is none, OverflowError out of range."""
+    return _field(index, lambda value: make(operator.index(value)), _python, doc, default)
+
+
+def _flag(index: int, doc: str) -> property:
+    return _field(index, lambda value: bool_value(bool(value)), _python, doc)
+
+
+class cHeader(_Composite):
+    """The header of a message (§3.2.1)."""
+
+    __slots__ = ()
+    _code = sections.HEADER
+    _count = 5
+
+    durable = _flag(0, "bool")
+    priority = _number(1, ubyte_value, "0 to 255; 4 when not set", 4)
+    time_to_live = _number(2, uint_value, "milliseconds")
+    first_acquirer = _flag(3, "bool")
+    delivery_count = _number(4, uint_value, "int")
+
+
+class cProperties(_Composite):
+    """The properties of a message (§3.2.4)."""
+
+    __slots__ = ()
+    _code = sections.PROPERTIES
+    _count = 13
+
+    message_id = _any(0, "a native value")
+    user_id = _field(
+        1, lambda value: _only(BinaryValue, "user_id", value), _python, "set with a native binary, read as bytes"
+    )
+    to = _any(2, "a native value")
+    subject = _text(3, "subject", string_value, "bytes")
+    reply_to = _any(4, "a native value")
+    correlation_id = _any(5, "a native value")
+    content_type = _text(6, "content_type", symbol_value, "bytes")
+    content_encoding = _text(7, "content_encoding", symbol_value, "bytes")
+    absolute_expiry_time = _number(8, timestamp_value, "milliseconds since the epoch")
+    creation_time = _number(9, timestamp_value, "milliseconds since the epoch")
+    group_id = _text(10, "group_id", string_value, "bytes")
+    group_sequence = _number(11, uint_value, "int")
+    reply_to_group_id = _text(12, "reply_to_group_id", string_value, "bytes")
+
+
+class cError(_Composite):
+    """An error (§2.8.14): `condition` and `description` are bytes, `info` is read as a dict and set with a native map."""
+
+    __slots__ = ()
+    _code = _ERROR
+    _count = 3
+
+    condition = _text(0, "condition", symbol_value, "bytes")
+    description = _text(1, "description", string_value, "bytes")
+    info = _field(2, lambda value: _only(DictValue, "info", value), _python, "a dict; set with a native map")
+
+
+def _only(cls: type[AMQPValue], name: str, value: AMQPValue) -> AMQPValue:
+    if not isinstance(_native(value), cls):
+        raise ValueError(f"{name} is a {cls.__name__}, not a {type(value).__name__}")  # noqa: TRY004
+    return value
+
+
+class _Terminus(_Composite):
+    """What a source and a target have in common (§3.5.3, §3.5.4)."""
+
+    __slots__ = ()
+
+    address = _field(0, _native, _python, "set with a native value, read as Python has it")
+    durable = _number(1, uint_value, "0, 1 or 2")
+    expiry_policy = _text(2, "expiry_policy", symbol_value, "bytes; b'session-end' when not set", b"session-end")
+    timeout = _number(3, uint_value, "seconds")
+    dynamic = _flag(4, "bool")
+    dynamic_node_properties = _field(
+        5, lambda value: _map_of(cFields, "dynamic_node_properties", value), lambda field: cFields._of(field), "cFields"
+    )
+
+    @property
+    def value(self) -> CompositeValue:
+        """The terminus as a native value."""
+        return self._native()
+
+
+class cSource(_Terminus):
+    """Where messages of a link come from."""
+
+    __slots__ = ()
+    _code = _SOURCE
+    _count = 11
+
+    distribution_mode = _text(6, "distribution_mode", symbol_value, "bytes")
+    filter_set = _field(7, lambda value: _only(DictValue, "filter_set", value), _same, "a native map")
+
+
+class cTarget(_Terminus):
+    """Where messages of a link go to."""
+
+    __slots__ = ()
+    _code = _TARGET
+    _count = 7
+
+
+# ---- maps -----------------------------------------------------------------------------------------------------------
+
+
+class cAnnotations(StructBase):
+    """A map with native keys and values: `map` is the dict, `value` the native one."""
+
+    __slots__ = ("_map",)
+    _code: int | None = None  # the section that it is
+
+    def __init__(self) -> None:
+        self._map: AMQPValue = AMQPValue()
+
+    @classmethod
+    def _of(cls: type[_A], value: AMQPValue) -> _A:
+        made = cls()
+        made.create(value)
+        return made
+
+    def create(self, value: AMQPValue) -> None:
+        """Takes a native map, described or not, or null. Raises TypeError for what is not native, ValueError for another
+        type."""
+        mapping = _native(value)
+        if isinstance(mapping, DescribedValue):
+            mapping = mapping.data
+        if not isinstance(mapping, DictValue) and type(mapping) is not AMQPValue:
+            raise ValueError(f"{type(self).__name__} is made of a map, not of a {type(mapping).__name__}")
+        self._map = mapping
+
+    @property
+    def value(self) -> AMQPValue:
+        """The native map; that of a section is described."""
+        return self._map if self._code is None else described_value(ulong_value(self._code), self._map)
+
+    @property
+    def map(self) -> dict[Any, Any] | None:
+        """The map as Python has it; None for null."""
+        mapping: dict[Any, Any] | None = self._map.value
+        return mapping
+
+    def get_encoded_size(self) -> int:
+        """Bytes on the wire."""
+        return self.value.get_encoded_size()
+
+    def clone(self: _A) -> _A:
+        """One of its own, with the same content."""
+        return self._of(self._map.clone())
+
+    def destroy(self) -> None:
+        """Empties it."""
+        self._map = AMQPValue()
+
+
+class cFields(cAnnotations):
+    """A fields map (§2.8.13)."""
+
+    __slots__ = ()
+
+
+class cApplicationProperties(cAnnotations):
+    """The application properties of a message (§3.2.5)."""
+
+    __slots__ = ()
+    _code = sections.APPLICATION_PROPERTIES
+
+
+class cDeliveryAnnotations(cAnnotations):
+    """The delivery annotations of a message (§3.2.2)."""
+
+    __slots__ = ()
+    _code = sections.DELIVERY_ANNOTATIONS
+
+
+class cMessageAnnotations(cAnnotations):
+    """The message annotations of a message (§3.2.3)."""
+
+    __slots__ = ()
+    _code = sections.MESSAGE_ANNOTATIONS
+
+
+class cFooter(cAnnotations):
+    """The footer of a message (§3.2.9)."""
+
+    __slots__ = ()
+    _code = sections.FOOTER
+
+
+def _map_of(cls: type[cAnnotations], name: str, value: cAnnotations | None) -> AMQPValue:
+    if not isinstance(value, cls):
+        raise TypeError(f"{name} must be {cls.__name__}, not {type(value).__name__}")
+    return value._map
+
+
+# ---- messages -------------------------------------------------------------------------------------------------------
+
+_BODY_TYPES = {
+    sections.DATA: MessageBodyType.DataType,
+    sections.AMQP_SEQUENCE: MessageBodyType.SequenceType,
+    sections.AMQP_VALUE: MessageBodyType.ValueType,
+}
+_SECTION_TYPES: dict[int, type[cAnnotations]] = {
+    sections.DELIVERY_ANNOTATIONS: cDeliveryAnnotations,
+    sections.MESSAGE_ANNOTATIONS: cMessageAnnotations,
+    sections.APPLICATION_PROPERTIES: cApplicationProperties,
+    sections.FOOTER: cFooter,
+}
+_ORDER = (*range(sections.HEADER, sections.APPLICATION_PROPERTIES + 1), None, sections.FOOTER)
+
+
+def _section(code: int, cls: type[StructBase]) -> property:
+    def get(self: cMessage) -> Any:
+        return self._sections.get(code)
+
+    def put(self: cMessage, value: Any) -> None:
+        if value is not None and not isinstance(value, cls):
+            raise TypeError(f"it must be {cls.__name__}, not {type(value).__name__}")
+        self._put(code, value)
+
+    return property(get, put, doc=f"{cls.__name__}, or None.")
+
+
+class cMessage(StructBase):
+    """A message with native sections. Its body is data sections, sequences or one value, whichever comes first."""
+
+    __slots__ = ("_body", "_body_code", "_delivery_tag", "_message_format", "_sections")
+
+    def __init__(self) -> None:
+        self._clear()
+
+    def _clear(self) -> None:
+        self._sections: dict[int, cHeader | cProperties | cAnnotations] = {}
+        self._body_code: int | None = None
+        self._body: list[AMQPValue] = []
+        self._message_format = 0
+        self._delivery_tag: BinaryValue | None = None
+
+    header = _section(sections.HEADER, cHeader)
+    delivery_annotations = _section(sections.DELIVERY_ANNOTATIONS, cDeliveryAnnotations)
+    message_annotations = _section(sections.MESSAGE_ANNOTATIONS, cMessageAnnotations)
+    properties = _section(sections.PROPERTIES, cProperties)
+    footer = _section(sections.FOOTER, cFooter)
+
+    @property
+    def application_properties(self) -> cApplicationProperties | None:
+        """Set with a native map, or None."""
+        return cast("cApplicationProperties | None", self._sections.get(sections.APPLICATION_PROPERTIES))
+
+    @application_properties.setter
+    def application_properties(self, value: AMQPValue | cApplicationProperties | None) -> None:
+        if isinstance(value, AMQPValue):
+            value = cApplicationProperties._of(value)
+        if value is not None and not isinstance(value, cApplicationProperties):
+            raise TypeError(f"application properties are set with a native map, not with {type(value).__name__}")
+        self._put(sections.APPLICATION_PROPERTIES, value)
+
+    def _put(self, code: int, value: Any) -> None:
+        if value is None:
+            self._sections.pop(code, None)
+        else:
+            self._sections[code] = value
+
+    @property
+    def message_format(self) -> int:
+        """The message-format of its transfer."""
+        return self._message_format
+
+    @message_format.setter
+    def message_format(self, value: int) -> None:
+        number = operator.index(value)
+        values.enc_uint(number)
+        self._message_format = number
+
+    @property
+    def delivery_tag(self) -> BinaryValue | None:
+        """The tag of a received message; None for others."""
+        return self._delivery_tag
+
+    # body
+
+    @property
+    def body_type(self) -> MessageBodyType:
+        """What the body is made of; NoneType while there is none."""
+        return MessageBodyType.NoneType if self._body_code is None else _BODY_TYPES[self._body_code]
+
+    def _of_type(self, code: int) -> list[AMQPValue]:
+        if self._body_code != code:
+            raise ValueError(f"the body is of {self.body_type.name}, not of {_BODY_TYPES[code].name}")
+        return self._body
+
+    def _add(self, code: int, value: AMQPValue) -> None:
+        if self._body_code is None:
+            self._body_code = code
+        self._of_type(code).append(value)
+
+    def _at(self, code: int, index: int) -> AMQPValue:
+        body = self._of_type(code)
+        if not 0 <= index < len(body):
+            raise ValueError(f"index {index} of {len(body)} sections")
+        return body[index]
+
+    def add_body_data(self, value: bytes) -> None:
+        """Adds a data section. Raises TypeError unless it is bytes, ValueError when the body is of another type."""
+        self._add(sections.DATA, binary_value(_bytes("a data section", value)))
+
+    def add_body_sequence(self, sequence: AMQPValue) -> None:
+        """Adds a sequence, a native list."""
+        self._add(sections.AMQP_SEQUENCE, _only(ListValue, "a sequence", sequence))
+
+    def set_body_value(self, value: AMQPValue) -> None:
+        """Makes a native value the body."""
+        _native(value)
+        if self._body_code is None:
+            self._body_code = sections.AMQP_VALUE
+        self._of_type(sections.AMQP_VALUE)[:] = [value]
+
+    def count_body_data(self) -> int:
+        """How many data sections; ValueError when the body is of another type."""
+        return len(self._of_type(sections.DATA))
+
+    def count_body_sequence(self) -> int:
+        """How many sequences; ValueError when the body is of another type."""
+        return len(self._of_type(sections.AMQP_SEQUENCE))
+
+    def get_body_data(self, index: int) -> bytes:
+        """The bytes of a data section; ValueError when there is none of that number."""
+        data: bytes = self._at(sections.DATA, index).value
+        return data
+
+    def get_body_sequence(self, index: int) -> AMQPValue:
+        """A sequence as a native list; ValueError when there is none of that number."""
+        return self._at(sections.AMQP_SEQUENCE, index)
+
+    def get_body_value(self) -> AMQPValue:
+        """The value, native; ValueError when the body is of another type."""
+        return self._at(sections.AMQP_VALUE, 0)
+
+    def clone(self) -> cMessage:
+        """One of its own, with the same sections."""
+        copy = cMessage()
+        copy._sections = {code: section.clone() for code, section in self._sections.items()}
+        copy._body_code = self._body_code
+        copy._body = [value.clone() for value in self._body]
+        copy._message_format = self._message_format
+        copy._delivery_tag = self._delivery_tag
+        return copy
+
+    def destroy(self) -> None:
+        """Empties it."""
+        self._clear()
+
+    def _parts(self) -> list[bytes]:
+        """The encoded sections, in the order of §3.2."""
+        parts = []
+        for code in _ORDER:
+            if code is None and self._body_code is not None:
+                parts += [sections.PREFIX[self._body_code] + value.encoded() for value in self._body]
+            elif code is not None and code in self._sections:
+                section = self._sections[code]
+                parts.append(section.value.encoded() if isinstance(section, cAnnotations) else bytes(section))
+        return parts
+
+    def __bytes__(self) -> bytes:
+        """The encoding."""
+        return b"".join(self._parts())
+
+    @classmethod
+    def _received(cls, found: Sections, delivery_tag: bytes | None = None) -> cMessage:
+        """One from what came in. Raises ValueError when a section is malformed."""
+        made = cls()
+        made._message_format = found.message_format
+        if delivery_tag is not None:
+            made._delivery_tag = binary_value(delivery_tag)
+        for code in _ORDER:
+            raw = None if code is None else found.raw(code)
+            if code is None or raw is None:
+                continue
+            kind: Any = {sections.HEADER: cHeader, sections.PROPERTIES: cProperties, **_SECTION_TYPES}[code]
+            made._sections[code] = kind._of(decode_value(raw))
+        made._body_code = found.body_code()
+        if made._body_code is not None:
+            made._body = [decode_value(raw) for raw in found.raw_all(made._body_code)]
+            wanted = {sections.DATA: BinaryValue, sections.AMQP_SEQUENCE: ListValue}.get(made._body_code, AMQPValue)
+            if not all(isinstance(value, wanted) for value in made._body):
+                raise ValueError(f"a section of the body holds no {wanted.__name__}")
+        return made
+
+
+class cMessageDecoder:
+    """Makes a `cMessage` of encoded sections: `decoded_message` once `decode` was given them."""
+
+    def __init__(self) -> None:
+        self.decoded_message: cMessage | None = None
+
+    def decode(self, payload: bytes) -> cMessage:
+        """Raises ValueError when `payload` is no message."""
+        found = Sections(payload)
+        found.check()
+        self.decoded_message = made = cMessage._received(found)
+        return made
+
+
+def decode_message(payload_size: int, payload_bytes: bytes) -> cMessage:
+    """The message in the first `payload_size` of the bytes. Raises ValueError when that is none."""
+    payload = _bytes("a message", payload_bytes)
+    if not 0 <= payload_size <= len(payload):
+        raise ValueError(f"payload_size {payload_size} of {len(payload)} bytes")
+    return cMessageDecoder().decode(payload[:payload_size])
+
+
+def get_encoded_message_size(message: cMessage, encoded_data: list[bytes]) -> int:
+    """Appends the encoded sections to the list, and gives how many bytes they are."""
+    if not isinstance(message, cMessage):
+        raise TypeError(f"expected a cMessage, {type(message).__name__} found")
+    parts = message._parts()
+    encoded_data += parts
+    return sum(map(len, parts))
+
+
+def enocde_batch_value(value: AMQPValue, message_body: list[bytes]) -> None:
+    """Appends an encoded native value to the list. (The name is uamqp's.)"""
+    message_body.append(_native(value).encoded())
+
+
+# ---- makers ---------------------------------------------------------------------------------------------------------
+
+
+def create_message() -> cMessage:
+    return cMessage()
+
+
+def create_header() -> cHeader:
+    return cHeader()
+
+
+def create_properties() -> cProperties:
+    return cProperties()
+
+
+def load_properties(value: AMQPValue) -> cProperties:
+    """The properties in a native list, described or not. Raises ValueError for anything else."""
+    return cProperties._of(_native(value))
+
+
+def create_source() -> cSource:
+    return cSource()
+
+
+def create_target() -> cTarget:
+    return cTarget()
+
+
+def create_error(condition_value: bytes) -> cError:
+    made = cError()
+    made.condition = condition_value
+    return made
+
+
+def create_annotations(value: AMQPValue) -> cAnnotations:
+    return cAnnotations._of(value)
+
+
+def create_fields(value: AMQPValue) -> cFields:
+    return cFields._of(value)
+
+
+def create_application_properties(value: AMQPValue) -> cApplicationProperties:
+    return cApplicationProperties._of(value)
+
+
+def create_delivery_annotations(value: AMQPValue) -> cDeliveryAnnotations:
+    return cDeliveryAnnotations._of(value)
+
+
+def create_message_annotations(value: AMQPValue) -> cMessageAnnotations:
+    return cMessageAnnotations._of(value)
+
+
+def create_footer(value: AMQPValue) -> cFooter:
+    return cFooter._of(value)
+
+
+def create_data(binary_data: bytes) -> DescribedValue:
+    """A data section as a native value."""
+    return described_value(ulong_value(sections.DATA), binary_value(_bytes("a data section", binary_data)))
+
+
+def create_sequence(sequence_data: AMQPValue) -> DescribedValue:
+    """A sequence section as a native value."""
+    return described_value(ulong_value(sections.AMQP_SEQUENCE), _only(ListValue, "a sequence", sequence_data))
+
+
+def _fields(name: str, value: cFields | None) -> AMQPValue | None:
+    return None if value is None else _map_of(cFields, name, value)
+
+
+class Messaging:
+    """Makers of termini and delivery states, as native values."""
+
+    @staticmethod
+    def create_source(address: bytes) -> CompositeValue:
+        """A source that is nothing but an address."""
+        return _composite(_SOURCE, [string_value(_bytes("an address", address))])
+
+    @staticmethod
+    def create_target(address: bytes) -> CompositeValue:
+        """A target that is nothing but an address."""
+        return _composite(_TARGET, [string_value(_bytes("an address", address))])
+
+    @staticmethod
+    def delivery_received(section_number: int, section_offset: int) -> CompositeValue:
+        """§3.4.1"""
+        return _composite(_RECEIVED, [uint_value(section_number), ulong_value(section_offset)])
+
+    @staticmethod
+    def delivery_accepted() -> CompositeValue:
+        """§3.4.2"""
+        return _composite(_ACCEPTED, [])
+
+    @staticmethod
+    def delivery_rejected(
+        error_condition: bytes, error_description: bytes, error_info: cFields | None = None
+    ) -> CompositeValue:
+        """§3.4.3"""
+        condition = symbol_value(_bytes("a condition", error_condition))
+        description = string_value(_bytes("a description", error_description))
+        return _composite(_REJECTED, [_composite(_ERROR, [condition, description, _fields("error_info", error_info)])])
+
+    @staticmethod
+    def delivery_released() -> CompositeValue:
+        """§3.4.4"""
+        return _composite(_RELEASED, [])
+
+    @staticmethod
+    def delivery_modified(
+        delivery_failed: bool, undeliverable_here: bool, message_annotations: cFields | None
+    ) -> CompositeValue:
+        """§3.4.5"""
+        annotations = _fields("message_annotations", message_annotations)
+        return _composite(_MODIFIED, [bool_value(delivery_failed), bool_value(undeliverable_here), annotations])

@@ -1,0 +1,969 @@
+"""The value layer of `c_uamqp`: enumerations, native values, their makers, and reading them from the wire.
+
+A native value knows its AMQP type: `.type` is an `AMQPType`, `.value` the Python value, `bytes()` and `str()` a
+readable text, `get_encoded_size()` its bytes on the wire; two are equal when type and value are. The makers
+(`int_value(5)`, `symbol_value(b"x")`) take exactly what the type takes. They are what `types` and `utils.data_factory`
+give, and may stand wherever a Python value may.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Iterable
+from enum import Enum
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from ._core import values
+from ._core.values import Native
+
+__all__ = [
+    "AMQPString", "AMQPType", "AMQPValue", "ArrayValue", "BinaryValue", "BoolValue", "ByteValue", "CharValue",
+    "CompositeValue", "ConnectionState", "DescribedValue", "DictValue", "DoubleValue", "FloatValue", "IntValue",
+    "ListValue", "LogCategory", "LongValue", "MessageBodyType", "PlatformInfoOption", "ShortValue", "StringValue",
+    "StructBase", "SymbolValue", "TimestampValue", "UByteValue", "UIntValue", "ULongValue", "UShortValue",
+    "UUIDValue", "array_value", "binary_value", "bool_value", "byte_value", "char_value", "create_empty_string",
+    "create_string_from_value", "decode_value", "described_value", "dict_value", "double_value", "float_value",
+    "from_iterable", "int_value", "list_value", "long_value", "null_value", "short_value", "string_value",
+    "symbol_value", "timestamp_value", "ubyte_value", "uint_value", "ulong_value", "ushort_value", "uuid_value",
+]  # fmt: skip
+
+# ---- enumerations ---------------------------------------------------------------------------------------------------
+
+
+class AMQPType(Enum):
+    NullValue = 1
+    BoolValue = 2
+    UByteValue = 3
+    UShortValue = 4
+    UIntValue = 5
+    ULongValue = 6
+    ByteValue = 7
+    ShortValue = 8
+    IntValue = 9
+    LongValue = 10
+    FloatValue = 11
+    DoubleValue = 12
+    CharValue = 13
+    TimestampValue = 14
+    UUIDValue = 15
+    BinaryValue = 16
+    StringValue = 17
+    SymbolValue = 18
+    ListValue = 19
+    DictValue = 20
+    ArrayValue = 21
+    DescribedType = 22
+    CompositeType = 23
+    UnknownType = 24
+    ErrorType = 999
+
+
+class ConnectionState(Enum):
+    """§2.4.6, as the engine numbers them (`uam_conn_state` in csrc/uam.h; a test compares), and two of uamqp's own."""
+
+    START = 0
+    HDR_RCVD = 1
+    HDR_SENT = 2
+    HDR_EXCH = 3
+    OPEN_PIPE = 4
+    OC_PIPE = 5
+    OPEN_RCVD = 6
+    OPEN_SENT = 7
+    CLOSE_PIPE = 8
+    OPENED = 9
+    CLOSE_RCVD = 10
+    CLOSE_SENT = 11
+    DISCARDING = 12
+    END = 13
+    ERROR = 14
+    UNKNOWN = 999
+
+
+class MessageBodyType(Enum):
+    NoneType = 1
+    DataType = 2
+    SequenceType = 3
+    ValueType = 4
+
+
+class LogCategory(Enum):
+    Error = 0
+    Info = 1
+    Debug = 2
+
+
+class PlatformInfoOption(Enum):
+    DefaultOption = 1
+    RetrieveSQMOption = 2
+
+
+# ---- native values --------------------------------------------------------------------------------------------------
+
+
+class StructBase:
+    """Root of the native classes."""
+
+    __slots__ = ()
+
+
+class AMQPValue(StructBase, Native):
+    """A native value; on its own, null. Subclasses set their content with `create(...)`, which checks it."""
+
+    __slots__ = ("_content",)
+    _type = AMQPType.NullValue
+    _empty: Any = None
+
+    def __init__(self) -> None:
+        self._content: Any = self._empty
+
+    if TYPE_CHECKING:
+        create: Callable[..., None]  # each type has arguments of its own
+    else:
+
+        def create(self) -> None:
+            """Makes it null."""
+            self._content = None
+
+    @property
+    def type(self) -> AMQPType:
+        return self._type
+
+    @property
+    def value(self) -> Any:
+        """The value as Python has it."""
+        return self._content
+
+    def encoded(self, depth: int = 0) -> bytes:
+        """The value on the wire, constructor first; `depth` says how many containers it stands in."""
+        return values.NULL
+
+    def element(self, depth: int) -> tuple[bytes, bytes]:
+        """The constructor and the content it has inside an array: uamqp writes the widest form there."""
+        return values.NULL, b""
+
+    def get_encoded_size(self) -> int:
+        return len(self.encoded())
+
+    def clone(self) -> AMQPValue:
+        """A value of its own, equal to this one."""
+        copy = type(self)()
+        copy._content = self._copied(self._content)
+        return copy
+
+    def _copied(self, content: Any) -> Any:
+        return content
+
+    def destroy(self) -> None:
+        """Kept for code that calls it; there is nothing to free."""
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, AMQPValue):
+            raise TypeError(f"a native AMQP value compares only with another, not with {type(other).__name__}")
+        return type(self) is type(other) and self.encoded() == other.encoded()
+
+    def __str__(self) -> str:
+        return "NULL"
+
+    def __bytes__(self) -> bytes:
+        return str(self).encode("utf-8", "surrogateescape")
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self}>"
+
+
+class BoolValue(AMQPValue):
+    __slots__ = ()
+    _type = AMQPType.BoolValue
+    _empty = False
+
+    def create(self, value: bool) -> None:
+        self._content = bool(value)
+
+    def encoded(self, depth: int = 0) -> bytes:
+        return values.enc_bool(self._content)
+
+    def element(self, depth: int) -> tuple[bytes, bytes]:
+        return b"\x56", b"\x01" if self._content else b"\x00"
+
+    def __str__(self) -> str:
+        return "true" if self._content else "false"
+
+
+class _Integer(AMQPValue):
+    """Any of the integers: its encoder, and the constructor and width of its widest form."""
+
+    __slots__ = ()
+    _empty = 0
+    _wide = b""
+    _width = 0
+    _signed = False
+
+    @staticmethod
+    def _encoder(value: int) -> bytes:
+        raise NotImplementedError
+
+    def create(self, value: int) -> None:
+        """Raises TypeError when it is no number, OverflowError when it is out of range."""
+        number = int(value) if isinstance(value, float) else operator.index(value)
+        self._encoder(number)
+        self._content = number
+
+    def encoded(self, depth: int = 0) -> bytes:
+        return self._encoder(self._content)
+
+    def element(self, depth: int) -> tuple[bytes, bytes]:
+        return self._wide, self._content.to_bytes(self._width, "big", signed=self._signed)
+
+    def __str__(self) -> str:
+        return str(self._content)
+
+
+class UByteValue(_Integer):
+    __slots__ = ()
+    _type = AMQPType.UByteValue
+    _encoder = staticmethod(values.enc_ubyte)
+    _wide, _width = b"\x50", 1
+
+
+class UShortValue(_Integer):
+    __slots__ = ()
+    _type = AMQPType.UShortValue
+    _encoder = staticmethod(values.enc_ushort)
+    _wide, _width = b"\x60", 2
+
+
+class UIntValue(_Integer):
+    __slots__ = ()
+    _type = AMQPType.UIntValue
+    _encoder = staticmethod(values.enc_uint)
+    _wide, _width = b"\x70", 4
+
+
+class ULongValue(_Integer):
+    __slots__ = ()
+    _type = AMQPType.ULongValue
+    _encoder = staticmethod(values.enc_ulong)
+    _wide, _width = b"\x80", 8
+
+
+class ByteValue(_Integer):
+    __slots__ = ()
+    _type = AMQPType.ByteValue
+    _encoder = staticmethod(values.enc_byte)
+    _wide, _width, _signed = b"\x51", 1, True
+
+
+class ShortValue(_Integer):
+    __slots__ = ()
+    _type = AMQPType.ShortValue
+    _encoder = staticmethod(values.enc_short)
+    _wide, _width, _signed = b"\x61", 2, True
+
+
+class IntValue(_Integer):
+    __slots__ = ()
+    _type = AMQPType.IntValue
+    _encoder = staticmethod(values.enc_int)
+    _wide, _width, _signed = b"\x71", 4, True
+
+
+class LongValue(_Integer):
+    __slots__ = ()
+    _type = AMQPType.LongValue
+    _encoder = staticmethod(values.enc_long)
+    _wide, _width, _signed = b"\x81", 8, True
+
+
+class TimestampValue(_Integer):
+    """Milliseconds since the epoch."""
+
+    __slots__ = ()
+    _type = AMQPType.TimestampValue
+    _encoder = staticmethod(values.enc_timestamp)
+    _wide, _width, _signed = b"\x83", 8, True
+
+
+class _Fixed(AMQPValue):
+    """A value whose encoding has one form only: in an array it stands without its constructor."""
+
+    __slots__ = ()
+
+    def element(self, depth: int) -> tuple[bytes, bytes]:
+        whole = self.encoded(depth)
+        return whole[:1], whole[1:]
+
+
+class DoubleValue(_Fixed):
+    __slots__ = ()
+    _type = AMQPType.DoubleValue
+    _empty = 0.0
+
+    def create(self, value: float) -> None:
+        """Raises TypeError when it is no number."""
+        if not isinstance(value, (int, float)):
+            raise TypeError(f"must be real number, not {type(value).__name__}")
+        self._content = float(value)
+
+    def encoded(self, depth: int = 0) -> bytes:
+        return values.enc_double(self._content)
+
+    def __str__(self) -> str:
+        return f"{self._content:.2f}"
+
+
+class FloatValue(DoubleValue):
+    """A float of 32 bits: `value` is what these hold. Raises OverflowError beyond their range."""
+
+    __slots__ = ()
+    _type = AMQPType.FloatValue
+
+    def create(self, value: float) -> None:
+        super().create(value)
+        self._content = values.decode(values.enc_float(self._content))
+
+    def encoded(self, depth: int = 0) -> bytes:
+        return values.enc_float(self._content)
+
+
+class CharValue(_Fixed):
+    __slots__ = ()
+    _type = AMQPType.CharValue
+    _empty = 0
+
+    def create(self, value: int) -> None:
+        """Takes a code point."""
+        number = operator.index(value)
+        values.enc_char(number)
+        self._content = number
+
+    @property
+    def value(self) -> str:
+        return chr(self._content)
+
+    def encoded(self, depth: int = 0) -> bytes:
+        return values.enc_char(self._content)
+
+    def __str__(self) -> str:
+        return f"U{self._content:08X}"
+
+
+class UUIDValue(_Fixed):
+    __slots__ = ()
+    _type = AMQPType.UUIDValue
+    _empty = UUID(int=0)
+
+    def create(self, value: UUID) -> None:
+        if not isinstance(value, UUID):
+            raise TypeError(f"must be a UUID, not {type(value).__name__}")
+        self._content = value
+
+    def encoded(self, depth: int = 0) -> bytes:
+        return values.enc_uuid(self._content)
+
+    def __str__(self) -> str:
+        return str(self._content)
+
+
+class BinaryValue(AMQPValue):
+    __slots__ = ()
+    _type = AMQPType.BinaryValue
+    _empty = b""
+
+    def create(self, value: Any) -> None:
+        """Takes whatever `bytes()` takes."""
+        self._content = bytes(value)
+
+    def encoded(self, depth: int = 0) -> bytes:
+        return values.enc_binary(self._content)
+
+    def element(self, depth: int) -> tuple[bytes, bytes]:
+        return b"\xb0", len(self._content).to_bytes(4, "big") + self._content
+
+    def __len__(self) -> int:
+        return len(self._content)
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __str__(self) -> str:
+        content: bytes = self._content
+        return f"<{content.hex(' ').upper()}>"
+
+
+class StringValue(AMQPValue):
+    __slots__ = ()
+    _type = AMQPType.StringValue
+    _empty = b""
+
+    def create(self, value: bytes) -> None:
+        if not isinstance(value, bytes):
+            raise TypeError(f"expected bytes, {type(value).__name__} found")
+        self._content = value
+
+    def encoded(self, depth: int = 0) -> bytes:
+        return values.enc_str(self._content)
+
+    def element(self, depth: int) -> tuple[bytes, bytes]:
+        return b"\xb1", len(self._content).to_bytes(4, "big") + self._content
+
+    def __str__(self) -> str:
+        content: bytes = self._content
+        return content.decode("utf-8", "surrogateescape")
+
+
+class SymbolValue(StringValue):
+    __slots__ = ()
+    _type = AMQPType.SymbolValue
+
+    def encoded(self, depth: int = 0) -> bytes:
+        return values.enc_symbol(self._content)
+
+    def element(self, depth: int) -> tuple[bytes, bytes]:
+        return b"\xb3", len(self._content).to_bytes(4, "big") + self._content
+
+
+def _wide32(constructor: int, items: list[bytes], count: int) -> tuple[bytes, bytes]:
+    body = b"".join(items)
+    return bytes((constructor,)), (len(body) + 4).to_bytes(4, "big") + count.to_bytes(4, "big") + body
+
+
+class _Items(AMQPValue):
+    """What is made of items in order."""
+
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        self._content: list[AMQPValue] = []
+
+    @property
+    def size(self) -> int:
+        return len(self._content)
+
+    @size.setter
+    def size(self, size: int) -> None:
+        del self._content[size:]
+        self._content += [AMQPValue() for _ in range(size - len(self._content))]
+
+    @property
+    def value(self) -> list[Any]:
+        return [item.value for item in self._content]
+
+    def encoded(self, depth: int = 0) -> bytes:
+        deeper = values.enter(depth)
+        return values.enc_list([item.encoded(deeper) for item in self._content])
+
+    def element(self, depth: int) -> tuple[bytes, bytes]:
+        deeper = values.enter(depth)
+        return _wide32(0xD0, [item.encoded(deeper) for item in self._content], len(self._content))
+
+    def _copied(self, content: list[AMQPValue]) -> list[AMQPValue]:
+        return [item.clone() for item in content]
+
+    def __len__(self) -> int:
+        return len(self._content)
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __getitem__(self, index: int) -> AMQPValue:
+        if not 0 <= index < len(self._content):
+            raise IndexError(f"index {index} of {len(self._content)} items")
+        return self._content[index]
+
+    def __setitem__(self, index: int, value: AMQPValue) -> None:
+        if not 0 <= index < len(self._content):
+            raise IndexError(f"index {index} of {len(self._content)} items: set `size` first")
+        self._content[index] = _native(value)
+
+    def __str__(self) -> str:
+        return "{" + ",".join(map(str, self._content)) + "}"
+
+
+class ListValue(_Items):
+    """A list: set `size`, then assign the items; what was not assigned is null."""
+
+    __slots__ = ()
+    _type = AMQPType.ListValue
+
+    def create(self) -> None:
+        self._content = []
+
+
+class CompositeValue(_Items):
+    """A described list (§1.4): `create(descriptor, list_size)`, or `create_from_long(code)` for an empty one."""
+
+    __slots__ = ("_descriptor",)
+    _type = AMQPType.CompositeType
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._descriptor: AMQPValue = AMQPValue()
+
+    def create(self, descriptor: AMQPValue, list_size: int) -> None:
+        self._descriptor = _native(descriptor)
+        self._content = [AMQPValue() for _ in range(list_size)]
+
+    def create_from_long(self, descriptor: int) -> None:
+        self._descriptor = ulong_value(descriptor)
+        self._content = []
+
+    def pop(self, index: int) -> AMQPValue:
+        """The item at `index`."""
+        return self[index]
+
+    def clone(self) -> CompositeValue:
+        copy = CompositeValue()
+        copy._content = self._copied(self._content)
+        copy._descriptor = self._descriptor.clone()
+        return copy
+
+    def encoded(self, depth: int = 0) -> bytes:
+        return values.enc_described(self._descriptor.encoded(depth), super().encoded(depth))
+
+    def element(self, depth: int) -> tuple[bytes, bytes]:
+        constructor, content = super().element(depth)
+        return values.enc_described(self._descriptor.encoded(depth), constructor), content
+
+    def __str__(self) -> str:
+        return "* " + super().__str__()
+
+
+class DictValue(AMQPValue):
+    """A map with native keys, in the order in which they were set."""
+
+    __slots__ = ()
+    _type = AMQPType.DictValue
+
+    def __init__(self) -> None:
+        self._content: dict[bytes, tuple[AMQPValue, AMQPValue]] = {}
+
+    def create(self) -> None:
+        self._content = {}
+
+    @property
+    def size(self) -> int:
+        return len(self._content)
+
+    @property
+    def value(self) -> dict[Any, Any]:
+        return {key.value: item.value for key, item in self._content.values()}
+
+    def get(self, index: int) -> tuple[AMQPValue, AMQPValue]:
+        """The pair at `index`."""
+        if not 0 <= index < len(self._content):
+            raise IndexError(f"index {index} of {len(self._content)} pairs")
+        return list(self._content.values())[index]
+
+    def encoded(self, depth: int = 0) -> bytes:
+        deeper = values.enter(depth)
+        return values.enc_map((k.encoded(deeper), v.encoded(deeper)) for k, v in self._content.values())
+
+    def element(self, depth: int) -> tuple[bytes, bytes]:
+        deeper = values.enter(depth)
+        items = [part.encoded(deeper) for pair in self._content.values() for part in pair]
+        return _wide32(0xD1, items, len(items))
+
+    def _copied(self, content: dict[bytes, tuple[AMQPValue, AMQPValue]]) -> Any:
+        return {wire: (key.clone(), item.clone()) for wire, (key, item) in content.items()}
+
+    def __len__(self) -> int:
+        return len(self._content)
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __getitem__(self, key: AMQPValue) -> AMQPValue:
+        try:
+            return self._content[_native(key).encoded()][1]
+        except KeyError:
+            raise KeyError(f"no value for key {key}") from None
+
+    def __setitem__(self, key: AMQPValue, value: AMQPValue) -> None:
+        self._content[_native(key).encoded()] = (key, _native(value))
+
+    def __str__(self) -> str:
+        return "{" + ",".join(f"[{key}:{item}]" for key, item in self._content.values()) + "}"
+
+
+class ArrayValue(AMQPValue):
+    """An array: `append` items of one type."""
+
+    __slots__ = ()
+    _type = AMQPType.ArrayValue
+
+    def __init__(self) -> None:
+        self._content: list[AMQPValue] = []
+
+    def create(self) -> None:
+        self._content = []
+
+    def append(self, value: AMQPValue) -> None:
+        """Raises ValueError when it is of another type than what is there."""
+        _native(value)
+        if self._content and self._constructor(self._content[0]) != self._constructor(value):
+            raise ValueError(f"an array of {type(self._content[0]).__name__} cannot hold a {type(value).__name__}")
+        self._content.append(value)
+
+    @staticmethod
+    def _constructor(item: AMQPValue) -> bytes:
+        return item.element(0)[0]
+
+    @property
+    def size(self) -> int:
+        return len(self._content)
+
+    @property
+    def value(self) -> list[Any]:
+        return [item.value for item in self._content]
+
+    def _elements(self, depth: int) -> tuple[bytes, list[bytes]]:
+        """An empty one is an array of null: §1.6.24 wants a constructor all the same."""
+        deeper = values.enter(depth)
+        pairs = [item.element(deeper) for item in self._content]
+        return (pairs[0][0] if pairs else values.NULL), [content for _, content in pairs]
+
+    def encoded(self, depth: int = 0) -> bytes:
+        return values.enc_array(*self._elements(depth))
+
+    def element(self, depth: int) -> tuple[bytes, bytes]:
+        constructor, contents = self._elements(depth)
+        return _wide32(0xF0, [constructor, *contents], len(contents))
+
+    def _copied(self, content: list[AMQPValue]) -> list[AMQPValue]:
+        return [item.clone() for item in content]
+
+    def __len__(self) -> int:
+        return len(self._content)
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __getitem__(self, index: int) -> AMQPValue:
+        if not 0 <= index < len(self._content):
+            raise IndexError(f"index {index} of {len(self._content)} items")
+        return self._content[index]
+
+    def __str__(self) -> str:
+        return "{" + ",".join(map(str, self._content)) + "}"
+
+
+class DescribedValue(AMQPValue):
+    """A described value (§1.2): native `description` and `data`; `value` is that of the data."""
+
+    __slots__ = ()
+    _type = AMQPType.DescribedType
+
+    def __init__(self) -> None:
+        self._content: tuple[AMQPValue, AMQPValue] = (AMQPValue(), AMQPValue())
+
+    def create(self, descriptor: AMQPValue, value: AMQPValue) -> None:
+        self._content = (_native(descriptor), _native(value))
+
+    @property
+    def description(self) -> AMQPValue:
+        return self._content[0]
+
+    @property
+    def data(self) -> AMQPValue:
+        return self._content[1]
+
+    @property
+    def value(self) -> Any:
+        return self._content[1].value
+
+    def encoded(self, depth: int = 0) -> bytes:
+        deeper = values.enter(depth)
+        return values.enc_described(self.description.encoded(deeper), self.data.encoded(deeper))
+
+    def element(self, depth: int) -> tuple[bytes, bytes]:
+        deeper = values.enter(depth)
+        constructor, content = self.data.element(deeper)
+        return values.enc_described(self.description.encoded(deeper), constructor), content
+
+    def _copied(self, content: tuple[AMQPValue, AMQPValue]) -> tuple[AMQPValue, AMQPValue]:
+        return content[0].clone(), content[1].clone()
+
+    def __str__(self) -> str:
+        return f"* {self.data}"
+
+
+def _native(value: Any) -> AMQPValue:
+    if not isinstance(value, AMQPValue):
+        raise TypeError(f"expected a native AMQP value, {type(value).__name__} found")
+    return value
+
+
+# ---- makers ---------------------------------------------------------------------------------------------------------
+
+
+def null_value() -> AMQPValue:
+    return AMQPValue()
+
+
+def bool_value(value: bool) -> BoolValue:
+    made = BoolValue()
+    made.create(value)
+    return made
+
+
+def ubyte_value(value: int) -> UByteValue:
+    made = UByteValue()
+    made.create(value)
+    return made
+
+
+def ushort_value(value: int) -> UShortValue:
+    made = UShortValue()
+    made.create(value)
+    return made
+
+
+def uint_value(value: int) -> UIntValue:
+    made = UIntValue()
+    made.create(value)
+    return made
+
+
+def ulong_value(value: int) -> ULongValue:
+    made = ULongValue()
+    made.create(value)
+    return made
+
+
+def byte_value(value: int) -> ByteValue:
+    made = ByteValue()
+    made.create(value)
+    return made
+
+
+def short_value(value: int) -> ShortValue:
+    made = ShortValue()
+    made.create(value)
+    return made
+
+
+def int_value(value: int) -> IntValue:
+    made = IntValue()
+    made.create(value)
+    return made
+
+
+def long_value(value: int) -> LongValue:
+    made = LongValue()
+    made.create(value)
+    return made
+
+
+def float_value(value: float) -> FloatValue:
+    made = FloatValue()
+    made.create(value)
+    return made
+
+
+def double_value(value: float) -> DoubleValue:
+    made = DoubleValue()
+    made.create(value)
+    return made
+
+
+def char_value(value: int) -> CharValue:
+    made = CharValue()
+    made.create(value)
+    return made
+
+
+def timestamp_value(value: int) -> TimestampValue:
+    """Milliseconds since the epoch."""
+    made = TimestampValue()
+    made.create(value)
+    return made
+
+
+def uuid_value(value: UUID) -> UUIDValue:
+    made = UUIDValue()
+    made.create(value)
+    return made
+
+
+def binary_value(value: Any) -> BinaryValue:
+    made = BinaryValue()
+    made.create(value)
+    return made
+
+
+def string_value(value: bytes) -> StringValue:
+    made = StringValue()
+    made.create(value)
+    return made
+
+
+def symbol_value(value: bytes) -> SymbolValue:
+    made = SymbolValue()
+    made.create(value)
+    return made
+
+
+def list_value() -> ListValue:
+    return ListValue()
+
+
+def dict_value() -> DictValue:
+    return DictValue()
+
+
+def array_value() -> ArrayValue:
+    return ArrayValue()
+
+
+def described_value(descriptor: AMQPValue, value: AMQPValue) -> DescribedValue:
+    made = DescribedValue()
+    made.create(descriptor, value)
+    return made
+
+
+# ---- from the wire, types kept --------------------------------------------------------------------------------------
+
+
+def _made(cls: type[AMQPValue], content: Any) -> AMQPValue:
+    made = cls()
+    made._content = content
+    return made
+
+
+class _Decimal(AMQPValue):
+    """A decimal (§1.6.13 to §1.6.15), carried as its bytes: `value` is these."""
+
+    __slots__ = ()
+    _type = AMQPType.UnknownType
+
+    def encoded(self, depth: int = 0) -> bytes:
+        code, content = self.element(depth)
+        return code + content
+
+    def element(self, depth: int) -> tuple[bytes, bytes]:
+        content: bytes = self._content
+        return {4: b"\x74", 8: b"\x84", 16: b"\x94"}[len(content)], content
+
+    def __str__(self) -> str:
+        content: bytes = self._content
+        return f"<{content.hex(' ').upper()}>"
+
+
+def _scalar(cls: type[AMQPValue], kind: int) -> Any:
+    plain = values.COMPAT[kind]
+
+    def read(n: int, word: Any, buf: bytes, table: Any) -> AMQPValue:
+        return _made(cls, plain(n, word, buf, table))
+
+    return read
+
+
+def _read_null(n: int, word: Any, buf: bytes, table: Any) -> AMQPValue:
+    return AMQPValue()
+
+
+def _read_char(n: int, word: Any, buf: bytes, table: Any) -> AMQPValue:
+    return _made(CharValue, n)
+
+
+def _read_list(n: int, word: Any, buf: bytes, table: Any) -> AMQPValue:
+    return _made(ListValue, values.COMPAT[21](n, word, buf, table))
+
+
+def _read_map(n: int, word: Any, buf: bytes, table: Any) -> AMQPValue:
+    content = {}
+    for _ in range(n):
+        key = values.read_next(word, buf, table)
+        content[key.encoded()] = (key, values.read_next(word, buf, table))
+    return _made(DictValue, content)
+
+
+def _read_described(n: int, word: Any, buf: bytes, table: Any) -> AMQPValue:
+    descriptor = values.read_next(word, buf, table)
+    return _made(DescribedValue, (descriptor, values.read_next(word, buf, table)))
+
+
+def _read_array(n: int, word: Any, buf: bytes, table: Any) -> AMQPValue:
+    descriptors = [values.read_next(word, buf, table) for _ in range(word() >> 8)]
+    items = [values.read_next(word, buf, table) for _ in range(n)]
+    for descriptor in reversed(descriptors):
+        items = [_made(DescribedValue, (descriptor, item)) for item in items]
+    return _made(ArrayValue, items)
+
+
+_NATIVE = (
+    _read_null,
+    *(
+        _scalar(cls, kind)
+        for kind, cls in enumerate((BoolValue, UByteValue, UShortValue, UIntValue, ByteValue, ShortValue, IntValue), 1)
+    ),
+    _read_char,
+    *(
+        _scalar(cls, kind)
+        for kind, cls in enumerate(
+            (
+                FloatValue, ULongValue, LongValue, TimestampValue, DoubleValue, UUIDValue, _Decimal, _Decimal, _Decimal,
+                BinaryValue, StringValue, SymbolValue,
+            ),
+            9,
+        )
+    ),
+    _read_list,
+    _read_map,
+    _read_array,
+    _read_described,
+)  # fmt: skip
+
+
+def decode_value(data: bytes) -> AMQPValue:
+    """The one encoded value in `data` as a native value, every type kept. Raises ValueError when malformed."""
+    value: AMQPValue = values.read_one(data, _NATIVE)
+    return value
+
+
+# ---- the rest of the value layer ------------------------------------------------------------------------------------
+
+
+class AMQPString(StructBase):
+    """A string that can be appended to."""
+
+    __slots__ = ("_content",)
+
+    def __init__(self, content: bytes = b"") -> None:
+        self._content = content
+
+    def append(self, other: AMQPString | bytes) -> None:
+        self._content += bytes(other)
+
+    def clone(self) -> AMQPString:
+        return AMQPString(self._content)
+
+    def destroy(self) -> None:
+        """Kept for code that calls it; there is nothing to free."""
+
+    def __bytes__(self) -> bytes:
+        return self._content
+
+    def __str__(self) -> str:
+        return self._content.decode("utf-8", "surrogateescape")
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, AMQPString):
+            raise TypeError(f"an AMQPString compares only with another, not with {type(other).__name__}")
+        return self._content == other._content
+
+
+def create_empty_string() -> AMQPString:
+    return AMQPString()
+
+
+def create_string_from_value(value: str | bytes, encoding: str = "UTF-8") -> AMQPString:
+    return AMQPString(value.encode(encoding) if isinstance(value, str) else bytes(value))
+
+
+def from_iterable(items: Iterable[AMQPValue]) -> ListValue:
+    """A native list of native values."""
+    made = ListValue()
+    made._content = list(items)
+    return made

@@ -87,7 +87,7 @@ def as_json(message: Message) -> str:
 
 def _size(message: Message) -> int:
     raw = message._raw
-    return len(message._message.payload) if raw is None else len(raw)
+    return message.get_message_encoded_size() if raw is None else len(raw)
 
 
 FORMATS: dict[str, Callable[[Message], str] | None] = {"text": as_text, "json": as_json, "none": None}

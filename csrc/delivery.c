@@ -179,11 +179,16 @@ void uam_delivery_resume(uam_engine *e, uam_lnk *l) {
   uam_link_event_credit(e, l, 0); /* the link takes messages again */
 }
 
+static void drop_joined(uam_engine *e, uam_lnk *l) {
+  e->joining -= uam_buf_len(&l->in);
+  uam_buf_free(&l->in, &e->mem);
+}
+
 void uam_delivery_abandon(uam_engine *e, uam_lnk *l) {
   l->partial = l->partial_aborted = false;
   uam_buf_free(&l->rest, &e->mem);
   l->receiving = false;
-  uam_buf_free(&l->in, &e->mem);
+  drop_joined(e, l);
 }
 
 /* ---- deliveries settled at birth leave when the kernel has them ---- */
@@ -208,6 +213,11 @@ void uam_delivery_sent(uam_engine *e) {
 }
 
 /* ---- receiving ---- */
+/* After all that are open, and within half the circle of ids from the oldest: else there is no order (RFC 1982). */
+static bool follows(const uam_ring *r, uint32_t id) {
+  return r->count == 0 || (seq_lt(uam_ring_at(r, 0)->id, id) && seq_lt(uam_ring_at(r, r->count - 1)->id, id));
+}
+
 static bool start_receiving(uam_engine *e, uam_lnk *l, const uam_p_transfer *p) {
   if (!UAM_HAS(*p, transfer, delivery_id) || p->delivery_tag.len > UAM_MAX_TAG) {
     uam_session_error(e, l->session, "amqp:invalid-field", "transfer.delivery-id or delivery-tag of a first frame is wrong");
@@ -221,7 +231,7 @@ static bool start_receiving(uam_engine *e, uam_lnk *l, const uam_p_transfer *p) 
     uam_link_error(e, l, "amqp:resource-limit-exceeded", "more than %u unsettled deliveries", UAM_MAX_UNSETTLED);
     return false;
   }
-  if (l->unsettled.count > 0 && !seq_lt(uam_ring_at(&l->unsettled, l->unsettled.count - 1)->id, p->delivery_id)) {
+  if (!follows(&l->unsettled, p->delivery_id)) {
     uam_session_error(e, l->session, "amqp:invalid-field", "transfer.delivery-id %lu does not follow", (unsigned long)p->delivery_id);
     return false;
   }
@@ -275,7 +285,7 @@ static void deliver(uam_engine *e, uam_lnk *l, uam_span whole, uam_span tag, boo
 static void finish(uam_engine *e, uam_lnk *l, const uam_p_transfer *p, uam_span payload, bool single) {
   l->receiving = false;
   if (p->aborted) {
-    uam_buf_free(&l->in, &e->mem);
+    drop_joined(e, l);
     return;
   }
   if (single) {
@@ -284,12 +294,26 @@ static void finish(uam_engine *e, uam_lnk *l, const uam_p_transfer *p, uam_span 
   }
   /* the tag goes behind the payload: one buffer carries both */
   size_t n = uam_buf_len(&l->in);
+  e->joining -= n;
   if (!uam_buf_put(&l->in, &e->mem, l->in_tag, l->in_tag_len) || !lend(e, l)) {
     uam_oom(e);
     return;
   }
   const uint8_t *at = e->lent[e->n_lent - 1].data;
   deliver(e, l, (uam_span){at, n}, (uam_span){at + n, l->in_tag_len}, true);
+}
+
+static bool join(uam_engine *e, uam_lnk *l, uam_span payload) {
+  if (e->joining + payload.len > UAM_MAX_JOINING) {
+    uam_link_error(e, l, "amqp:resource-limit-exceeded", "messages in parts of more than %u bytes in all", UAM_MAX_JOINING);
+    return false;
+  }
+  if (!uam_buf_put(&l->in, &e->mem, payload.ptr, payload.len)) {
+    uam_oom(e);
+    return false;
+  }
+  e->joining += payload.len;
+  return true;
 }
 
 void uam_delivery_on_transfer(uam_engine *e, uam_lnk *l, const uam_p_transfer *p, uam_span payload) {
@@ -313,10 +337,7 @@ void uam_delivery_on_transfer(uam_engine *e, uam_lnk *l, const uam_p_transfer *p
                    (unsigned long)l->in_id, (unsigned long)message_limit(e, l));
     return;
   }
-  if (!single && !p->aborted && !uam_buf_put(&l->in, &e->mem, payload.ptr, payload.len)) {
-    uam_oom(e);
-    return;
-  }
+  if (!single && !p->aborted && !join(e, l, payload)) return;
   if (last) finish(e, l, p, payload, single);
 }
 
@@ -380,10 +401,9 @@ static void settle_range(uam_engine *e, uam_lnk *l, uint32_t first, uint32_t las
   static const uam_span none;
   bool run = false;
   uint32_t from = 0, to = 0;
-  for (size_t i = uam_ring_find(r, first); i < r->count; i++) {
+  for (size_t i = uam_ring_next(r, uam_ring_find(r, first)); i < r->count; i = uam_ring_next(r, i)) {
     uam_delivery *d = uam_ring_at(r, i);
     if (seq_lt(last, d->id)) break;
-    if (d->gone) continue;
     if (l->partial && l->partial_id == d->id && d->end == UAM_FOREVER) abort_partial(e, l); /* decided before its end */
     uam_ring_gone(r, i);
     if (run && d->id != to + 1) {
@@ -420,6 +440,7 @@ void uam_delivery_on_disposition(uam_engine *e, uam_session *s, const uam_p_disp
   if (!p->settled && !(terminal && p->role)) return; /* on its way, not there */
   v.answer = !p->settled;
   if (v.code == UAM_OUT_ACCEPTED || v.code == UAM_OUT_NONE) v.state = (uam_span){NULL, 0};
+  uam_event_new_state(e);
   for (size_t i = 0; i < s->cap_links; i++) {
     uam_lnk *l = s->links[i];
     if (l != NULL && l->sender == p->role && l->unsettled.count > 0) settle_range(e, l, p->first, last, &v);
@@ -479,10 +500,9 @@ int uam_settle(uam_engine *e, uint32_t link, uint32_t first, uint32_t last, int 
   uam_ring *r = &l->unsettled;
   size_t found = 0;
   uam_span what = {state, n};
-  for (size_t i = uam_ring_find(r, first); i < r->count; i++) {
+  for (size_t i = uam_ring_next(r, uam_ring_find(r, first)); i < r->count; i = uam_ring_next(r, i + 1)) {
     uam_delivery *d = uam_ring_at(r, i);
     if (seq_lt(last, d->id)) break;
-    if (d->gone) continue;
     found++;
     bool half = l->sender && l->partial && l->partial_id == d->id;
     if (half && settled) abort_partial(e, l);

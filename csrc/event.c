@@ -59,6 +59,21 @@ static bool extends(const uam_engine *e, const uam_event *ev, uint32_t link, uin
   return state.len == 0 || memcmp(e->text.data + ev->offset, state.ptr, state.len) == 0;
 }
 
+void uam_event_new_state(uam_engine *e) { e->state_at = SIZE_MAX; }
+
+/* One disposition may make an event for each of very many deliveries: its state is copied for the first of them. */
+static void put_state(uam_engine *e, uam_event *ev, uam_span state) {
+  if (state.len == 0) return;
+  if (e->state_at == SIZE_MAX) {
+    e->state_at = e->text.tail;
+    uam_event_text(e, ev, state);
+    return;
+  }
+  ev->flags = (uint16_t)(ev->flags | UAM_F_ADDRESS | EV_TEXT);
+  ev->offset = e->state_at;
+  ev->length = state.len;
+}
+
 void uam_event_settled(uam_engine *e, uint32_t link, uint32_t first, uint32_t last, uint32_t code, uint16_t flags,
                        uam_span state) {
   if (e->n_events > e->n_resolved && extends(e, &e->events[e->n_events - 1], link, first, code, flags, state)) {
@@ -71,7 +86,7 @@ void uam_event_settled(uam_engine *e, uint32_t link, uint32_t first, uint32_t la
   ev->last = last;
   ev->code = code;
   ev->flags = flags;
-  uam_event_text(e, ev, state);
+  put_state(e, ev, state);
 }
 
 void uam_event_error(uam_engine *e, uint32_t scope, uint32_t id, uam_span error) {
@@ -93,13 +108,27 @@ void uam_event_resolve(uam_engine *e) {
   e->events_lent = true;
 }
 
+/* The arena keeps what the events that stay speak of. */
+static void shift_text(uam_engine *e) {
+  size_t from = e->text.tail;
+  for (size_t i = 0; i < e->n_events; i++) {
+    const uam_event *ev = &e->events[i];
+    if ((ev->flags & EV_TEXT) && ev->offset < from) from = (size_t)ev->offset;
+  }
+  if (from == 0) return;
+  for (size_t i = 0; i < e->n_events; i++)
+    if (e->events[i].flags & EV_TEXT) e->events[i].offset -= from;
+  e->text.tail -= from;
+  if (e->text.tail > 0) memmove(e->text.data, e->text.data + from, e->text.tail);
+}
+
 /* What was handed out is over; what was pushed since then stays. */
 void uam_event_reset(uam_engine *e) {
   if (!e->events_lent) return;
   e->events_lent = false;
   e->n_events -= e->n_resolved;
   if (e->n_events > 0) memmove(e->events, e->events + e->n_resolved, e->n_events * sizeof *e->events);
-  else e->text.head = e->text.tail = 0;
+  shift_text(e);
   e->n_resolved = 0;
   for (size_t i = 0; i < e->n_lent; i++) uam_buf_free(&e->lent[i], &e->mem);
   e->n_lent = 0;

@@ -9,7 +9,9 @@
 #define UAM_MAX_SESSIONS       4096u               /* per connection */
 #define UAM_MAX_LINKS          65536u              /* per connection */
 #define UAM_MAX_HANDLE         65535u              /* largest handle-max we announce or honour */
+#define UAM_MAX_NAMES          (16u << 20)         /* bytes of all names of links that the peer attached */
 #define UAM_MAX_MESSAGE        (256u << 20)        /* a received message, joined; UAM_OPT_MAX_MESSAGE lowers it */
+#define UAM_MAX_JOINING        (512u << 20)        /* bytes of all messages, on all links, whose last frame is not here yet */
 #define UAM_MAX_UNSETTLED      (1u << 20)          /* deliveries one link may hold unsettled, per direction */
 #define UAM_MAX_EVENTS         (1u << 16)          /* events in one batch; the rest of the window waits */
 #define UAM_OUTPUT_CAP         (512u << 10)        /* output above which no further message is taken */
@@ -18,6 +20,7 @@
 #define UAM_MAX_ITEMS          (1u << 20)          /* items in one list, map or array; zero-width ones cost memory */
 #define UAM_MAX_STATE          4096u               /* bytes of a delivery state or error that we are asked to send */
 #define UAM_MAX_TRACE          (1u << 20)          /* bytes of trace kept between two uam_trace calls */
+#define UAM_MAX_LINE           (8u << 20)          /* characters of a frame's values as text; beyond it they stay bytes */
 #define UAM_MAX_TAG            32u                 /* §2.8.7 */
 
 #endif

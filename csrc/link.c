@@ -39,14 +39,14 @@ static bool room_at(uam_engine *e, uam_lnk ***table, size_t *cap, size_t at) {
   return true;
 }
 
-static size_t free_at(uam_lnk *const *table, size_t cap) {
-  size_t at = 0;
+static size_t free_at(uam_lnk *const *table, size_t cap, size_t at) {
   while (at < cap && table[at] != NULL) at++;
   return at;
 }
 
 static uam_lnk *link_new(uam_engine *e, uam_session *s) {
-  size_t slot = free_at(e->links, e->cap_links), handle = free_at(s->links, s->cap_links);
+  size_t slot = free_at(e->links, e->cap_links, e->free_link);
+  size_t handle = free_at(s->links, s->cap_links, s->free_handle);
   bool room = room_at(e, &e->links, &e->cap_links, slot) && room_at(e, &s->links, &s->cap_links, handle);
   uam_lnk *l = room ? uam_mem_alloc(&e->mem, sizeof *l) : NULL;
   if (l == NULL) {
@@ -57,8 +57,10 @@ static uam_lnk *link_new(uam_engine *e, uam_session *s) {
   l->session = s;
   l->handle = (uint32_t)handle;
   e->links[slot] = l;
+  e->free_link = slot + 1;
   e->n_links++;
   s->links[handle] = l;
+  s->free_handle = handle + 1;
   s->n_links++;
   return l;
 }
@@ -77,10 +79,14 @@ void uam_link_free(uam_engine *e, uam_lnk *l) {
   if (l->detaching) e->n_detaching--;
   if (l->mapped_remote) uam_map_remove(&s->by_remote_handle, l->remote_handle);
   if (l->state == UAM_LINK_ATTACH_SENT) s->n_attaching--;
+  size_t slot = l->id & 0xffff;
   s->links[l->handle] = NULL;
+  if (l->handle < s->free_handle) s->free_handle = l->handle;
   s->n_links--;
-  e->links[l->id & 0xffff] = NULL;
+  e->links[slot] = NULL;
+  if (slot < e->free_link) e->free_link = slot;
   e->n_links--;
+  e->names -= uam_buf_len(&l->peer_name);
   uam_buf_free(&l->args, &e->mem);
   uam_buf_free(&l->peer_name, &e->mem);
   uam_buf_free(&l->error, &e->mem);
@@ -188,8 +194,13 @@ static uam_lnk *attached_by_peer(uam_engine *e, uam_session *s, const uam_p_atta
     uam_conn_error(e, "amqp:resource-limit-exceeded", "more than %u links", UAM_MAX_LINKS);
     return NULL;
   }
+  if (e->names + p->name.len > UAM_MAX_NAMES) {
+    uam_conn_error(e, "amqp:resource-limit-exceeded", "links with names of more than %u bytes in all", UAM_MAX_NAMES);
+    return NULL;
+  }
   uam_lnk *l = link_new(e, s);
   if (l == NULL || !uam_keep(e, &l->peer_name, p->name.ptr, p->name.len)) return NULL;
+  e->names += p->name.len;
   l->name = uam_buf_span(&l->peer_name);
   l->sender = p->role;
   return l;

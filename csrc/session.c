@@ -39,7 +39,7 @@ static bool room_for_slot(uam_engine *e, size_t slot) {
 }
 
 uam_session *uam_session_new(uam_engine *e) {
-  size_t slot = 0;
+  size_t slot = e->free_session;
   while (slot < e->cap_sessions && e->sessions[slot] != NULL) slot++;
   uam_session *s = room_for_slot(e, slot) ? uam_mem_alloc(&e->mem, sizeof *s) : NULL;
   if (s == NULL) {
@@ -50,6 +50,7 @@ uam_session *uam_session_new(uam_engine *e) {
   s->handle_max = UAM_MAX_HANDLE; /* who pipelines attaches before the other side's begin says more */
   s->remote_handle_max = UINT32_MAX;
   e->sessions[slot] = s;
+  e->free_session = slot + 1;
   e->n_sessions++;
   return s;
 }
@@ -59,7 +60,10 @@ void uam_session_free(uam_engine *e, uam_session *s) {
   for (size_t i = 0; i < s->cap_links; i++)
     if (s->links[i] != NULL) uam_link_free(e, s->links[i]);
   if (s->mapped_remote) uam_map_remove(&e->by_remote_channel, s->remote_channel);
-  e->sessions[s->id & 0xffff] = NULL;
+  size_t slot = s->id & 0xffff;
+  e->sessions[slot] = NULL;
+  if (slot < e->free_session) e->free_session = slot;
+  if (s->has_channel) e->channels[s->channel / 64] &= ~((uint64_t)1 << s->channel % 64);
   e->n_sessions--;
   uam_buf_free(&s->args, &e->mem);
   uam_buf_free(&s->error, &e->mem);
@@ -237,12 +241,14 @@ void uam_session_on_end(uam_engine *e, uam_session *s, const uam_p_end *p) {
   uam_session_dirty(e, s);
 }
 
-/* Lowest channel that is free on our side and allowed on theirs. */
+/* Lowest channel that is free on our side and allowed on theirs. There are as many as there can be sessions. */
 static bool choose_channel(uam_engine *e, uam_session *s) {
   if (s->has_channel) return true;
-  uint32_t max = e->remote_channel_max < e->channel_max ? e->remote_channel_max : e->channel_max;
-  for (uint32_t c = 0; c <= max; c++) {
-    if (by_channel(e, (uint16_t)c) != NULL) continue;
+  uint32_t max = e->remote_channel_max < e->channel_max ? e->remote_channel_max : e->channel_max, c = 0;
+  while (c < UAM_MAX_SESSIONS && e->channels[c / 64] == UINT64_MAX) c += 64;
+  while (c < UAM_MAX_SESSIONS && (e->channels[c / 64] >> c % 64 & 1)) c++;
+  if (c <= max && c < UAM_MAX_SESSIONS) {
+    e->channels[c / 64] |= (uint64_t)1 << c % 64;
     s->channel = (uint16_t)c;
     s->has_channel = true;
     return true;

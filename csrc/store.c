@@ -106,6 +106,18 @@ void uam_ring_gone(uam_ring *r, size_t i) {
   r->live--;
 }
 
+/* A gone entry holds how many from it on are gone for sure; each who comes along shortens the way for the next one, so a
+ * peer that names the same settled ids again and again does not have us walk over all of them every time. */
+size_t uam_ring_next(uam_ring *r, size_t i) {
+  while (i < r->count) {
+    uam_delivery *d = uam_ring_at(r, i);
+    if (!d->gone) return i;
+    if (i + d->gone < r->count) d->gone += uam_ring_at(r, i + d->gone)->gone;
+    i += d->gone;
+  }
+  return r->count;
+}
+
 void uam_ring_trim(uam_ring *r) {
   while (r->count > 0 && r->at[r->head].gone) {
     r->head = (r->head + 1) & (r->cap - 1);

@@ -17,7 +17,8 @@
  *   payload=h'..'                    the bytes behind the performative
  *   payload=120B                     the same without secrets; read back as 120 zero bytes
  *   payload=(VALUE VALUE ...)        read only: encoded values, such as (properties(to="a") data(h'6869'))
- *   raw 37B                          raw without secrets; read back as zero bytes
+ *   raw 37B                          raw without secrets; read back as zero bytes. A frame whose values take more text than
+ *                                    UAM_MAX_LINE is shown as raw, too
  *
  * Composites of performatives.def are name(field=VALUE ...), with the specification's names; what is left out is
  * null, trailing nulls are not encoded. Fields stand in the specification's order. Required ones may be left out and types may
@@ -225,7 +226,7 @@ static void put_array(text *t, const uam_item *array) {
   for (; code == 0; code = uam_read_code(&data)) (void)uam_read_value(&data);
   put_char(t, '[');
   bool empty = code >> 4 == 4; /* no bytes per element: they are all the same */
-  for (uint32_t i = 0; i < (empty ? 1 : array->count); i++) {
+  for (uint32_t i = 0; i < (empty ? 1 : array->count) && t->len <= UAM_MAX_LINE; i++) {
     uam_reader again = constructor;
     if (i != 0) put_char(t, ' ');
     put_value(t, &again, &data, anywhere);
@@ -238,7 +239,7 @@ static void put_items(text *t, const uam_item *item) {
   uam_reader r = uam_reader_of(item->data.ptr, item->data.len);
   bool map = item->kind == UAM_K_MAP;
   put_char(t, map ? '{' : '[');
-  for (uint32_t i = 0; i < item->count; i++) {
+  for (uint32_t i = 0; i < item->count && t->len <= UAM_MAX_LINE; i++) {
     if (i != 0) put_char(t, map && i % 2 != 0 ? '=' : ' ');
     put_value(t, &r, &r, anywhere);
   }
@@ -373,6 +374,11 @@ static void put_frame(text *t, const uint8_t *p, size_t size) {
   }
   uam_reader checked = uam_reader_of(value.ptr, value.len);
   put_value(t, &checked, &checked, anywhere);
+  if (t->len > UAM_MAX_LINE) { /* elements of an array show descriptors that are there but once */
+    t->len = 0;
+    put_raw(t, p, size);
+    return;
+  }
   if (r.p == r.end) return;
   put_text(t, " payload=");
   if (t->secrets) put_hex(t, r.p, (size_t)(r.end - r.p));

@@ -28,7 +28,7 @@ void uam_map_free(uam_map *m, const uam_mem *mem);
 
 typedef struct uam_delivery {
   uint32_t id;
-  uint32_t gone; /* settled while older ones are still open */
+  uint32_t gone; /* settled while older ones are still open: so many entries from this one on are (see uam_ring_next) */
   uint64_t end;  /* count of output bytes at its last one; UAM_FOREVER while it is half sent */
 } uam_delivery;
 typedef struct uam_ring {
@@ -39,6 +39,7 @@ typedef struct uam_ring {
 bool uam_ring_push(uam_ring *r, const uam_mem *m, uint32_t id, uint64_t end);
 static inline uam_delivery *uam_ring_at(const uam_ring *r, size_t i) { return &r->at[(r->head + i) & (r->cap - 1)]; }
 size_t uam_ring_find(const uam_ring *r, uint32_t id); /* index of the first entry whose id is not before id */
+size_t uam_ring_next(uam_ring *r, size_t i);          /* the first index from i on that is not gone; count when there is none */
 void uam_ring_gone(uam_ring *r, size_t i);            /* marks entry i; uam_ring_trim then drops the gone front */
 void uam_ring_trim(uam_ring *r);
 void uam_ring_free(uam_ring *r, const uam_mem *m);
@@ -91,7 +92,7 @@ struct uam_session {
   uint32_t handle_max, remote_handle_max, initial_outgoing_id;
   uint32_t next_delivery_id;
   uam_lnk **links;     /* by local handle */
-  size_t cap_links, n_links;
+  size_t cap_links, n_links, free_handle;
   uam_map by_remote_handle;
   size_t n_attaching;
   /* one disposition is held open, so that the next may extend it */
@@ -132,6 +133,7 @@ struct uam_engine {
   size_t n_events, cap_events, n_resolved;
   bool events_lent;
   uam_buf text;         /* spans of our own making */
+  size_t state_at;      /* where in it the state of the disposition at hand is; SIZE_MAX: nowhere yet */
   uam_buf *lent;        /* joined messages of this batch */
   size_t n_lent, cap_lent;
   /* SASL */
@@ -149,9 +151,12 @@ struct uam_engine {
   uint64_t last_sent, last_received;
   /* sessions and links: slots by id, generation in the upper half of an id */
   uam_session **sessions;
-  size_t cap_sessions, n_sessions;
+  size_t cap_sessions, n_sessions, free_session; /* no slot before free_session is free, and so below */
+  uint64_t channels[UAM_MAX_SESSIONS / 64];      /* a bit for each channel of ours that is taken */
   uam_lnk **links;
-  size_t cap_links, n_links;
+  size_t cap_links, n_links, free_link;
+  size_t names;        /* bytes of peer_name of all links */
+  size_t joining;      /* bytes of `in` of all links */
   uint16_t generation;
   uam_map by_remote_channel;
   uam_session *dirty_sessions;
@@ -174,6 +179,7 @@ static inline uam_span uam_buf_span(const uam_buf *b) { return (uam_span){b->dat
 uam_event *uam_event_push(uam_engine *e, uint16_t kind, uint32_t id);  /* never NULL: a spare one when memory is short */
 void uam_event_window(uam_engine *e, uam_event *ev, uam_span span);    /* span lies in the receive window */
 void uam_event_text(uam_engine *e, uam_event *ev, uam_span span);      /* span is copied */
+void uam_event_new_state(uam_engine *e);                               /* the state of uam_event_settled is another one now */
 void uam_event_state(uam_engine *e, uint16_t kind, uint32_t id, uint32_t old, uint32_t next);
 void uam_event_settled(uam_engine *e, uint32_t link, uint32_t first, uint32_t last, uint32_t code, uint16_t flags, uam_span state);
 void uam_event_error(uam_engine *e, uint32_t scope, uint32_t id, uam_span error);

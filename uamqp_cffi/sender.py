@@ -6,6 +6,7 @@ A `MessageSender` is the sending end of one link. A client hands it runs of mess
 
 from __future__ import annotations
 
+import functools
 import itertools
 import logging
 import time
@@ -44,6 +45,7 @@ _NAMES = {
 _OK, _ERROR, _TIMEOUT, _CANCELLED = 1, 2, 3, 4  # MessageSendResult as plain numbers
 
 
+@functools.lru_cache(maxsize=1)  # one disposition may come as very many ranges, all with the same state
 def rejection(outcome: int, state: bytes) -> tuple[Any, Any, Any]:
     """Condition, description and info of a negative outcome; unknown-error when it gives none."""
     described = decode_exact(state) if state else None

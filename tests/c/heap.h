@@ -11,6 +11,7 @@ enum { HEAP_HEAD = 16 };
 
 typedef struct heap {
   long live;          /* blocks not freed */
+  size_t bytes, peak; /* in them now, and at most */
   unsigned long made; /* allocations asked for */
   unsigned long fail; /* this one fails (0: none), and so do all after it, unless... */
   int once;           /* ...it fails alone */
@@ -21,6 +22,7 @@ static inline void *heap_realloc(void *ctx, void *p, size_t n) {
   if (n == 0) {
     if (p == NULL) return NULL;
     h->live--;
+    h->bytes -= *(size_t *)(void *)((char *)p - HEAP_HEAD);
     free((char *)p - HEAP_HEAD);
     return NULL;
   }
@@ -33,10 +35,13 @@ static inline void *heap_realloc(void *ctx, void *p, size_t n) {
   if (p != NULL) {
     old = (size_t *)(void *)((char *)p - HEAP_HEAD);
     memcpy((char *)fresh + HEAP_HEAD, p, old[0] < n ? old[0] : n);
+    h->bytes -= old[0];
     free(old);
   } else {
     h->live++;
   }
+  h->bytes += n;
+  if (h->bytes > h->peak) h->peak = h->bytes;
   return (char *)fresh + HEAP_HEAD;
 }
 

@@ -1,5 +1,6 @@
-/* test_limits.c - the bounds of limits.h that take too many frames for a transcript: sessions, answers that nobody reads, a
- * disposition over a hundred thousand deliveries, a range over the whole circle of ids. */
+/* test_limits.c - the bounds of limits.h that take too many frames for a transcript: sessions, names, half-received messages,
+ * answers that nobody reads, a disposition over a hundred thousand deliveries, a range over the whole circle of ids, one
+ * long error for very many deliveries. */
 #include "check.h"
 #include "heap.h"
 #include "notation.h"
@@ -55,6 +56,14 @@ static size_t swallow(void) {
   return n;
 }
 
+/* A list that outlives the next ones. */
+static uam_span kept(const char *text, uint8_t *room, size_t cap) {
+  uam_span l = list_of(text);
+  CHECK(l.ptr != NULL && l.len <= cap);
+  memcpy(room, l.ptr, l.len);
+  return (uam_span){room, l.len};
+}
+
 static void start(int role) {
   memory = (heap){0};
   uam_mem mem = heap_mem(&memory);
@@ -100,6 +109,101 @@ static void test_sessions(void) {
   stop();
 }
 
+/* Every begin is answered; the channels are those of the sessions' order, and one that is free again is taken again. */
+static void test_channels(void) {
+  char text[128];
+  uint8_t out[64], room[64];
+  start(UAM_SERVER);
+  uam_span begin = kept("begin(next-outgoing-id=0 incoming-window=9 outgoing-window=9)", room, sizeof room);
+  for (uint32_t i = 0; i <= UAM_MAX_SESSIONS; i++) {
+    uint32_t channel = i < UAM_MAX_SESSIONS ? i : 77;
+    if (i == UAM_MAX_SESSIONS) {
+      snprintf(text, sizeof text, "ch=%u end()", channel);
+      feed_text(text);
+      swallow();
+    }
+    snprintf(text, sizeof text, "ch=%u begin(next-outgoing-id=0 incoming-window=1 outgoing-window=1)", channel);
+    feed_text(text);
+    CHECK(uam_begin(e, session, begin.ptr, begin.len) == session);
+    size_t n;
+    const uint8_t *p = uam_send_window(e, &n);
+    memcpy(out, p, n < sizeof out ? n : sizeof out);
+    CHECK(n > 8 && load_be16(out + 6) == channel);
+    swallow();
+  }
+  CHECK(begins == UAM_MAX_SESSIONS + 1 && faults == 0);
+  stop();
+}
+
+/* Links cost the peer a frame each, and us the name for as long as it likes. */
+static void test_names(void) {
+  enum { NAME = 60000, GONE = 50 };
+  static char text[NAME + 200], name[NAME + 1];
+  uint8_t room[64];
+  start(UAM_SERVER);
+  memset(name, 'n', NAME);
+  uam_span begin = list_of("begin(next-outgoing-id=0 incoming-window=9 outgoing-window=9)");
+  feed_text("begin(next-outgoing-id=0 incoming-window=9 outgoing-window=9)");
+  CHECK(uam_begin(e, session, begin.ptr, begin.len) == session);
+  swallow();
+  uam_span attach = kept("attach(name=\"n\" handle=0 role=false)", room, sizeof room);
+  uint32_t i = 0;
+  for (; i < 2000 && faults == 0; i++) {
+    snprintf(text, sizeof text, "attach(name=\"%s%u\" handle=%u role=true)", name, i, i);
+    n_links = 0;
+    feed_text(text);
+    if (i >= GONE) continue;
+    snprintf(text, sizeof text, "detach(handle=%u closed=true)", i);
+    feed_text(text);
+    CHECK(uam_attach(e, session, links[0], attach.ptr, attach.len) == links[0]);
+    swallow();
+  }
+  CHECK(faults == 1 && strstr(fault, "amqp:resource-limit-exceeded") != NULL);
+  CHECK(i > UAM_MAX_NAMES / (NAME + 10) + GONE && memory.peak < UAM_MAX_NAMES * 5 / 2); /* buffers are powers of two */
+  stop();
+}
+
+static void feed_part(uint32_t handle, uint32_t id, const char *more, uint32_t size) {
+  char text[200];
+  snprintf(text, sizeof text, "transfer(handle=%u delivery-id=%u delivery-tag=h'01' message-format=0 settled=true more=%s) payload=%uB",
+           handle, id, more, size);
+  feed_text(text);
+}
+
+/* Each message is allowed, all together they are not; those that are whole or given up count no more. */
+static void test_joining(void) {
+  enum { LINKS = 4, PART = 40000 };
+  char text[128];
+  start(UAM_SERVER);
+  uam_span begin = list_of("begin(next-outgoing-id=0 incoming-window=1000 outgoing-window=9)");
+  feed_text("begin(next-outgoing-id=0 incoming-window=9 outgoing-window=9)");
+  CHECK(uam_begin(e, session, begin.ptr, begin.len) == session);
+  swallow();
+  for (uint32_t i = 0; i < LINKS; i++) {
+    snprintf(text, sizeof text, "attach(name=\"%u\" handle=%u role=false initial-delivery-count=0)", i, i);
+    n_links = 0;
+    feed_text(text);
+    snprintf(text, sizeof text, "attach(name=\"%u\" handle=0 role=true)", i);
+    uam_span attach = list_of(text);
+    CHECK(uam_attach(e, session, links[0], attach.ptr, attach.len) > 0 && uam_flow(e, links[0], 9, 0) == UAM_OK);
+    swallow();
+  }
+  for (uint32_t i = 0; i < 3; i++) feed_part(i, i, "true", PART);
+  CHECK(e->joining == 3 * PART && faults == 0);
+  feed_part(0, 0, "false", PART); /* whole: what was joined before is ours no more */
+  feed_text("transfer(handle=1 aborted=true)");
+  CHECK(e->joining == PART && faults == 0);
+  e->joining += UAM_MAX_JOINING - 2 * PART; /* as if other links held that much */
+  feed_part(3, 3, "true", PART);
+  CHECK(e->joining == UAM_MAX_JOINING && faults == 0);
+  feed_part(3, 3, "true", 1);
+  CHECK(faults == 1 && strstr(fault, "amqp:resource-limit-exceeded") != NULL && e->joining == UAM_MAX_JOINING - PART);
+  feed_part(2, 2, "false", PART);
+  CHECK(faults == 1 && e->joining == UAM_MAX_JOINING - 2 * PART);
+  e->joining -= UAM_MAX_JOINING - 2 * PART;
+  stop();
+}
+
 /* Our answers pile up, since the peer reads none of them: not past UAM_OUTPUT_HARD. */
 static void test_flood(void) {
   start(UAM_CLIENT);
@@ -142,9 +246,69 @@ static void test_ranges(void) {
   stop();
 }
 
+/* A long reason for each of very many deliveries is kept once, not once for each event. */
+static void test_reasons(void) {
+  enum { REASON = 30000 };
+  static char text[REASON + 200], reason[REASON + 1];
+  static const uint32_t len = 1;
+  uint32_t id = 0;
+  memset(reason, 'r', REASON);
+  start(UAM_CLIENT);
+  attach_two();
+  for (uint32_t i = 0; i < MANY; i++) {
+    (void)uam_send_messages(e, links[i % 2], (const uint8_t *)"x", &len, 1, 0, 0, &id);
+    if (i % 1000 == 0) swallow();
+  }
+  swallow();
+  snprintf(text, sizeof text, "disposition(role=true first=4294967000 last=2147480000 settled=true state=rejected(error=error("
+           "condition=:a description=\"%s\")))", reason);
+  memory.peak = memory.bytes;
+  size_t before = memory.bytes;
+  uam_span f = frame_of(text);
+  size_t cap;
+  memcpy(uam_recv_window(e, &cap), f.ptr, f.len);
+  CHECK(uam_recv_commit(e, f.len, 0) == UAM_OK);
+  const uam_event *evs;
+  size_t n = uam_events(e, &evs);
+  CHECK(n == MANY);
+  for (size_t i = 0; i < n; i += 997)
+    CHECK(evs[i].code == UAM_OUT_REJECTED && strstr(text_of_value((const uint8_t *)(uintptr_t)evs[i].offset, (size_t)evs[i].length, 0), "rrr\"))"));
+  CHECK(memory.peak - before < 3 * MANY * sizeof(uam_event));
+  stop();
+}
+
+/* Events that come between two batches, again and again, do not let what they say pile up. */
+static void test_leftovers(void) {
+  uint8_t room[64];
+  start(UAM_CLIENT);
+  feed_text("begin(next-outgoing-id=0 incoming-window=9 outgoing-window=9)");
+  e->remote_channel_max = 0;
+  uam_span begin = kept("begin(next-outgoing-id=0 incoming-window=9 outgoing-window=9)", room, sizeof room);
+  CHECK(uam_begin(e, session, begin.ptr, begin.len) == session); /* this one has the only channel */
+  swallow();
+  const uam_event *evs;
+  for (int i = 0; i < 1000; i++) {
+    fault[0] = '\0';
+    CHECK(uam_recv_commit(e, 0, 0) == UAM_OK);
+    note();
+    CHECK((strstr(fault, "no channel is free") != NULL) == (i > 0));
+    int64_t s = uam_begin(e, 0, begin.ptr, begin.len);
+    size_t n;
+    uam_send_window(e, &n);
+    CHECK(s > 0 && n == 0 && uam_end(e, (uint32_t)s, NULL, 0) == UAM_OK);
+  }
+  CHECK(faults == 999 && e->text.tail < 1000 && uam_events(e, &evs) == 1);
+  stop();
+}
+
 int main(void) {
   test_sessions();
+  test_channels();
+  test_names();
+  test_joining();
   test_flood();
   test_ranges();
+  test_reasons();
+  test_leftovers();
   return done("limits");
 }

@@ -50,7 +50,7 @@ static uint32_t ids[HELD];
 static bool gone[HELD];
 static size_t from, to;
 
-static void compare(const uam_ring *r, uint32_t id) {
+static void compare(uam_ring *r, uint32_t id) {
   size_t live = 0, at = from;
   while (at < to && gone[at]) at++;
   CHECK(r->count == to - at);
@@ -63,6 +63,11 @@ static void compare(const uam_ring *r, uint32_t id) {
   size_t found = 0;
   while (found < r->count && seq_lt(ids[at + found], id)) found++;
   CHECK(uam_ring_find(r, id) == found);
+  for (int i = 0; i < 5; i++) {
+    size_t start = chance((uint32_t)r->count + 1), next = start;
+    while (next < r->count && gone[at + next]) next++;
+    CHECK(uam_ring_next(r, start) == next);
+  }
 }
 
 static void test_ring(uint32_t first) {
@@ -98,8 +103,23 @@ static void test_ring(uint32_t first) {
   CHECK(h.live == 0);
 }
 
+/* A long way over gone entries is walked once. Two doublings more than its logarithm leave nothing to walk. */
+static void test_gone_way(void) {
+  enum { LONG = 1 << 16 };
+  heap h = {0};
+  uam_mem mem = heap_mem(&h);
+  uam_ring r = {0};
+  for (uint32_t i = 0; i < LONG; i++) CHECK(uam_ring_push(&r, &mem, i, 0));
+  for (size_t i = 1; i < LONG; i++) uam_ring_gone(&r, i);
+  for (int i = 0; i < 18; i++) CHECK(uam_ring_next(&r, 1) == LONG);
+  CHECK(uam_ring_at(&r, 1)->gone == LONG - 1);
+  CHECK(uam_ring_next(&r, 0) == 0);
+  uam_ring_free(&r, &mem);
+}
+
 int main(void) {
   test_map();
+  test_gone_way();
   test_ring(0);
   test_ring(4294966000u);
   test_ring(2147483000u);

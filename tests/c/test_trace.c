@@ -278,8 +278,36 @@ static void test_random(void) {
   }
 }
 
+/* One descriptor stands for all elements of an array, and each of them shows it: text without end from a small frame. */
+static void test_long_lines(void) {
+  enum { ELEMENTS = 20000, DESCRIPTOR = 20000 };
+  static uint8_t frame[64 << 10];
+  static char text[256 << 10];
+  uam_writer w = {frame, 8, sizeof frame};
+  static const uint8_t nothing[DESCRIPTOR] = {0};
+  uint8_t head[] = {0xf0, 0, 0, 0, 0, 0, 0, 0, 0, 0x00};
+  memset(frame, 0, 8);
+  uam_write_raw(&w, head, sizeof head);
+  uam_write_binary(&w, (uam_span){nothing, DESCRIPTOR});
+  uam_write_raw(&w, "\x50", 1);
+  uam_write_raw(&w, nothing, ELEMENTS);
+  frame[4] = 2;
+  int64_t n = 0;
+  for (uint32_t count = 100; count <= ELEMENTS; count += ELEMENTS - 100) { /* a hundred of them are text, all are not */
+    size_t size = w.len - (ELEMENTS - count), used;
+    store_be32(frame, (uint32_t)size);
+    store_be32(frame + 9, (uint32_t)size - 13);
+    store_be32(frame + 13, count);
+    n = uam_dump(frame, w.len, 0, text, sizeof text - 1, &used);
+    CHECK(used == size && (count == 100 ? n > 100 * 2 * DESCRIPTOR : n > 0 && n < 20));
+  }
+  text[n > 0 && n < 20 ? n : 0] = '\0';
+  CHECK(strncmp(text, "raw ", 4) == 0 && strtoul(text + 4, NULL, 10) == w.len);
+}
+
 int main(void) {
   test_bytes();
+  test_long_lines();
   test_arrays();
   test_lines();
   test_secrets();

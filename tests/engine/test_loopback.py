@@ -63,6 +63,36 @@ def test_a_run_of_messages_goes_in_one_call_and_is_settled_as_one_range(loopback
     ]  # that code says it all
 
 
+def test_the_ranges_of_one_disposition_share_their_state(loopback):
+    pair = loopback()
+    link = pair.attached()
+    pair.client.send_messages(link, b"x" * 60, lens(*[1] * 60), data=True)
+    pair.run()
+    theirs = pair.seen(r.Attach)[-1].link
+    for n in range(1, 60, 2):
+        pair.server.settle(theirs, n, n, state=ACCEPTED)
+    pair.run()
+    pair.take(r.Settled)
+    why = values.described_composite(
+        "error", condition=values.enc_symbol("full"), description=values.enc_str("x" * 400)
+    )
+    state = values.described_composite("rejected", error=why)
+    yes, first, last = values.enc_bool(True), values.enc_uint(0), values.enc_uint(59)
+    body = values.described_composite("disposition", role=yes, first=first, last=last, settled=yes, state=state)
+    frame = (8 + len(body)).to_bytes(4, "big") + b"\2\0\0\0" + body
+    pair.client.in_view[: len(frame)] = frame
+    settled = [
+        record
+        for record in pair.client.step(pair.now, len(frame), 0, pair.kernel[pair.client])
+        if type(record) is r.Settled
+    ]
+    assert [(record.first, record.last, record.outcome) for record in settled] == [
+        (n, n, 0x25) for n in range(0, 60, 2)
+    ]
+    assert settled[0].state == state
+    assert len({id(record.state) for record in settled}) == 1
+
+
 def test_credit_bounds_what_is_taken(loopback):
     pair = loopback()
     link = pair.attached(credit=3)

@@ -309,11 +309,16 @@ def _records(base: Any, events: Iterable[tuple[int, ...]]) -> list[r.Record]:
     window = ffi.buffer(base, _EVERYTHING) if base != ffi.NULL else b""
     out: list[r.Record] = []
     add = out.append
+    shared, shared_at = b"", 0  # the events of one disposition share the bytes of its state; so do their records
     for kind, flags, id, first, last, code, tag_length, offset, length, tag_offset in events:
         if not length:
             span = b""
         elif flags & _ADDRESS:
-            span = ffi.buffer(ffi.cast("uint8_t *", offset), length)[:]
+            if offset == shared_at and length == len(shared):
+                span = shared
+            else:
+                span = shared = ffi.buffer(ffi.cast("uint8_t *", offset), length)[:]
+                shared_at = offset
         else:
             span = window[offset : offset + length]
         if kind == _EV_SETTLED:

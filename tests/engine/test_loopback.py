@@ -277,3 +277,17 @@ def test_a_stale_id_is_a_state_error(loopback):
         pair.client.detach(0xDEAD0001)
     with pytest.raises(StateError):
         pair.client.end(0xBEEF0001)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["5u8", '"x"', "true", "null", "described(0x99u64 7i8)", "[1u8 [null] 2u8]", 'error(condition=5u8 info="x")'],
+)  # fmt: skip
+def test_an_error_of_any_shape_is_an_error_without_words(text):
+    body = module.undump(f"ch=0 {text}")[8:]
+    assert module.decode_error(body) == r.Error(b"", None, None)
+
+
+def test_text_of_an_error_need_not_be_utf8():
+    body = module.undump(r'ch=0 error(condition=:"\xff" description="\xfe!")')[8:]
+    assert module.decode_error(body) == r.Error(b"\xff", b"\xfe!", None)

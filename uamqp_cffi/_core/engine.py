@@ -245,20 +245,26 @@ def _list(code: int, data: bytes) -> dict[str, Any]:
     return dict.fromkeys(names) | dict(zip(names, values, strict=False))
 
 
-def _bytes(value: Any) -> Any:
-    return value.encode() if isinstance(value, str) else value
+def _bytes(value: Any) -> bytes | None:
+    """Text of the peer's, which is not always the UTF-8 it should be; None for what is no text."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "surrogateescape")
+    return value if isinstance(value, bytes) else None
 
 
 def decode_error(data: bytes) -> r.Error | None:
-    """An encoded `error` (§2.8.14) as a record; None for no bytes."""
+    """An encoded `error` (§2.8.14) as a record; None for no bytes. What has another shape is an error all the same,
+    one without words."""
     if not data:
         return None
     from .values import decode_exact
 
     described = decode_exact(data)
-    fields = list(getattr(described, "value", described) or ())
+    fields = getattr(described, "value", described)
+    if described is None or not isinstance(fields, list):
+        fields = []
     condition, description, info = (fields + [None] * 3)[:3]
-    return r.Error(_bytes(condition) or b"", _bytes(description), info)
+    return r.Error(_bytes(condition) or b"", _bytes(description), info if isinstance(info, dict) else None)
 
 
 def _names(value: Any) -> list[str]:

@@ -132,7 +132,8 @@ void uam_link_error(uam_engine *e, uam_lnk *l, const char *condition, const char
 
 /* ---- attach ---- */
 static bool same_name(const uam_lnk *a, uam_span name) {
-  return a->name.len == name.len && memcmp(a->name.ptr, name.ptr, name.len) == 0;
+  if (a->name.len != name.len) return false;
+  return name.len == 0 || memcmp(a->name.ptr, name.ptr, name.len) == 0; /* of no bytes there may be no address */
 }
 
 /* Does a link that is still detaching hold this one's name? Then attaching now would look like stealing it. */

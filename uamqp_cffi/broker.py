@@ -78,8 +78,7 @@ class Broker:
     ) -> None:
         """Listen on `host`, `port` (0: a free one) and serve, AMQP as it is or inside of a WebSocket, as each client likes.
 
-        ssl_context, or cert_file and key_file (PEM): TLS. client_ca: certificates of clients signed by it are welcome
-        for
+        ssl_context, or cert_file and key_file (PEM): TLS. client_ca: certificates of clients signed by it are welcome for
           SASL EXTERNAL.
         users: name to password; SASL is then required, PLAIN offered and ANONYMOUS not. Without, any password will do.
         sasl: the mechanisms to offer, of ANONYMOUS, PLAIN, EXTERNAL, MSSBCBS; False: no SASL layer at all.
@@ -287,15 +286,13 @@ class Broker:
     ) -> None:
         """Make `address` behave as a test wants; a new script replaces the old one, `unscript` takes it off.
 
-        outcome: what messages get: "accepted", "rejected", "released", "modified", "none" (never settled), "bare"
-        (settled
+        outcome: what messages get: "accepted", "rejected", "released", "modified", "none" (never settled), "bare" (settled
           without a state), an `Outcome`, or a function of the message that gives one of these.
         condition, description, info: of the error that goes with "rejected", or with `fail`.
         delivery_failed, undeliverable_here, annotations: the fields of "modified".
         times: how often the outcome, or `fail`, applies; after that the address behaves. None: always.
         delay: seconds before the outcome is sent.
-        fail: what breaks: "attach" is refused; "detach", "end", "close" take back link, session or connection; "drop"
-        ends
+        fail: what breaks: "attach" is refused; "detach", "end", "close" take back link, session or connection; "drop" ends
           the transport without a word; "hang" leaves it open and never reads or writes again.
         after: messages on a link (sent or received) before `fail`; 0: right after the attach.
         closed: False makes "detach" a soft one, without an error unless `condition` is given.

@@ -24,6 +24,9 @@ _log = logging.getLogger("uamqp.broker")
 
 _SEND_MESSAGES = 1024
 
+Timer = list[Any]
+"""When, a ticket, and what to call: None once it was, or was cancelled."""
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -62,7 +65,8 @@ class Core:
         self.dirty: set[Peer] = set()
         self.arrived = False  # something came into a queue; the driver takes this back and wakes who waits
         self.connections = 0
-        self._timers: list[tuple[int, int, Callable[[], None]]] = []
+        self._timers: list[Timer] = []
+        self._cancelled = 0
         self._ticket = itertools.count()
 
     # nodes
@@ -129,15 +133,33 @@ class Core:
 
     # time
 
-    def after(self, milliseconds: float, act: Callable[[], None]) -> None:
-        heapq.heappush(self._timers, (self.now + round(milliseconds), next(self._ticket), act))
+    def after(self, milliseconds: float, act: Callable[[], None]) -> Timer:
+        """Call `act` then; give the result to `cancel` when nobody needs that any more."""
+        timer: Timer = [self.now + round(milliseconds), next(self._ticket), act]
+        heapq.heappush(self._timers, timer)
+        return timer
+
+    def cancel(self, timer: Timer | None) -> None:
+        """Take a timer back, so that it does not keep what it would have called. Repeatable."""
+        if timer is None or timer[2] is None:
+            return
+        timer[2] = None
+        self._cancelled += 1
+        if self._cancelled > 16 and self._cancelled * 2 > len(self._timers):
+            self._timers = [left for left in self._timers if left[2] is not None]
+            heapq.heapify(self._timers)
+            self._cancelled = 0
 
     def next_timer(self) -> int | None:
         return self._timers[0][0] if self._timers else None
 
     def run_timers(self) -> None:
         while self._timers and self._timers[0][0] <= self.now:
-            act = heapq.heappop(self._timers)[2]
+            timer = heapq.heappop(self._timers)
+            act, timer[2] = timer[2], None
+            if act is None:
+                self._cancelled -= 1
+                continue
             try:
                 act()
             except Exception:

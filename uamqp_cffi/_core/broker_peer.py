@@ -19,7 +19,7 @@ from .filters.tls import Tls
 from .wire import Wire
 
 if TYPE_CHECKING:
-    from .broker_core import Core
+    from .broker_core import Core, Timer
 
 _log = logging.getLogger("uamqp.broker")
 
@@ -51,8 +51,9 @@ class Peer:
         self._tls = tls
         self.engine = self._make_engine()
         core.peers[self.number] = self
+        self._timer: Timer | None = None  # until it opens, and then until it is closed
         if core.settings.open_timeout:
-            core.after(core.settings.open_timeout, self._give_up)
+            self._timer = core.after(core.settings.open_timeout, self._give_up)
 
     def __repr__(self) -> str:
         return f"<connection {self.number} of {self.container_id or 'nobody yet'!r}>"
@@ -163,6 +164,7 @@ class Peer:
 
     def _on_open(self, record: r.Open) -> None:
         settings = self.core.settings
+        self.core.cancel(self._timer)
         self.opened = True
         self.timed = bool(settings.idle_timeout or record.fields.get("idle_time_out"))
         self.container_id = str(record.fields.get("container_id") or "")
@@ -324,7 +326,8 @@ class Peer:
         self.gone()
         if not self.closing:
             self.closing = True
-            self.core.after(_CLOSING_TIME, self._drop)
+            self.core.cancel(self._timer)
+            self._timer = self.core.after(_CLOSING_TIME, self._drop)
 
     def _drop(self) -> None:
         if not self.ended:
@@ -399,6 +402,7 @@ class Peer:
         """The transport is gone."""
         if not self.ended:
             self.ended = True
+            self.core.cancel(self._timer)
             self.core.peers.pop(self.number, None)
             self.core.dirty.discard(self)
             self.gone()

@@ -132,8 +132,8 @@ void uam_link_error(uam_engine *e, uam_lnk *l, const char *condition, const char
 
 /* ---- attach ---- */
 static bool same_name(const uam_lnk *a, uam_span name) {
-  if (a->name.len != name.len) return false;
-  return name.len == 0 || memcmp(a->name.ptr, name.ptr, name.len) == 0; /* of no bytes there may be no address */
+  /* of no bytes there may be no address */
+  return a->name.len == name.len && (name.len == 0 || memcmp(a->name.ptr, name.ptr, name.len) == 0);
 }
 
 /* Does a link that is still detaching hold this one's name? Then attaching now would look like stealing it. */

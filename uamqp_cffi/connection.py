@@ -11,6 +11,7 @@ apart, and fails the connection instead of going on with half of it.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import ssl
@@ -18,6 +19,7 @@ import threading
 import time
 import uuid
 import weakref
+from collections.abc import Iterator
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -854,18 +856,28 @@ class Connection:
         if isinstance(record, records.Attach):
             self._link_sessions[record.link] = record.session
             if not record.reply:
-                self._engine.attach(record.session, _answer_attach(record), record.link)
-                self._engine.detach(record.link, True, _not_allowed("this client attaches its links itself"))
+                with self._unless_over():
+                    self._engine.attach(record.session, _answer_attach(record), record.link)
+                    self._engine.detach(record.link, True, _not_allowed("this client attaches its links itself"))
         elif isinstance(record, records.Detach):
             return self._session_inboxes.get(self._link_sessions.pop(record.link, 0))
         return self._session_inboxes.get(self._link_sessions.get(record.link, 0))
 
     def _unclaimed_session(self, record: Any) -> None:
         if isinstance(record, records.Begin) and not record.reply:
-            self._engine.begin(_answer_begin(), record.session)
-            self._engine.end(record.session, _not_allowed("this client begins its sessions itself"))
+            with self._unless_over():
+                self._engine.begin(_answer_begin(), record.session)
+                self._engine.end(record.session, _not_allowed("this client begins its sessions itself"))
         elif isinstance(record, records.End):
             self._leaving.discard(record.session)
+
+    @contextlib.contextmanager
+    def _unless_over(self) -> Iterator[None]:
+        """For answers to a record: the engine is ahead of it, and what it speaks of may be over."""
+        try:
+            yield
+        except _engine.StateError as over:
+            _logger.debug("connection %r: too late to answer: %s", self.container_id, over)
 
     def _own(self, record: Any) -> Inbox | None:
         """A record of the connection."""
@@ -893,7 +905,8 @@ class Connection:
             if not record.offered:
                 self._refused(errors.SASLRefused(self._mechanism(), None, record.names))
         elif isinstance(record, records.SaslChallenge):
-            self._engine.sasl_response(b"")
+            with self._unless_over():
+                self._engine.sasl_response(b"")
         return None
 
     def _mechanism(self) -> str:

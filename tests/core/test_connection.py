@@ -22,7 +22,9 @@ import trustme
 from uamqp_cffi import errors
 from uamqp_cffi._core import records as r
 from uamqp_cffi._core import values
+from uamqp_cffi._core.engine import undump
 from uamqp_cffi._core.plan import Call, Inbox, Wait
+from uamqp_cffi._core.wire import clock
 from uamqp_cffi.authentication import SASLAnonymous, SASLExternal, SASLPlain
 from uamqp_cffi.c_uamqp import ConnectionState
 from uamqp_cffi.connection import PACE, Connection
@@ -335,6 +337,50 @@ def test_an_unasked_link_is_detached(peer, connect, tools):
     peer.wire.engine.attach(session, tools.attach(True, "theirs"))
     tools.pump(connection, peer, lambda: peer.seen(r.Detach))
     assert peer.seen(r.Detach)[0].error.condition == b"amqp:not-allowed"
+
+
+@pytest.mark.parametrize(
+    ("begun", "more", "answers"),
+    [
+        ("attach", "ch=0 detach(handle=1 closed=true)", [r.Attach, r.Attach, r.Detach]),
+        ("attach", "ch=0 end()", [r.End]),
+        ("begin", "ch=1 end()", [r.Begin, r.Begin, r.End]),
+        ("begin", 'ch=1 attach(name="theirs" handle=0 role=true)', [r.Begin, r.Begin, r.End]),
+    ],
+    ids=["attach-detach", "attach-end", "begin-end", "begin-attach"],
+)
+def test_what_the_peer_began_may_be_over_before_it_is_refused(peer, connect, tools, begun, more, answers):
+    connection = connect(peer)
+    connection._start()
+    tools.Link(connection)
+    tools.pump(connection, peer, lambda: peer.seen(r.Attach))
+    peer.silent = True
+    if begun == "attach":
+        peer.wire.engine.attach(peer.seen(r.Begin)[0].session, tools.attach(True, "theirs"))
+    else:
+        peer.wire.engine.begin(values.composite("begin", **tools.BEGIN))
+    send_with(peer, more)
+    tools.pump(connection, peer, lambda: len(peer.seen((*answers,))) >= len(answers))
+    assert [type(record) for record in peer.seen((*answers,))] == answers
+    assert connection._failure is None
+
+
+def send_with(peer, frame):
+    """What the peer's engine has to say, and one more frame, in one piece: the client's engine has seen all of it before the
+    client looks."""
+    out = bytes(peer.wire.output())
+    peer.wire.sent(len(out), clock())
+    peer.sock.sendall(out + undump(frame))
+
+
+def test_a_session_that_the_peer_began_does_not_hide_its_close(peer, connect, tools):
+    connection = connect(peer)
+    tools.pump(connection, peer, lambda: connection._opened)
+    peer.wire.engine.begin(values.composite("begin", **tools.BEGIN))
+    send_with(peer, 'ch=0 close(error=error(condition=:a description="bye"))')
+    tools.pump(connection, peer, lambda: connection._failure)
+    assert type(connection._failure) is errors.VendorConnectionClose
+    assert connection._failure.description == b"bye"
 
 
 def test_presettled_is_done_without_a_word_from_the_peer(peer, connect, tools):

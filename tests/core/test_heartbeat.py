@@ -67,6 +67,20 @@ def test_one_that_asks_for_the_past_does_not_stop_the_others():
     assert len(log) == 1
 
 
+def test_one_that_fails_costs_the_others_nothing(caplog):
+    class Failing(Target):
+        def _beat(self, now):
+            raise OSError("no heart")
+
+    heart, log = Heart(), []
+    failing, sound = Failing(1, log), Target(None, log)
+    heart.watch(failing, 0)
+    heart.watch(sound, 0)
+    assert sound.beaten.wait(10)
+    assert "no heart" in caplog.text
+    assert heart._thread.is_alive()
+
+
 def test_one_thread_serves_all_and_is_a_daemon():
     heart, log = Heart(), []
     before = threading.active_count()

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import logging
 import os
 import threading
 import time
 import weakref
 from collections.abc import Callable
 from typing import Protocol
+
+_logger = logging.getLogger("uamqp.connection")
 
 
 class Beating(Protocol):
@@ -51,7 +54,11 @@ class Heart:
                     return self._heap[0][0] if self._heap else None
                 _, count, ref = heapq.heappop(self._heap)
             target = ref()
-            due = target._beat(now) if target is not None else None
+            try:
+                due = target._beat(now) if target is not None else None
+            except Exception:  # it has no heartbeats any more, but all others do
+                _logger.exception("a heartbeat failed")
+                due = None
             target = None  # nothing here may keep it alive
             if due is not None:
                 with self._changed:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -105,6 +106,21 @@ def test_the_frames_of_a_default_client(peer: Any) -> None:
     assert (opened.fields["max_frame_size"], opened.fields["channel_max"]) == (65536, 65535)
     assert opened.fields["idle_time_out"] is None and opened.fields["properties"] is None
     assert (begun.fields["incoming_window"], begun.fields["outgoing_window"]) == (65536, 65536)
+
+
+def test_frames_are_no_larger_than_our_own_max_frame_size(peer: Any, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "uamqp.c_uamqp")
+    with SendClient(peer.url, max_frame_size=1024, debug=True) as client:
+        client.send_message(Message(bytes(5000)))
+    sizes = [int(size) for size in re.findall(r"-> .*transfer\(.* payload=(\d+)B", caplog.text)]
+    assert sum(sizes) == 5008 and 980 < max(sizes) < 1024 and len(sizes) == 6
+
+
+def test_the_heartbeat_ratio_is_the_connections(peer: Any) -> None:
+    with pytest.raises(ValueError, match="ratio"):
+        SendClient(peer.url, remote_idle_timeout_empty_frame_send_ratio=1.1).open()
+    with SendClient(peer.url, remote_idle_timeout_empty_frame_send_ratio=0.3, keep_alive_interval=1) as client:
+        assert client._connection._ratio == 0.3
 
 
 def test_senders_send_no_flow(peer: Any) -> None:

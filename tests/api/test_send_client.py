@@ -112,6 +112,13 @@ def test_the_helper_sends_one_message(broker: Broker) -> None:
     assert [str(m) for m in broker.wait_for("q", 2)] == ["x", "y"]
 
 
+def test_the_helper_sends_a_batch_as_what_it_is(broker: Broker) -> None:
+    assert uamqp.send_message(broker.url + "/q", BatchMessage([b"a", b"b"])) == [DONE]
+    assert [list(m.data) for m in broker.wait_for("q", 1)] == [[b"\0Su\xa0\1a", b"\0Su\xa0\1b"]]
+    many = BatchMessage([bytes(600_000)] * 3, multi_messages=True)
+    assert uamqp.send_message(broker.url + "/q", many) == [DONE] * 3
+
+
 def test_queueing_needs_no_open_client_and_no_message_twice(broker: Broker) -> None:
     client = SendClient(broker.url + "/q")
     message = Message(b"x")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import re
 import subprocess
 import sys
 import sysconfig
@@ -63,3 +64,12 @@ def test_the_module_runs_as_a_command(arguments: list[str], tmp_path: Path) -> N
     command = [sys.executable, *arguments, "--version"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout) == (0, f"uamqp-cffi {uamqp_cffi.__version__}\n")
+
+
+def test_one_module_is_the_door_to_c() -> None:
+    doors = [
+        path
+        for path in PACKAGE.rglob("*.py")
+        if re.search(r"^\s*(from|import) .*\b(_uam|cffi|ffi)\b", path.read_text("utf-8"), re.M)
+    ]
+    assert [str(path.relative_to(PACKAGE)) for path in doors] == [str(Path("_core", "engine.py"))]

@@ -298,7 +298,6 @@ static void flow_for_receiver(uam_lnk *l, const uam_p_flow *p) {
     l->delivery_count = p->delivery_count;
     l->credit -= (uint32_t)skipped < l->credit ? (uint32_t)skipped : l->credit;
   }
-  l->available = p->available;
 }
 
 void uam_link_event_credit(uam_engine *e, uam_lnk *l, uint32_t available) {

@@ -152,7 +152,6 @@ void uam_session_on_flow(uam_engine *e, uam_session *s, const uam_p_flow *p) {
   int32_t room = seq_diff(base + p->incoming_window, s->next_outgoing_id);
   bool was_shut = s->remote_incoming_window == 0;
   s->remote_incoming_window = p->incoming_window > INT32_MAX ? p->incoming_window : room > 0 ? (uint32_t)room : 0;
-  s->remote_outgoing_window = p->outgoing_window;
   const uam_lnk *told = NULL;
   if (!UAM_HAS(*p, flow, handle)) {
     if (p->echo) {
@@ -177,7 +176,6 @@ static void take_begin(uam_session *s, const uam_p_begin *p, uint16_t channel) {
   s->mapped_remote = true;
   s->next_incoming_id = p->next_outgoing_id;
   s->remote_incoming_window = p->incoming_window;
-  s->remote_outgoing_window = p->outgoing_window;
   s->remote_handle_max = UAM_HAS(*p, begin, handle_max) ? p->handle_max : UINT32_MAX;
 }
 

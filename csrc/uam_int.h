@@ -60,7 +60,7 @@ struct uam_link_ {
   uam_buf peer_name;
   uam_span name;
   uam_buf error;       /* of our detach */
-  uint32_t delivery_count, initial_count, credit, available;
+  uint32_t delivery_count, initial_count, credit;
   uint32_t granted;    /* receiver: the delivery-count up to which credit was ever given; lowering it can't recall it */
   uint64_t remote_max_message, max_message;
   uint32_t remote_snd_mode;
@@ -72,7 +72,7 @@ struct uam_link_ {
   uam_buf rest;
   uint32_t last_tag;
   /* receiver: the delivery that has come in part */
-  bool receiving, in_settled, in_dropped;
+  bool receiving, in_settled;
   uint32_t in_id, in_format;
   uint32_t in_tag_len;
   uint8_t in_tag[UAM_MAX_TAG];
@@ -88,7 +88,7 @@ struct uam_session {
   bool has_channel;
   uam_buf args, error;
   uint32_t next_incoming_id, incoming_window, incoming_window_max;
-  uint32_t next_outgoing_id, outgoing_window, remote_incoming_window, remote_outgoing_window;
+  uint32_t next_outgoing_id, outgoing_window, remote_incoming_window;
   uint32_t handle_max, remote_handle_max, initial_outgoing_id;
   uint32_t next_delivery_id;
   uam_lnk **links;     /* by local handle */

@@ -157,11 +157,6 @@ class Address:
         return f"{parsed.scheme}://{f'[{host}]' if ':' in host else host}{parsed.path}"
 
     @property
-    def _is_url(self) -> bool:
-        """Whether the address goes out as a whole URL, which some brokers refuse."""
-        return "://" in self.address
-
-    @property
     def _c_address(self) -> c_uamqp.StringValue:
         return c_uamqp.string_value(values.utf8(self.address))
 

@@ -122,8 +122,6 @@ def test_an_endpoint_takes_the_node_apart_from_the_url() -> None:
         "me",
     )
     assert fields(target) == ["/queues/orders"]
-    assert not target._is_url
-    assert Target._endpoint("amqp://localhost/q")._is_url
     with pytest.raises(ValueError, match="path"):
         Target._endpoint("amqp://localhost")
 

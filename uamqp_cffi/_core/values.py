@@ -15,7 +15,7 @@ Forms written, always the smallest that holds the value (§1.6):
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta, timezone
 from struct import Struct
 from typing import Any, NamedTuple
@@ -589,14 +589,6 @@ _SCALARS = (
 )  # fmt: skip
 COMPAT: _Table = (*_SCALARS, _octets, _octets, _list, _map, _array, _described)
 EXACT: _Table = (*_SCALARS, _string, _symbol, _list, _exact_map, _exact_array, _exact_described)
-
-
-def decode_all(buf: bytes, table: _Table = COMPAT) -> Iterator[Any]:
-    """Every value in `buf`, one after another. `table` says what AMQP types become. Raises ValueError."""
-    words = iter(engine.tape(buf))
-    following = words.__next__
-    for w in words:
-        yield table[w & 0xFF](w >> 8, following, buf, table)
 
 
 def read_one(buf: bytes, table: _Table) -> Any:

@@ -3,7 +3,7 @@
  * arithmetic; both are bounded by what their owners put in. */
 #include "uam_int.h"
 
-static char gone_mark;
+static const char gone_mark = 0;
 #define MAP_GONE ((void *)&gone_mark)
 
 static size_t map_slot(const uam_map *m, uint32_t key) {

@@ -836,13 +836,27 @@ class Connection:
                 inbox = self._own(record)
             if inbox is None:
                 continue
-            inbox.records.append(record)
+            if kind is not records.Credit or not self._renewed(inbox, record):
+                inbox.records.append(record)
             if inbox is not told:
                 if told is not None:
                     self._tell(told)
                 told = inbox
         if told is not None:
             self._tell(told)
+
+    def _renewed(self, inbox: Inbox, record: Any) -> bool:
+        """Put it in place of the same link's last word on credit, which it makes void: a client that nobody calls must not
+        pile up what its peer says again and again."""
+        waiting = inbox.records
+        try:
+            last = waiting[-1]
+            if type(last) is not records.Credit or last.link != record.link or last.drain != record.drain:
+                return False
+            waiting[-1] = record
+        except IndexError:  # nothing waits, or another thread has just taken the last one
+            return False
+        return True
 
     def _tell(self, inbox: Inbox) -> None:
         """Something is in that inbox now; the leader sees its own without being woken."""
@@ -854,8 +868,9 @@ class Connection:
     def _unclaimed(self, record: Any) -> Inbox | None:
         """A link that nobody registered: its session's inbox, if that is known."""
         if isinstance(record, records.Attach):
-            self._link_sessions[record.link] = record.session
-            if not record.reply:
+            if record.reply:
+                self._link_sessions[record.link] = record.session
+            else:  # nobody hears of a link of the peer's
                 with self._unless_over():
                     self._engine.attach(record.session, _answer_attach(record), record.link)
                     self._engine.detach(record.link, True, _not_allowed("this client attaches its links itself"))

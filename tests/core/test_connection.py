@@ -317,6 +317,23 @@ def test_records_go_to_the_inbox_of_their_link(peer, connect, tools):
     assert [(e.first, e.last) for e in link.take(r.Settled)] == [(first, first + 2)]
 
 
+def test_what_a_peer_repeats_does_not_pile_up_in_an_inbox(peer, connect, tools):
+    connection = connect(peer)
+    connection._start()
+    link = tools.Link(connection)
+    tools.pump(connection, peer, lambda: any(isinstance(x, r.Credit) for x in link.inbox.records))
+    link.inbox.records.clear()
+    theirs, session = peer.seen(r.Attach)[0].link, peer.seen(r.Begin)[0].session
+    peer.silent = True
+    for n in range(20):
+        peer.wire.engine.flow(theirs, n, drain=n == 10)
+        peer.flush()
+        peer.wire.engine.attach(session, tools.attach(True, f"theirs {n}"))
+        tools.pump(connection, peer, lambda n=n: len(peer.seen(r.Detach)) > n)
+    assert [(record.credit, record.drain) for record in link.inbox.records] == [(9, False), (10, True), (19, False)]
+    assert connection._link_sessions == {}
+
+
 def test_unasked_sessions_and_links_are_refused(peer, connect, tools):
     connection = connect(peer)
     tools.pump(connection, peer, lambda: connection._opened)

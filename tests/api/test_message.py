@@ -859,3 +859,15 @@ def test_get_message_gives_the_encoded_message() -> None:
     message = Message(b"x", msg_format=5)
     assert message.get_message().payload == message._message.payload == message.encode_message()
     assert message.get_message().message_format == 5
+
+
+@pytest.mark.parametrize(
+    "whole", [b"\x00Su\xa0\x05hello", b"\x00Su\xb0\0\0\0\x05hello", b"\x00Sp\xc0\x02\x01A\x00Sw\xa1\x01x"]
+)
+def test_what_was_cut_off_is_a_message_that_cannot_be_read(whole: bytes) -> None:
+    for n in range(1, len(whole)):
+        message = Message._received(whole[:n])
+        if whole[:n] != b"\x00Sp\xc0\x02\x01A":  # which ends between two sections
+            with pytest.raises(ValueError, match="malformed"):
+                _ = message.data
+    assert Message._received(whole).get_data() is not None

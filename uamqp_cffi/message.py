@@ -730,7 +730,7 @@ class Message:
         made.state = _SETTLED if settler is None else _UNSETTLED
         made.on_send_complete = None
         n = len(payload)
-        if payload[:4] == _DATA8 and n == 5 + payload[4]:  # a data section and nothing else
+        if payload[:4] == _DATA8 and n > 4 and n == 5 + payload[4]:  # a data section and nothing else
             raw: bytes | None = payload[5:]
         elif payload[:4] == _DATA32 and n == 8 + int.from_bytes(payload[4:8], "big"):
             raw = payload[8:]

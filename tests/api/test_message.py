@@ -877,3 +877,15 @@ def test_a_message_wraps_a_native_one() -> None:
     message = Message(message=Message(b"x", msg_format=5, application_properties={"k": 1}).get_message())
     assert (str(message), message.application_properties, message._format) == ("x", {b"k": 1}, 5)
     assert message.state is MessageState.ReceivedSettled
+
+
+@pytest.mark.parametrize(
+    "whole", [b"\x00Su\xa0\x05hello", b"\x00Su\xb0\0\0\0\x05hello", b"\x00Sp\xc0\x02\x01A\x00Sw\xa1\x01x"]
+)
+def test_what_was_cut_off_is_a_message_that_cannot_be_read(whole: bytes) -> None:
+    for n in range(1, len(whole)):
+        message = Message._received(whole[:n])
+        if whole[:n] != b"\x00Sp\xc0\x02\x01A":  # which ends between two sections
+            with pytest.raises(ValueError, match="malformed"):
+                _ = message.data
+    assert Message._received(whole).get_data() is not None

@@ -87,7 +87,12 @@ def as_json(message: Message) -> str:
 
 def _size(message: Message) -> int:
     raw = message._raw
-    return message.get_message_encoded_size() if raw is None else len(raw)
+    if raw is not None:
+        return len(raw)
+    try:
+        return message.get_message_encoded_size()
+    except ValueError:  # a malformed one is counted as that
+        return 0
 
 
 FORMATS: dict[str, Callable[[Message], str] | None] = {"text": as_text, "json": as_json, "none": None}

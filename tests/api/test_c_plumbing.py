@@ -13,9 +13,10 @@ import pytest
 import trustme
 
 from uamqp_cffi import c_uamqp, errors, utils
-from uamqp_cffi.broker import Broker, Outcome
+from uamqp_cffi.broker import Broker, Outcome, Verdict
 from uamqp_cffi.c_uamqp import ConnectionState
 from uamqp_cffi.constants import (
+    CBSAuthStatus,
     MessageReceiverState,
     MessageSenderState,
     MgmtExecuteResult,
@@ -54,11 +55,15 @@ def authority() -> trustme.CA:
     return trustme.CA()
 
 
+def judge(audience: str, kind: str, token: str) -> Verdict:
+    return Verdict(401, "no") if token == "bad" else Verdict(200, "OK")
+
+
 @pytest.fixture
 def broker(authority: trustme.CA) -> Iterator[Broker]:
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     authority.issue_cert("localhost").configure_cert(context)
-    with Broker(ssl_context=context, users={"ann": "s3cret"}) as made:
+    with Broker(ssl_context=context, users={"ann": "s3cret"}, tokens=judge, tokens_required=False) as made:
         yield made
 
 
@@ -489,6 +494,57 @@ def test_the_trace_of_a_request_is_the_connections(native: Native, caplog: pytes
     operation.open(told)
     native.until(lambda: told.calls)
     assert any("attach" in text for text in caplog.messages)
+
+
+def token(
+    native: Native, expires_in: int = 3600, window: int = 60, timeout: int = 10, value: bytes = b"good"
+) -> c_uamqp.CBSTokenAuth:
+    end = int(time.time()) + expires_in
+    return c_uamqp.CBSTokenAuth(b"aud", b"jwt", value, end, native.session, timeout, b"id", window)
+
+
+def test_a_token_is_put_and_refreshed(native: Native) -> None:
+    auth = token(native)
+    assert auth.get_status() == CBSAuthStatus.Idle.value
+    auth.authenticate()
+    assert auth.get_status() == CBSAuthStatus.InProgress.value
+    native.until(lambda: auth.get_status() == CBSAuthStatus.Ok.value)
+    auth.refresh(b"another", int(time.time()) + 50)
+    native.until(lambda: auth.get_status() == CBSAuthStatus.RefreshRequired.value)
+    auth.refresh(b"old", int(time.time()) - 1)
+    native.until(lambda: auth.get_status() == CBSAuthStatus.Expired.value)
+    auth.close()
+
+
+def test_a_refused_token_says_why(native: Native) -> None:
+    auth = token(native, value=b"bad")
+    auth.set_trace(False)
+    auth.authenticate()
+    native.until(lambda: auth.get_status() == CBSAuthStatus.Failure.value)
+    assert auth.get_failure_info() == (401, b"no")
+    auth.destroy()
+
+
+def test_a_token_without_an_answer_times_out(native: Native) -> None:
+    auth = token(native, timeout=0)
+    auth.authenticate()
+    assert auth.get_status() == CBSAuthStatus.Timeout.value
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda auth: auth.on_cbs_error(),
+        lambda auth: auth.on_cbs_open_complete(c_uamqp.CBS_OPEN_COMPLETE_ERROR),
+        lambda auth: auth.on_cbs_put_token_complete(c_uamqp.CBS_OPERATION_RESULT_CBS_ERROR, 0, None),
+    ],
+)
+def test_what_goes_wrong_with_a_token_is_its_status(native: Native, call: Any) -> None:
+    auth = token(native)
+    auth.authenticate()
+    native.until(lambda: auth.get_status() == CBSAuthStatus.Ok.value)
+    call(auth)
+    assert auth.get_status() == CBSAuthStatus.Error.value
 
 
 # ---- misuse ---------------------------------------------------------------------------------------------------------

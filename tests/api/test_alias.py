@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
-MODULES = (
-    "address", "authentication", "authentication.common", "c_uamqp", "client", "compat", "connection", "constants",
-    "errors", "message", "mgmt_operation", "receiver", "sender", "session", "types", "utils",
+MODULES = (  # all that uamqp 1.6.11 has
+    "address", "async_ops", "async_ops.client_async", "async_ops.connection_async", "async_ops.mgmt_operation_async",
+    "async_ops.receiver_async", "async_ops.sender_async", "async_ops.session_async", "async_ops.utils", "authentication",
+    "authentication.cbs_auth", "authentication.cbs_auth_async", "authentication.common", "c_uamqp", "client", "compat",
+    "connection", "constants", "errors", "message", "mgmt_operation", "receiver", "sender", "session", "types", "utils",
 )  # fmt: skip
 
 
@@ -36,6 +38,20 @@ def test_every_module_of_uamqp_is_ours(tmp_path: Path) -> None:
 
 def test_the_package_is_ours(tmp_path: Path) -> None:
     assert run(INSTALL + "import uamqp; print(uamqp is uamqp_cffi)", tmp_path) == "True"
+
+
+@pytest.mark.parametrize("name", ["async_ops.client_async", "authentication.cbs_auth_async"])
+def test_a_module_of_a_package_is_an_attribute_after_importing_it(name: str, tmp_path: Path) -> None:
+    code = INSTALL + f"import uamqp.{name}; import uamqp_cffi.{name}; print(uamqp.{name} is uamqp_cffi.{name})"
+    assert run(code, tmp_path) == "True"
+
+
+def test_modules_of_packages_are_attributes_of_the_package_alone(tmp_path: Path) -> None:
+    code = (
+        INSTALL
+        + "import uamqp; print(uamqp.async_ops.ConnectionAsync.__name__, uamqp.authentication.SASLPlain.__name__)"
+    )
+    assert run(code, tmp_path) == "ConnectionAsync SASLPlain"
 
 
 def test_names_and_modules_can_be_imported_from_the_package(tmp_path: Path) -> None:

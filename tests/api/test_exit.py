@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import ssl
 import subprocess
 import sys
 import time
@@ -10,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import trustme
 
 from uamqp_cffi.broker import Broker
 
@@ -193,6 +195,22 @@ def test_a_program_ends_clean_with(name: str, broker: Broker, tmp_path: Path) ->
     broker.script("hang", fail="hang", after=0)
     broker.answer("NEVER", status=None)
     runs_clean(broker, PROGRAMS[name], tmp_path)
+
+
+@pytest.mark.parametrize("transport", ["Amqp", "AmqpOverWebsocket"])
+def test_a_program_with_tls_ends_clean(transport: str, tmp_path: Path) -> None:
+    authority = trustme.CA()
+    server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("localhost").configure_cert(server)
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    code = (
+        "auth = SASLAnonymous(\n"
+        f"    'localhost', PORT, verify='ca.pem', transport_type=uamqp.TransportType.{transport})\n"
+        "client = SendClient(URL + '/q', auth=auth, keep_alive_interval=1)\n"
+        "client.send_message(Message(b'x'))\n"
+    )
+    with Broker(ssl_context=server) as broker:
+        runs_clean(broker, code, tmp_path)
 
 
 def test_a_client_that_is_dropped_lets_go_of_its_socket(broker: Broker, tmp_path: Path) -> None:

@@ -212,8 +212,7 @@ class Connection(StructBase):
     @property
     def properties(self) -> AMQPValue | None:
         """A native map, or None; settable before `open`."""
-        found: AMQPValue | None = _made(self._real, Connection).properties
-        return found
+        return _made(self._real, Connection).properties
 
     @properties.setter
     def properties(self, value: AMQPValue) -> None:

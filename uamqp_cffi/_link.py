@@ -266,9 +266,7 @@ class Link:
             self._set_state(self._states.Open)
             self._opened()
 
-    def _fail(
-        self, error: tuple[bytes, str | bytes | None, dict[Any, Any] | None], refused: bool = False
-    ) -> None:
+    def _fail(self, error: tuple[bytes, str | bytes | None, dict[Any, Any] | None], refused: bool = False) -> None:
         if self._error is not None:
             return
         self._error = errors.process_link_error(self.error_policy, *error)
@@ -287,7 +285,9 @@ class Link:
                 f"{error} (the address sent was {self._asked!r}; a peer that wants the bare name of a node gets it by "
                 f"address=, or by a {self._far.capitalize()} without scheme and host)",
             )
-        asked_for = self._far == "source" and isinstance(error, errors.LinkRedirect)  # Event Hubs does it to all receivers
+        asked_for = self._far == "source" and isinstance(
+            error, errors.LinkRedirect
+        )  # Event Hubs does it to all receivers
         self._logger.log(logging.INFO if asked_for else logging.WARNING, "%s %r: %r", self._kind, self.name, error)
         self._credit = 0
         self._over()

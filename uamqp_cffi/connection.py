@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     import socket
 
     from .authentication.common import AMQPAuth
+    from .c_uamqp import AMQPValue
     from .c_uamqp import Connection as NativeConnection
 
 _T = TypeVar("_T")
@@ -221,7 +222,7 @@ class Connection:
         self._settings["idle_timeout"] = _bounded("idle_timeout", value, 0, 0xFFFFFFFF)
 
     @property
-    def properties(self) -> Any:
+    def properties(self) -> AMQPValue | None:
         """The connection properties as a native map, None when there are none."""
         given = self._settings["properties"]
         if given is None:
@@ -310,7 +311,7 @@ class Connection:
         """Close the connection and wait for the peer's answer, 5 s at most. Repeatable; wakes all who wait on it."""
         self._close(CLOSE_TIMEOUT)
 
-    def redirect(self, redirect_error: Any, auth: AMQPAuth) -> None:
+    def redirect(self, redirect_error: errors.LinkRedirect, auth: AMQPAuth) -> None:
         """Connect to the host of a LinkRedirect instead, with `auth`. Nothing happens when we are there already."""
         self._run(self._redirect_plan(redirect_error, auth))
 
@@ -329,7 +330,7 @@ class Connection:
     def __enter__(self) -> Connection:
         return self
 
-    def __exit__(self, *args: Any) -> None:
+    def __exit__(self, *args: object) -> None:
         self.destroy()
 
     _method = staticmethod(plan.blocking)

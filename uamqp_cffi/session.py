@@ -40,9 +40,7 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger("uamqp.session")
 
-OnAttach = Callable[
-    [Source | None, Target | None, dict[Any, Any] | None, errors.AMQPConnectionError | None], object
-]
+OnAttach = Callable[[Source | None, Target | None, dict[Any, Any] | None, errors.AMQPConnectionError | None], object]
 
 
 class _Link(Protocol):

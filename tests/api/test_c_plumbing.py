@@ -215,7 +215,7 @@ def test_settings_of_a_session_can_be_read_back(native: Native) -> None:
 
 def test_a_session_tells_of_attaches_with_native_termini(native: Native) -> None:
     native.sender()
-    ((source, target, properties, error),) = native.session_told.all("_attach_received")
+    ((source, target, _, error),) = native.session_told.all("_attach_received")
     assert (type(source), type(target)) == (c_uamqp.cSource, c_uamqp.cTarget)
     assert (source.address, target.address, error) == (b"me", b"q", None)
 

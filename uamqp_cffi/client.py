@@ -447,11 +447,12 @@ class AMQPClient:
     def _client_run_plan(self) -> Plan[Any]:
         yield Call(self._method(self._connection, "work"))
 
-    def do_work(self, **kwargs: Any) -> Any:
+    def do_work(self, **kwargs: Any) -> bool | None:
         """One small step of I/O: send what can be sent, take in what came. False once the client is closed. Waits only when
         there has been nothing to do for a while, at most 50 ms. Raises the error of connection, session or link, at every
         call."""
-        return self._run(self._do_work_plan())
+        goes_on: bool | None = self._run(self._do_work_plan())
+        return goes_on
 
     def _do_work_plan(self) -> Plan[Any]:
         if self._shutdown:

@@ -19,6 +19,11 @@ from ._core.values import NULL, Native
 from .constants import Delivery, MessageBodyType, MessageState
 
 if TYPE_CHECKING:
+    from typing import TypeAlias
+
+    from .types import AMQPType
+
+    Id: TypeAlias = str | bytes | bytearray | int | UUID | AMQPType | c_uamqp.AMQPValue
     Settler = Callable[[errors.MessageResponse], Any]
 
 _WAITING = MessageState.WaitingToBeSent
@@ -322,12 +327,12 @@ class MessageProperties:
 
     def __init__(
         self,
-        message_id: Any = None,
+        message_id: Id | None = None,
         user_id: str | bytes | None = None,
-        to: Any = None,
+        to: Id | None = None,
         subject: str | bytes | None = None,
-        reply_to: Any = None,
-        correlation_id: Any = None,
+        reply_to: Id | None = None,
+        correlation_id: Id | None = None,
         content_type: str | bytes | None = None,
         content_encoding: str | bytes | None = None,
         absolute_expiry_time: int | None = None,
@@ -608,10 +613,15 @@ class Message:
         "state",
     )
 
-    idle_time = _seldom("idle_time", 0)
-    retries = _seldom("retries", 0, "How often the message was sent again.")
+    if TYPE_CHECKING:
+        idle_time: float
+        retries: int
+        delivery_tag: bytes | None
+    else:
+        idle_time = _seldom("idle_time", 0)
+        retries = _seldom("retries", 0, "How often the message was sent again.")
+        delivery_tag = _seldom("delivery_tag", None, "The delivery-tag of a received message.")
     delivery_no = _seldom("delivery_no", None, "The delivery-id of a received message.")
-    delivery_tag = _seldom("delivery_tag", None, "The delivery-tag of a received message.")
     _encoding = _seldom("_encoding", "UTF-8")
     _format = _seldom("_format", 0)
     _header = _seldom("_header", None)
@@ -631,7 +641,7 @@ class Message:
         annotations: dict[Any, Any] | None = None,
         header: MessageHeader | None = None,
         msg_format: int | None = None,
-        message: Any = None,
+        message: bytes | Sections | c_uamqp.cMessage | None = None,
         settler: Settler | None = None,
         delivery_no: int | None = None,
         encoding: str = "UTF-8",
@@ -690,7 +700,7 @@ class Message:
 
     # -- received messages --
 
-    def _receive(self, message: Any, settler: Settler | None) -> None:
+    def _receive(self, message: bytes | Sections | c_uamqp.cMessage, settler: Settler | None) -> None:
         if isinstance(message, Sections):
             received = message
         else:

@@ -17,6 +17,8 @@ from .session_async import SessionAsync
 from .utils import get_dict_with_loop_if_needed, would_block
 
 if TYPE_CHECKING:
+    from ..authentication.common import AMQPAuth
+    from ..connection import Connection
     from ..constants import MessageState
     from ..message import Message
 
@@ -37,7 +39,7 @@ class AMQPClientAsync(client.AMQPClient):
     def __init__(
         self,
         remote_address: str | bytes | address.Address,
-        auth: Any = None,
+        auth: AMQPAuth | None = None,
         client_name: str | bytes | None = None,
         loop: asyncio.AbstractEventLoop | None = None,
         debug: bool = False,
@@ -70,7 +72,7 @@ class AMQPClientAsync(client.AMQPClient):
     async def __aexit__(self, *args: Any) -> None:
         await self.close_async()
 
-    async def open_async(self, connection: Any = None) -> None:
+    async def open_async(self, connection: Connection | None = None) -> None:
         """As `AMQPClient.open`."""
         await self._run_async(self._open_plan(connection))
 
@@ -78,7 +80,7 @@ class AMQPClientAsync(client.AMQPClient):
         """As `AMQPClient.close`."""
         await self._run_async(self._close_plan())
 
-    async def redirect_async(self, redirect: Any, auth: Any) -> None:
+    async def redirect_async(self, redirect: errors.LinkRedirect, auth: AMQPAuth) -> None:
         """As `AMQPClient.redirect`."""
         await self._run_async(self._redirect_plan(redirect, auth))
 
@@ -99,7 +101,7 @@ class AMQPClientAsync(client.AMQPClient):
     async def _build_session_async(self) -> None:
         await self._run_async(self._session_plan())
 
-    async def do_work_async(self, **kwargs: Any) -> Any:
+    async def do_work_async(self, **kwargs: Any) -> bool | None:
         """As `AMQPClient.do_work`."""
         return await self._run_async(self._do_work_plan())
 
@@ -146,7 +148,7 @@ class SendClientAsync(client.SendClient, AMQPClientAsync):
     def __init__(
         self,
         target: str | bytes | address.Target,
-        auth: Any = None,
+        auth: AMQPAuth | None = None,
         client_name: str | bytes | None = None,
         loop: asyncio.AbstractEventLoop | None = None,
         debug: bool = False,
@@ -168,7 +170,7 @@ class SendClientAsync(client.SendClient, AMQPClientAsync):
         )
         self.sender_type = MessageSenderAsync
 
-    async def send_message_async(self, messages: Any, close_on_done: bool = False) -> None:
+    async def send_message_async(self, messages: Message, close_on_done: bool = False) -> None:
         """As `SendClient.send_message`. When it is cancelled the message goes on its way: it is in `pending_messages` until
         its outcome comes."""
         await self._run_async(self._send_message_plan(messages, close_on_done))
@@ -206,7 +208,7 @@ class ReceiveClientAsync(client.ReceiveClient, AMQPClientAsync):
     def __init__(
         self,
         source: str | bytes | address.Source,
-        auth: Any = None,
+        auth: AMQPAuth | None = None,
         client_name: str | bytes | None = None,
         loop: asyncio.AbstractEventLoop | None = None,
         debug: bool = False,

@@ -110,7 +110,7 @@ class ConnectionAsync(Connection):
         """Close the connection and wait for the peer's answer, 5 s at most. Repeatable; wakes all who wait on it."""
         await self._run_async(self._close_plan(CLOSE_TIMEOUT))
 
-    async def redirect_async(self, redirect_error: Any, auth: AMQPAuth) -> None:
+    async def redirect_async(self, redirect_error: errors.LinkRedirect, auth: AMQPAuth) -> None:
         """Connect to the host of a LinkRedirect instead, with `auth`. Nothing happens when we are there already."""
         await self._run_async(self._redirect_plan(redirect_error, auth))
 

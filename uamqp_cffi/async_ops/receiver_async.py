@@ -11,6 +11,7 @@ from .. import receiver
 from .utils import get_dict_with_loop_if_needed
 
 if TYPE_CHECKING:
+    from .. import c_uamqp, types
     from ..address import Source
     from ..message import Message
     from .session_async import SessionAsync
@@ -36,7 +37,7 @@ class MessageReceiverAsync(receiver.MessageReceiver):
         error_policy: errors.ErrorPolicy | None = None,
         debug: bool = False,
         encoding: str = "UTF-8",
-        desired_capabilities: Any = None,
+        desired_capabilities: c_uamqp.AMQPValue | types.AMQPType | None = None,
         loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         get_dict_with_loop_if_needed(loop)

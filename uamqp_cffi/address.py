@@ -226,6 +226,13 @@ def _unsafe_masked(text: str) -> str:
     return f"{scheme}{slashes}***@{host}" if at else text
 
 
+def _name(value: Any) -> bytes | None:
+    """A symbol that a peer sent; None when it sent something else in its place."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "surrogateescape")
+    return value if isinstance(value, bytes) else None
+
+
 def _integer(name: str, value: int) -> int:
     if not isinstance(value, int):
         raise TypeError(f"{name} must be an integer, not {type(value).__name__}")
@@ -251,7 +258,7 @@ class _Terminus(Address):
     def _load(self, fields: list[Any]) -> None:
         durable, policy, self._timeout, dynamic = (fields[1:5] + [None] * 4)[:4]
         self._durable = durable
-        self._expiry_policy = policy.encode() if isinstance(policy, str) else policy
+        self._expiry_policy = _name(policy)
         self._dynamic = dynamic
 
     @property
@@ -329,14 +336,15 @@ class Source(_Terminus):
     def _load(self, fields: list[Any]) -> None:
         super()._load(fields)
         mode, filters = (fields[6:8] + [None] * 2)[:2]
-        self._distribution_mode = mode.encode() if isinstance(mode, str) else mode
+        self._distribution_mode = _name(mode)
         if isinstance(filters, dict):
             native = utils.data_factory(filters)
             self._filter = native if isinstance(native, c_uamqp.DictValue) else None
 
     @property
     def distribution_mode(self) -> str | None:
-        return None if self._distribution_mode is None else self._distribution_mode.decode(self._encoding)
+        mode = self._distribution_mode
+        return None if mode is None else mode.decode(self._encoding, "backslashreplace")
 
     @distribution_mode.setter
     def distribution_mode(self, value: str | bytes) -> None:

@@ -113,6 +113,14 @@ def test_no_error_tells_the_password(url: str) -> None:
         error = error.__cause__ or error.__context__
 
 
+@pytest.mark.parametrize("odd", [5, True, [1], {"a": 1}, "\udcff", b"\xff", values.Described(1, 2)])
+def test_a_peers_terminus_may_hold_anything(odd: object) -> None:
+    for kind in (Source, Target):
+        made = kind.from_c_obj([odd] * 8)
+        assert isinstance(made.address, str) and isinstance(made.expiry_policy, bytes)
+    assert isinstance(Source.from_c_obj([odd] * 8).distribution_mode, (str, type(None)))
+
+
 def test_an_endpoint_takes_the_node_apart_from_the_url() -> None:
     target = Target._endpoint("amqp://me:pw@localhost:5672", "/queues/orders")
     assert (target.address, target.hostname, target.port, target.username) == (

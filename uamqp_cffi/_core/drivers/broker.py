@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from ..broker_core import Core
+from ..broker_core import Core, Timer
 from ..broker_peer import Peer, accept, shutdown_error
 from ..engine import NEVER
 from ..filters.tls import TransportError
@@ -50,6 +50,7 @@ class _Connection:
         self.peer, self.wire = accept(core, context)
         self.blocked = False  # the kernel takes no more for now
         self.lingering = False  # our side is shut; what still comes is thrown away
+        self.patience: Timer | None = None  # how long
 
 
 class BrokerThread(threading.Thread):
@@ -306,7 +307,7 @@ class BrokerThread(threading.Thread):
         def give_up() -> None:
             self._remove(connection)
 
-        self._core.after(_LINGER, give_up)
+        connection.patience = self._core.after(_LINGER, give_up)
 
     def _settle_loss(self, connection: _Connection) -> None:
         peer = connection.peer
@@ -316,6 +317,7 @@ class BrokerThread(threading.Thread):
     def _remove(self, connection: _Connection) -> None:
         if self._by_peer.pop(connection.peer, None) is None:
             return
+        self._core.cancel(connection.patience)
         self._settle_loss(connection)
         if connection.sock in self._selector.get_map():
             self._selector.unregister(connection.sock)

@@ -260,6 +260,10 @@ class Link:
         else:
             self._came(record)
 
+    def _on_deliveries(self, run: list[Any]) -> None:
+        for record in run:
+            self._on_record(record)
+
     def _attached(self, record: Attach) -> None:
         self._link.peer_max_message_size = record.fields["max_message_size"] or 0
         if record.fields[self._far] is not None or not self._asked:

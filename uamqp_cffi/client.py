@@ -1599,18 +1599,20 @@ class ReceiveClient(_LinkClient):
         """Accept those that are not settled: as ranges, and one by one what is not of this link."""
         settler = getattr(handler, "_settler", None)
         mine: list[Message] = []
+        numbers: list[int] = []
         for message in messages:
             if message.state is _UNSETTLED:
                 rest: dict[str, Any] = message._rest or {}
                 if getattr(rest.get("_settler"), "func", None) is settler and "_answer" not in rest:
                     mine.append(message)
+                    numbers.append(rest["delivery_no"])
                 else:
                     self._complete(message)
         if not mine:
             return
         handler._unsent = True
         done = 0
-        for first, last in ranges([message.delivery_no for message in mine]):
+        for first, last in ranges(numbers):
             try:
                 handler._settle(first, last, ACCEPTED)
             except errors.MessageAlreadySettled:

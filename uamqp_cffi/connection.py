@@ -847,8 +847,13 @@ class Connection:
         links, sessions = self._links, self._session_inboxes
         told: Inbox | None = None
         record: Any  # the first field of most is the link or session
+        delivery, link = records.Delivery, 0  # the link that `told` is the inbox of, if the last record was of one
         for record in batch:
             kind = type(record)
+            if kind is delivery and record[0] == link and told is not None:
+                told.records.append(record)
+                continue
+            link = 0
             if kind in _LINK_RECORDS:
                 inbox = links.get(record[0])
                 if inbox is None:
@@ -867,6 +872,8 @@ class Connection:
                 if told is not None:
                     self._tell(told)
                 told = inbox
+            if kind is delivery:
+                link = record[0]
         if told is not None:
             self._tell(told)
 

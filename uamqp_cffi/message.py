@@ -9,6 +9,7 @@ decoded when first looked at, and a section nobody looked at, or changed, goes o
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -90,10 +91,7 @@ class DataBody(MessageBody):
     _code = sections.DATA
 
     def _read(self, received: Sections) -> list[bytes]:
-        parts = [values.decode(raw) for raw in received.raw_all(self._code)]
-        if not all(isinstance(part, bytes) for part in parts):
-            raise ValueError("a data section holds no binary")
-        return parts
+        return received.data()
 
     def append(self, data: str | bytes) -> None:
         """Adds a section; as in uamqp, what is neither str nor bytes is ignored."""
@@ -725,6 +723,47 @@ class Message:
         self._held = self._properties = self._application_properties = _UNREAD
 
     @classmethod
+    def _received_run(
+        cls,
+        run: Iterable[tuple[int, int | None, bytes | None, int, bool, bytes]],
+        settle: Callable[[Any, errors.MessageResponse], Any] | None,
+        encoding: str = "UTF-8",
+    ) -> list[Message]:
+        """Messages as they came in, made of `records.Delivery`. `settle(delivery_id, response)` gets an
+        `errors.MessageAccepted` or the like and sends it; an exception from it leaves the message unsettled. None: there is
+        nothing to settle."""
+        new = cls.__new__
+        made: list[Message] = []
+        add = made.append
+        other = "" if encoding.lower() in ("utf-8", "utf8") else encoding
+        for _, delivery_no, tag, message_format, settled, payload in run:
+            message = new(cls)
+            message.on_send_complete = None
+            rest: dict[str, Any] = {"_settler": None, "delivery_no": delivery_no, "delivery_tag": tag}
+            message._rest = rest
+            if settled or settle is None:
+                message.state = _SETTLED
+            else:
+                message.state = _UNSETTLED
+                rest["_settler"] = partial(settle, delivery_no)
+            if message_format:
+                rest["_format"] = message_format
+            if other:
+                rest["_encoding"] = other
+            add(message)
+            head = payload[:4]  # a data section and nothing else?
+            if head == _DATA8 and len(payload) > 4 and len(payload) == 5 + payload[4]:
+                message._raw = payload[5:]
+            elif head == _DATA32 and len(payload) == 8 + int.from_bytes(payload[4:8], "big"):
+                message._raw = payload[8:]
+            else:
+                message._raw = None
+                rest["_sections"] = Sections(payload, message_format)
+                rest["_header"] = rest["_annotations"] = rest["_delivery_annotations"] = rest["_footer"] = _UNREAD
+                message._held = message._properties = message._application_properties = _UNREAD
+        return made
+
+    @classmethod
     def _received(
         cls,
         payload: bytes,
@@ -734,29 +773,11 @@ class Message:
         message_format: int = 0,
         encoding: str = "UTF-8",
     ) -> Message:
-        """A message as it came in. `settler(response)` gets an `errors.MessageAccepted` or the like and sends it; an
-        exception from it leaves the message unsettled. None: there is nothing to settle."""
-        made = cls.__new__(cls)
-        made.state = _SETTLED if settler is None else _UNSETTLED
-        made.on_send_complete = None
-        n = len(payload)
-        if payload[:4] == _DATA8 and n > 4 and n == 5 + payload[4]:  # a data section and nothing else
-            raw: bytes | None = payload[5:]
-        elif payload[:4] == _DATA32 and n == 8 + int.from_bytes(payload[4:8], "big"):
-            raw = payload[8:]
-        else:
-            raw = None
-        made._raw = raw
-        rest: dict[str, Any] = {"_settler": settler, "delivery_no": delivery_no, "delivery_tag": delivery_tag}
-        made._rest = rest
-        if message_format:
-            rest["_format"] = message_format
-        if encoding != "UTF-8" and encoding.lower() not in ("utf-8", "utf8"):
-            rest["_encoding"] = encoding
-        if raw is None:
-            rest["_sections"] = Sections(payload, message_format)
-            rest["_header"] = rest["_annotations"] = rest["_delivery_annotations"] = rest["_footer"] = _UNREAD
-            made._held = made._properties = made._application_properties = _UNREAD
+        """One of them, with a `settler(response)` of its own."""
+        (made,) = cls._received_run(((0, delivery_no, delivery_tag, message_format, True, payload),), None, encoding)
+        if settler is not None:
+            made.state = _UNSETTLED
+            made._settler = settler
         return made
 
     @classmethod
@@ -1059,6 +1080,8 @@ class Message:
         """Sends the accepted outcome. True when sent, False when the message was settled already. Raises TypeError for
         a message that was not received; what the connection raises leaves the message unsettled. The same holds for
         `reject`, `release` and `modify`."""
+        if self.state is _SETTLED:
+            return False
         return self._can_settle() and self._settle(errors.MessageAccepted())
 
     def reject(

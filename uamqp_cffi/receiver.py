@@ -11,7 +11,6 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable
-from functools import partial
 from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
@@ -147,12 +146,9 @@ class MessageReceiver(Link):
 
     # records, under the session's lock
 
-    def _on_record(self, record: Record) -> None:
-        if type(record) is Delivery:
-            self._arrived.append(record)
-            self._credit -= 1
-        else:
-            super()._on_record(record)
+    def _on_deliveries(self, run: list[Any]) -> None:
+        self._arrived.extend(run)
+        self._credit -= len(run)
 
     def _came(self, record: Record) -> None:
         if type(record) is Settled:
@@ -236,30 +232,26 @@ class MessageReceiver(Link):
 
     def _hand_run(self, client: Any) -> int:
         """All that is there at once."""
-        pop = self._arrived.popleft
         run: list[Delivery] = []
         messages: list[Message] = []
         try:
             with self._session._lock:  # a close() takes what is in either place
-                run = [pop() for _ in range(len(self._arrived))]
+                run = list(self._arrived)
+                self._arrived.clear()
                 messages = self._messages(run)
                 client._take_run(messages)
         except BaseException:  # Ctrl-C
-            if run and not (messages and client._has(messages)):
+            if run and not self._arrived and not (messages and client._has(messages)):
                 self._arrived.extendleft(reversed(run))
             raise
         return len(run)
 
     def _messages(self, run: Iterable[Delivery]) -> list[Message]:
-        received, settler, encoding = Message._received, self._settler, self._encoding
         if self._rcv_mode is ReceiverSettleMode.PeekLock:
-            return [
-                received(payload, None if settled else partial(settler, number), number, tag, form, encoding)
-                for _, number, tag, form, settled, payload in run
-            ]
+            return Message._received_run(run, self._settler, self._encoding)
         run = list(run)
         self._due.extend([record.delivery_id for record in run if not record.settled])
-        return [received(payload, None, number, tag, form, encoding) for _, number, tag, form, _, payload in run]
+        return Message._received_run(run, None, self._encoding)
 
     def _hand_one(self) -> None:
         try:

@@ -48,6 +48,9 @@ class _Link(Protocol):
 
     def _on_record(self, record: Record) -> None: ...
 
+    def _on_deliveries(self, run: list[Any]) -> None:
+        """Deliveries that came together."""
+
     def _on_session_lost(self, error: BaseException, torn: bool = False) -> None: ...
 
 
@@ -270,8 +273,16 @@ class Session:
             while records:
                 record = records.popleft()
                 kind = type(record)
-                if kind is Delivery or kind is Settled:
-                    came: Any = record  # its first field is the link, whichever of the two it is
+                came: Any = record  # its first field is the link, if it is a delivery or settlement
+                if kind is Delivery:
+                    run = [came]
+                    number = came[0]
+                    while records and type(came := records[0]) is Delivery and came[0] == number:
+                        run.append(records.popleft())
+                    link = self._links.get(number)
+                    if link is not None:
+                        link._on_deliveries(run)
+                elif kind is Settled:
                     link = self._links.get(came[0])
                     if link is not None:
                         link._on_record(record)

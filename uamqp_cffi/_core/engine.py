@@ -311,19 +311,32 @@ def _decode(kind: int, flags: int, id: int, first: int, last: int, code: int, sp
     raise BrokenError(lib.UAM_E_BROKEN, f"event {kind} is unknown")
 
 
+def _copy(address: int, length: int) -> bytes:
+    """The bytes there."""
+    return ffi.buffer(ffi.cast("uint8_t *", address), length)[:] if length else b""
+
+
 def _records(base: Any, events: Iterable[tuple[int, ...]]) -> list[r.Record]:
     window = ffi.buffer(base, _EVERYTHING) if base != ffi.NULL else b""
     out: list[r.Record] = []
     add = out.append
     shared, shared_at = b"", 0  # the events of one disposition share the bytes of its state; so do their records
+    make, delivery = tuple.__new__, r.Delivery  # what the constructor of a NamedTuple does, without its own call
     for kind, flags, id, first, last, code, tag_length, offset, length, tag_offset in events:
+        if kind == _EV_MESSAGE:
+            if flags & _ADDRESS:
+                span, tag = _copy(offset, length), _copy(tag_offset, tag_length)
+            else:
+                span, tag = window[offset : offset + length], window[tag_offset : tag_offset + tag_length]
+            add(make(delivery, (id, first, tag, last, flags & _SETTLED != 0, span)))
+            continue
         if not length:
             span = b""
         elif flags & _ADDRESS:
             if offset == shared_at and length == len(shared):
                 span = shared
             else:
-                span = shared = ffi.buffer(ffi.cast("uint8_t *", offset), length)[:]
+                span = shared = _copy(offset, length)
                 shared_at = offset
         else:
             span = window[offset : offset + length]
@@ -331,14 +344,6 @@ def _records(base: Any, events: Iterable[tuple[int, ...]]) -> list[r.Record]:
             add(r.Settled(id, first, last, code, bool(flags & _SETTLED), span))
         elif kind == _EV_CREDIT:
             add(r.Credit(id, first, bool(flags & _DRAIN), last))
-        elif kind == _EV_MESSAGE:
-            if not tag_length:
-                tag = b""
-            elif flags & _ADDRESS:
-                tag = ffi.buffer(ffi.cast("uint8_t *", tag_offset), tag_length)[:]
-            else:
-                tag = window[tag_offset : tag_offset + tag_length]
-            add(r.Delivery(id, first, tag, last, bool(flags & _SETTLED), span))
         else:
             add(_decode(kind, flags, id, first, last, code, span))
     return out

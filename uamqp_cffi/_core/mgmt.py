@@ -51,6 +51,10 @@ class _End:
         self.link = 0
         self.attached = False
 
+    def _on_deliveries(self, run: list[Any]) -> None:
+        for record in run:
+            self._on_record(record)
+
     def _on_record(self, record: Record) -> None:
         self.node.on_record(self, record)
 

@@ -56,29 +56,53 @@ class Sections:
         self.message_format = message_format
         self._found: dict[int, list[tuple[int, int, int]]] | None = None
 
-    def _spans(self, code: int) -> list[tuple[int, int, int]]:
-        """(start of the section, start of its value, end) of every section of that kind."""
+    def _all(self) -> dict[int, list[tuple[int, int, int]]]:
+        """(start of the section, start of its value, end) of every section, by kind."""
         found = self._found
         if found is None:
             found = {}
             for kind, offset, length, start in engine.sections(self.payload):
                 found.setdefault(kind, []).append((start, offset, offset + length))
             self._found = found
-        return found.get(code, [])
+        return found
+
+    def _spans(self, code: int) -> list[tuple[int, int, int]]:
+        return self._all().get(code, [])
 
     def check(self) -> None:
         """Raises ValueError unless these are whole sections, with bodies of one kind and one amqp-value at most."""
-        kinds = [code for code in BODY if self._spans(code)]
+        found = self._all()
+        kinds = [code for code in BODY if code in found]
         if len(kinds) > 1:
             raise ValueError(f"a message body has one kind of section, not {' and '.join(_NAMES[k] for k in kinds)}")
-        if len(self._spans(AMQP_VALUE)) > 1:
+        if kinds and kinds[0] == AMQP_VALUE and len(found[AMQP_VALUE]) > 1:
             raise ValueError("a message has more than one amqp-value section")
-        if not self._found:
+        if not found:
             raise ValueError("no message: there is no section in it")
 
     def body_code(self) -> int | None:
         """The descriptor of the body's sections, None without a body."""
-        return next((code for code in BODY if self._spans(code)), None)
+        found = self._all()
+        for code in BODY:
+            if code in found:
+                return code
+        return None
+
+    def data(self) -> list[bytes]:
+        """What the data sections hold. Raises ValueError when that is not binary."""
+        payload = self.payload
+        parts: list[bytes] = []
+        for _, start, end in self._spans(DATA):
+            code = payload[start]  # the engine has seen that the value is whole
+            if code == 0xA0:
+                parts.append(payload[start + 2 : end])
+            elif code == 0xB0:
+                parts.append(payload[start + 5 : end])
+            else:
+                parts.append(values.decode(payload[start:end]))
+        if not all(type(part) is bytes for part in parts):
+            raise ValueError("a data section holds no binary")
+        return parts
 
     def raw(self, code: int) -> bytes | None:
         """The encoded value of the first section of that kind."""

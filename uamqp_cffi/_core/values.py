@@ -527,14 +527,20 @@ def _symbol(n: int, word: _Word, buf: bytes, table: Any) -> Symbol:
 
 
 def _list(n: int, word: _Word, buf: bytes, table: Any) -> list[Any]:
-    return [read_next(word, buf, table) for _ in range(n)]
+    items = []
+    for _ in range(n):  # `read_next`, without a call of its own
+        w = word()
+        items.append(table[w & 0xFF](w >> 8, word, buf, table))
+    return items
 
 
 def _map(n: int, word: _Word, buf: bytes, table: Any) -> dict[Any, Any]:
     out: dict[Any, Any] = {}
     for _ in range(n):
-        key = read_next(word, buf, table)
-        out[key] = read_next(word, buf, table)
+        w = word()
+        key = table[w & 0xFF](w >> 8, word, buf, table)
+        w = word()
+        out[key] = table[w & 0xFF](w >> 8, word, buf, table)
     return out
 
 

@@ -1,4 +1,4 @@
-"""Nodes that are given to the broker from outside: they decide who attaches, what becomes of messages, what outcomes mean."""
+"""Nodes given to the broker from outside: they decide who attaches, what becomes of messages, what outcomes mean."""
 
 from __future__ import annotations
 

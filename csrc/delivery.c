@@ -3,7 +3,7 @@
  * here, in the one form we use, everything else goes by the tables. */
 #include "uam_int.h"
 
-#define TRANSFER_HEAD 48u /* the most that stands in front of a payload */
+#define TRANSFER_HEAD 64u /* the most that stands in front of a payload */
 
 typedef struct message {
   uam_span part[2]; /* a section header of our making, then the caller's bytes */
@@ -24,7 +24,7 @@ static uint8_t *put_uint(uint8_t *p, uint32_t v) {
 }
 
 typedef struct transfer {
-  uint32_t id, tag, format;
+  uint32_t id, format;
   bool settled, more, aborted;
 } transfer;
 
@@ -36,12 +36,10 @@ static uint8_t *put_transfer_head(uint8_t *frame, const uam_lnk *l, const transf
   uint8_t *p = frame + 14;
   p = put_uint(p, l->handle);
   p = put_uint(p, t->id);
-  *p++ = 0xa0; /* delivery-tag: our counter, little-endian */
-  *p++ = 4;
-  *p++ = (uint8_t)t->tag;
-  *p++ = (uint8_t)(t->tag >> 8);
-  *p++ = (uint8_t)(t->tag >> 16);
-  *p++ = (uint8_t)(t->tag >> 24);
+  *p++ = 0xa0; /* delivery-tag */
+  *p++ = l->tag_len;
+  memcpy(p, l->tag, l->tag_len);
+  p += l->tag_len;
   p = put_uint(p, t->format);
   *p++ = t->settled ? 0x41 : 0x42;
   *p++ = t->more ? 0x41 : 0x42;
@@ -120,10 +118,21 @@ static bool keep_rest(uam_engine *e, uam_lnk *l, const transfer *t, const messag
   return ok;
 }
 
+/* The delivery-tag of the next delivery: the caller's, or our counter, little-endian. */
+static void set_tag(uam_lnk *l, const uint8_t *given) {
+  l->tag_len = given != NULL ? UAM_TAG_BYTES : 4;
+  if (given != NULL) {
+    memcpy(l->tag, given, UAM_TAG_BYTES);
+    return;
+  }
+  l->last_tag++;
+  for (int i = 0; i < 4; i++) l->tag[i] = (uint8_t)(l->last_tag >> (8 * i));
+}
+
 /* Sends one delivery, or starts it. Credit and window have been looked at. */
 static bool start_delivery(uam_engine *e, uam_lnk *l, message *m, uint32_t format, bool settled) {
   uam_session *s = l->session;
-  transfer t = {.id = s->next_delivery_id, .tag = ++l->last_tag, .format = format, .settled = settled};
+  transfer t = {.id = s->next_delivery_id, .format = format, .settled = settled};
   uam_ring *r = settled ? &l->sent : &l->unsettled;
   if (!uam_ring_push(r, &e->mem, t.id, UAM_FOREVER)) {
     uam_oom(e);
@@ -146,7 +155,7 @@ static void abort_partial(uam_engine *e, uam_lnk *l) {
 }
 
 static void put_abort(uam_engine *e, uam_lnk *l) {
-  transfer t = {.id = l->partial_id, .tag = l->last_tag, .format = l->partial_format, .settled = l->partial_settled,
+  transfer t = {.id = l->partial_id, .format = l->partial_format, .settled = l->partial_settled,
                 .aborted = true};
   if (!uam_buf_reserve(&e->out, &e->mem, TRANSFER_HEAD)) {
     uam_oom(e);
@@ -168,7 +177,7 @@ void uam_delivery_resume(uam_engine *e, uam_lnk *l) {
     uam_link_event_credit(e, l, 0);
     return;
   }
-  transfer t = {.id = l->partial_id, .tag = l->last_tag, .format = l->partial_format, .settled = l->partial_settled};
+  transfer t = {.id = l->partial_id, .format = l->partial_format, .settled = l->partial_settled};
   message m = {.part = {uam_buf_span(&l->rest), {NULL, 0}}};
   bool done = put_frames(e, l, &t, &m);
   uam_buf_consume(&l->rest, uam_buf_len(&l->rest) - m.part[0].len);
@@ -489,13 +498,20 @@ int64_t uam_send_messages(uam_engine *e, uint32_t link, const uint8_t *buf, cons
   size_t i = 0;
   for (; up && i < n && has_room(e, l); i++) {
     uint8_t head[8];
-    size_t head_len = (flags & UAM_SEND_DATA) ? section_head(head, lens[i]) : 0;
-    if (l->remote_max_message != 0 && (uint64_t)lens[i] + head_len > l->remote_max_message) {
+    size_t tag = (flags & UAM_SEND_TAGGED) ? UAM_TAG_BYTES : 0;
+    if (lens[i] < tag) {
+      if (i > 0) break;
+      return uam_refuse(e, UAM_E_ARG, "%lu bytes are no delivery-tag", (unsigned long)lens[i]);
+    }
+    uint32_t len = lens[i] - (uint32_t)tag;
+    size_t head_len = (flags & UAM_SEND_DATA) ? section_head(head, len) : 0;
+    if (l->remote_max_message != 0 && (uint64_t)len + head_len > l->remote_max_message) {
       if (i > 0) break;
       return uam_refuse(e, UAM_E_SIZE, "message of %lu bytes > the peer's max-message-size %llu",
-                        (unsigned long)(lens[i] + head_len), (unsigned long long)l->remote_max_message);
+                        (unsigned long)(len + head_len), (unsigned long long)l->remote_max_message);
     }
-    message m = {.part = {{head, head_len}, {buf, lens[i]}}};
+    set_tag(l, tag > 0 ? buf : NULL);
+    message m = {.part = {{head, head_len}, {len > 0 ? buf + tag : NULL, len}}};
     if (lens[i] > 0) buf += lens[i]; /* buf may be NULL when all are empty */
     if (!start_delivery(e, l, &m, message_format, (flags & UAM_SEND_SETTLED) != 0)) return e->fatal;
   }

@@ -129,7 +129,8 @@ enum uam_option {
 
 enum uam_send_flag {
   UAM_SEND_SETTLED = 1,        /* transfer.settled = true */
-  UAM_SEND_DATA = 2            /* each payload is the content of one data section, whose header the engine writes */
+  UAM_SEND_DATA = 2,           /* each payload is the content of one data section, whose header the engine writes */
+  UAM_SEND_TAGGED = 4          /* the first 16 bytes of each are its delivery-tag; otherwise the engine counts */
 };
 
 /* ---- life ---- */

@@ -48,6 +48,8 @@ void uam_ring_free(uam_ring *r, const uam_mem *m);
 typedef struct uam_session uam_session;
 typedef struct uam_link_ uam_lnk;
 
+enum { UAM_TAG_BYTES = 16 }; /* of a delivery-tag that our caller gives */
+
 struct uam_link_ {
   uint32_t id;
   uam_session *session;
@@ -72,6 +74,7 @@ struct uam_link_ {
   uint32_t partial_id, partial_format;
   uam_buf rest;
   uint32_t last_tag;
+  uint8_t tag_len, tag[UAM_TAG_BYTES]; /* of the delivery that was started last */
   /* receiver: the delivery that has come in part */
   bool receiving, in_settled;
   uint32_t in_id, in_format;

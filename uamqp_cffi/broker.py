@@ -31,7 +31,7 @@ from ._core.broker_cbs import Verdict, as_check
 from ._core.broker_core import Core, Settings
 from ._core.broker_management import Answer
 from ._core.broker_peer import accept, shutdown_error
-from ._core.broker_store import Failure, Outcome, QueueInfo, Refused, Script, node_name, redelivered
+from ._core.broker_store import Failure, Outcome, Queue, QueueInfo, Refused, Script, node_name, redelivered
 from ._core.drivers.broker import BrokerThread, listen_on
 from ._core.engine import NEVER
 from ._core.filters.tls import TransportError
@@ -75,6 +75,7 @@ class Broker:
         idle_timeout: float = 0,
         credit: int = 2000,
         listen: bool = True,
+        nodes: Callable[[str], Queue | None] | None = None,
     ) -> None:
         """Listen on `host`, `port` (0: a free one) and serve, AMQP as it is or inside of a WebSocket, as each client likes.
 
@@ -96,6 +97,8 @@ class Broker:
         idle_timeout: seconds of a client's silence after which its connection is closed; 0: never.
         credit: messages a sender may have under way.
         listen: False: no socket and no thread; `connect` gives in-memory connections.
+        nodes: is asked for each address that a link names; gives what stands there, an object of a subclass of
+          `_core.broker_store.Queue`, or None for a queue like any other. Called on the broker's thread.
 
         Raises OSError when the port cannot be had, ssl.SSLError for unusable certificates, ValueError for bad
         arguments.
@@ -121,7 +124,7 @@ class Broker:
             tokens_required=tokens_required,
             version=str(getattr(sys.modules.get(__package__), "__version__", "")),
         )
-        self._core = Core(settings, _decode)
+        self._core = Core(settings, _decode, nodes)
         self._core.now = clock() if listen else 0
         self._changed = threading.Condition(threading.RLock())  # its lock guards the core and every connection
         self._closed = False

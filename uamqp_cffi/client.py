@@ -119,7 +119,7 @@ class AMQPClient:
         if unknown:
             raise ValueError(f"{type(self).__name__} does not know the argument {', '.join(map(repr, unknown))}")
         self._encoding: str = kwargs.get("encoding") or "UTF-8"
-        self._transport_type = kwargs.get("transport_type") or TransportType.Amqp
+        self._transport_type = TransportType(kwargs.get("transport_type") or TransportType.Amqp)
         self._http_proxy = kwargs.get("http_proxy")
         self._node = kwargs.get("address")
         self._use_tls: bool | None = kwargs.get("use_tls")

@@ -151,6 +151,12 @@ class TransportType(Enum):
     Amqp = 1
     AmqpOverWebsocket = 2
 
+    @classmethod
+    def _missing_(cls, value: object) -> TransportType | None:
+        """Packages that use uamqp have enumerations of their own, with these values."""
+        own = getattr(value, "value", None)
+        return next((member for member in cls if member.value == own), None)
+
 
 class MessageBodyType(Enum):
     """Which kind of section a message body is made of (§3.2.6 to §3.2.8)."""

@@ -4,7 +4,9 @@ Every exception here answers three questions, whatever its class:
 
 * `scope`: what is broken: "connection", "session", "link", "message", or None when nothing on the wire is;
   with `condition` (an `ErrorCodes` member, or bytes when the condition is none of those), `description` and `info`
-  as the peer gave them, else None;
+  as the peer gave them, else None. Errors about a connection of which the peer said nothing carry amqp:unknown-error and
+  our own text. `AuthenticationException` and its kinds have no `condition` at all, unless the peer gave one: packages
+  written for uamqp tell them apart by that;
 * `retryable`: whether trying the same again has a chance (None: no opinion), and `action`, the `ErrorAction` that
   the error policy chose, if one was asked;
 * `delivery`: of a send, a `constants.Delivery`; None otherwise.
@@ -13,7 +15,7 @@ Every exception here answers three questions, whatever its class:
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from . import utils
 from .constants import Delivery, ErrorCodes
@@ -178,11 +180,29 @@ class _Described(AMQPError):
         super().__init__(_text(condition, description, encoding))
 
 
+class _OwnText:
+    """`description` of an error that the peer said nothing about: what we say."""
+
+    def __get__(self, error: BaseException | None, owner: type | None = None) -> str | None:
+        return None if error is None else str(error)
+
+
+class _Absent:
+    """Packages written for uamqp tell errors that a peer described from others by whether there is a `condition`."""
+
+    def __get__(self, error: BaseException | None, owner: type | None = None) -> Any:
+        if error is not None:
+            raise AttributeError(f"{type(error).__name__} has no condition: the peer gave none")
+        return None
+
+
 class AMQPConnectionError(AMQPError):
     """The connection could not be made or does not work any more; also the family of session and link errors."""
 
     scope = "connection"
     retryable = True
+    condition: Condition | None = ErrorCodes.UnknownError
+    description: str | bytes | None = cast("str | None", _OwnText())
 
 
 class MessageHandlerError(AMQPConnectionError):
@@ -268,10 +288,11 @@ class TokenTimeout(_Facts, TimeoutError):
 
 
 class AuthenticationException(AMQPError):
-    """The peer does not accept who we are."""
+    """The peer does not accept who we are. There is no `condition`, unless it closed the connection with one."""
 
     scope = "connection"
     retryable = False
+    condition: Condition | None = cast("Condition | None", _Absent())
 
 
 class TokenExpired(AuthenticationException):

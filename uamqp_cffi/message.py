@@ -72,8 +72,6 @@ class MessageBody:
         raise NotImplementedError(f"{type(self).__name__} does not say what it holds")
 
     def _encode(self) -> bytes:
-        if not self._parts:
-            raise ValueError("the message body has no section")
         prefix = sections.PREFIX[self._code]
         return b"".join([part for raw in self._parts for part in (prefix, raw)])
 
@@ -105,8 +103,6 @@ class DataBody(MessageBody):
         yield from self._parts
 
     def _encode(self) -> bytes:
-        if not self._parts:
-            raise ValueError("the message body has no section")
         return b"".join([data_section(part) for part in self._parts])
 
     def __len__(self) -> int:

@@ -252,21 +252,24 @@ def test_every_class_of_the_module_is_in_that_list() -> None:
 
 @pytest.mark.parametrize("name", ["scope", "retryable", "condition", "description", "info", "delivery", "action"])
 def test_every_error_answers_the_same_questions(name: str) -> None:
-    assert [type(error).__name__ for error in ALL if not hasattr(error, name)] == []
+    silent = {type(error).__name__ for error in ALL if not hasattr(error, name)}
+    assert silent == (TOLD_APART if name == "condition" else set())
 
 
+# packages tell these from others by their having no condition
+TOLD_APART = {"AuthenticationException", "TokenExpired", "TokenAuthFailure"}
 NOT = Delivery.NOT_DELIVERED
 FACTS = {  # scope, retryable, condition, delivery, as long as nobody knows better
     "AMQPError": (None, None, None, None),
-    "AMQPConnectionError": ("connection", True, None, None),
-    "MessageHandlerError": ("link", True, None, None),
+    "AMQPConnectionError": ("connection", True, ErrorCodes.UnknownError, None),
+    "MessageHandlerError": ("link", True, ErrorCodes.UnknownError, None),
     "ConnectionClose": ("connection", True, b"a", None),
     "VendorConnectionClose": ("connection", True, b"a", None),
     "LinkDetach": ("link", True, b"a", None),
     "VendorLinkDetach": ("link", True, b"a", None),
     "LinkRedirect": ("link", True, ErrorCodes.LinkRedirect, None),
     "SessionEnd": ("session", True, b"a", None),
-    "ConnectTimeout": ("connection", True, None, None),
+    "ConnectTimeout": ("connection", True, ErrorCodes.UnknownError, None),
     "ClientTimeout": (None, None, None, None),
     "MessageTimeout": ("message", True, None, None),
     "RequestTimeout": ("message", True, None, None),
@@ -293,5 +296,14 @@ FACTS = {  # scope, retryable, condition, delivery, as long as nobody knows bett
 
 @pytest.mark.parametrize("error", ALL, ids=lambda error: type(error).__name__)
 def test_every_error_says_by_itself_what_it_can(error: Any) -> None:
-    facts = (error.scope, error.retryable, error.condition, error.delivery)
+    facts = (error.scope, error.retryable, getattr(error, "condition", None), error.delivery)
     assert facts == FACTS[type(error).__name__]
+
+
+def test_a_refused_token_has_no_condition_because_packages_tell_it_apart_by_that() -> None:
+    assert not hasattr(errors.TokenAuthFailure(401, "no"), "condition")
+
+
+def test_a_connection_error_of_our_own_has_a_condition_and_says_what_it_is() -> None:
+    error = errors.AMQPConnectionError("nobody listens")
+    assert (error.condition, error.description) == (errors.ErrorCodes.UnknownError, "nobody listens")

@@ -682,11 +682,12 @@ static void add_payload(uam_buf *b, const char *text) {
   }
 }
 
-/* send LINK [settled] [data] [format=N] [xN] PAYLOAD...: a payload is h'..' or NB, that many zero bytes; each xN times */
+/* send LINK [settled] [data] [tagged] [format=N] [xN] PAYLOAD...: a payload is h'..' or NB, that many zero bytes; each xN times */
 static int64_t call_send(run *r, char *p) {
   const char *name = word(&p), *format = NULL, *times = NULL;
   int flags = option(&p, "settled") ? UAM_SEND_SETTLED : 0;
   flags |= option(&p, "data") ? UAM_SEND_DATA : 0;
+  flags |= option(&p, "tagged") ? UAM_SEND_TAGGED : 0;
   format = option(&p, "format=");
   times = *p == 'x' ? word(&p) + 1 : "1";
   uam_buf all = {0};

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import socket
 import ssl
 
@@ -9,6 +10,7 @@ import pytest
 import trustme
 
 from uamqp_cffi.authentication import AMQPAuth, SASLAnonymous, SASLExternal, SASLPlain
+from uamqp_cffi.client import SendClient
 from uamqp_cffi.constants import TransportType
 
 LOOPBACK = (socket.AF_INET, socket.SOCK_STREAM, 0, "", ("127.0.0.1", 0))
@@ -118,6 +120,23 @@ def test_who_decides_about_websocket(transport, proxy, websocket):
     auth = SASLAnonymous("h", http_proxy=proxy, transport_type=transport)
     assert (auth._transport_type is TransportType.AmqpOverWebsocket) is websocket
     assert auth._endpoint(None, [REMOTE]) == (True, 443 if websocket else 5671)
+
+
+def test_the_enumeration_of_another_package_says_websocket_too():
+    class Theirs(enum.Enum):
+        Amqp = 1
+        AmqpOverWebsocket = 2
+
+    for given, websocket in ((Theirs.Amqp, False), (Theirs.AmqpOverWebsocket, True)):
+        auth = SASLAnonymous("h", transport_type=given)
+        assert (auth._transport_type is TransportType.AmqpOverWebsocket) is websocket
+        client = SendClient("amqps://h/q", transport_type=given)
+        assert (client._transport_type is TransportType.AmqpOverWebsocket) is websocket
+
+
+def test_no_other_value_names_a_transport():
+    with pytest.raises(ValueError, match="TransportType"):
+        SASLAnonymous("h", transport_type=3)
 
 
 def test_a_proxy_is_dialled_instead_of_the_peer():

@@ -53,8 +53,14 @@ class Settings:
 class Core:
     """What the connections share. One thread at a time is inside; the driver sees to that."""
 
-    def __init__(self, settings: Settings, make_message: Callable[[bytes], Any]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        make_message: Callable[[bytes], Any],
+        nodes: Callable[[str], Queue | None] | None = None,
+    ) -> None:
         self.settings = settings
+        self.nodes = nodes
         self.make_message = make_message
         self.now = 0
         self.room = Bytes(settings.max_bytes)
@@ -77,12 +83,19 @@ class Core:
         if found is None:
             if not name:
                 raise Refused("amqp:invalid-field", "the address names no queue")
+            node = self.node(name)
+            if node is not None:
+                return node
             if len(self.queues) >= self.settings.max_queues:
                 raise Refused("amqp:resource-limit-exceeded", f"the embedded broker has {len(self.queues)} queues")
             script = self.scripts.get(name)
             store = self.settings.store if script is None or script.store is None else script.store
             found = self.queues[name] = Queue(name, self.room, store)
         return found
+
+    def node(self, name: str | None) -> Queue | None:
+        """What stands at that address in place of a queue of ours. Raises Refused when nothing may."""
+        return self.nodes(name) if self.nodes is not None and name else None
 
     def dynamic_queue(self) -> Queue:
         return self.queue(f"dynamic.{next(self._ticket)}")

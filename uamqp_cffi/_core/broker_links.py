@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 
 from . import broker_cbs, broker_management
 from . import engine as eng
-from . import values as v
 from .broker_store import (
     ACCEPTED,
     CBS,
@@ -27,7 +26,6 @@ from .broker_store import (
     Refused,
     Script,
     as_outcome,
-    failed_once_more,
     node_name,
     property_of,
     redelivered,
@@ -94,7 +92,7 @@ class Incoming:
         if self.closed:
             return
         queue = self.queue
-        if queue is None or (self.script is not None and self.script.per_message):
+        if queue is None or queue.one_by_one or (self.script is not None and self.script.per_message):
             for delivery in run:
                 if self.over():
                     return
@@ -125,8 +123,8 @@ class Incoming:
             queue, refusal = self.find_queue(delivery)
             if queue is None:
                 outcome = refusal
-            elif not queue.put(delivery.payload, delivery.message_format):
-                outcome = FULL
+            elif (decided := queue.receive(self, delivery)) is not ACCEPTED:
+                outcome = decided
         self.answer(delivery, outcome, script.delay if script is not None else 0)
         if queue is not None:
             self.peer.core.arrived = True
@@ -237,9 +235,12 @@ class Outgoing:
 
     def send_run(self, run: list[Entry]) -> int:
         payloads = [redelivered(e) if e.failures else e.payload for e in run]
+        tagged = bool(run[0].tag)
+        if tagged:
+            payloads = [entry.tag + payload for entry, payload in zip(run, payloads, strict=True)]
         lengths = array("I", map(len, payloads))
         taken, first = self.peer.engine.send_messages(
-            self.id, b"".join(payloads), lengths, message_format=run[0].format, settled=self.settled
+            self.id, b"".join(payloads), lengths, message_format=run[0].format, settled=self.settled, tagged=tagged
         )
         if self.settled:
             self.queue.forget(run[:taken])
@@ -261,19 +262,11 @@ class Outgoing:
                 self.peer.touch()
 
     def on_settled(self, record: Settled) -> None:
-        """The consumer's outcome for some deliveries."""
-        if record.outcome == eng.OUT_RECEIVED and not record.settled:
-            return
-        entries = self.pop(record.first, record.last)
-        queue = self.queue
-        if record.outcome == eng.OUT_REJECTED:
-            queue.bury(entries)
-        elif record.outcome == eng.OUT_MODIFIED:
-            queue.give_back(self.modified(entries, record.state))
-        elif record.outcome in (eng.OUT_RELEASED, eng.OUT_NOT_DELIVERED, eng.OUT_UNKNOWN):
-            queue.give_back(entries)
-        else:
-            queue.forget(entries)
+        """The consumer's outcome for some deliveries, or that none will come."""
+        if record.outcome in (eng.OUT_NOT_DELIVERED, eng.OUT_UNKNOWN):
+            self.queue.left(self.pop(record.first, record.last))
+        elif record.outcome != eng.OUT_RECEIVED or record.settled:
+            self.queue.settle(self.pop(record.first, record.last), record, self.key)
 
     def pop(self, first: int, last: int) -> list[Entry]:
         """Our unsettled deliveries among first..last; walks whichever is shorter, the range or what we hold."""
@@ -287,28 +280,25 @@ class Outgoing:
         self.queue.unsettled -= len(entries)
         return entries
 
-    def modified(self, entries: list[Entry], state: bytes) -> list[Entry]:
-        """What `modified` (§3.4.5) makes of the messages. Its message-annotations are not merged in."""
-        fields = list(getattr(v.decode_exact(state), "value", None) or ())
-        failed, undeliverable = (fields + [None, None])[:2]
-        if failed:
-            entries = [failed_once_more(e) for e in entries]
-        if undeliverable:
-            entries = [e._replace(barred=(*e.barred, self.key)) for e in entries]
-        return entries
-
     def gone(self) -> None:
         """The link is no more: what it held is ready for others."""
         self.closed = True
-        self.queue.give_back(self.unsettled.values())
-        self.queue.unsettled -= len(self.unsettled)
+        entries = list(self.unsettled.values())
+        self.queue.unsettled -= len(entries)
         self.unsettled.clear()
+        if entries:
+            self.queue.left(entries)
+        self.queue.receiver_gone(self)
         if self in self.queue.consumers:
             self.queue.consumers.remove(self)
         self.peer.stalled.discard(self)
 
 
 def _same_format(entries: list[Entry], start: int) -> list[Entry]:
-    """The entries from `start` that have one message-format: one call of the engine takes them."""
-    wanted = entries[start].format
-    return list(itertools.takewhile(lambda entry: entry.format == wanted, entries[start:]))
+    """The entries from `start` that have one message-format, and all a tag or none: one call of the engine takes them."""
+
+    def kind(entry: Entry) -> tuple[int, bool]:
+        return entry.format, not entry.tag
+
+    wanted = kind(entries[start])
+    return list(itertools.takewhile(lambda entry: kind(entry) == wanted, entries[start:]))

@@ -240,8 +240,11 @@ class Peer:
 
     def _take_back(self, link: int, why: str) -> None:
         _log.info("%r: %s", self, why)
-        self._forget_link(link)
-        self.engine.detach(link, True, encode_error(UNAUTHORIZED, why))
+        self.detach(link, encode_error(UNAUTHORIZED, why))
+
+    def _is_request_node(self, name: str) -> bool:
+        """Whether we answer requests there ourselves."""
+        return name in NODES and self.core.node(name) is None
 
     def _attach_incoming(self, record: r.Attach, source: _Terminus, target: _Terminus, name: str | None) -> Incoming:
         if target.dynamic:
@@ -249,7 +252,7 @@ class Peer:
             target.address = name = queue.name
             link = Incoming(self, record.link, record.session, name, queue)
             link.dynamic = True
-        elif name is None or name in NODES:
+        elif name is None or self._is_request_node(name):
             link = Incoming(self, record.link, record.session, name, None)
         else:
             link = Incoming(self, record.link, record.session, name, self.core.queue(name))
@@ -261,6 +264,8 @@ class Peer:
         if target.address is None and not target.given:
             del fields["target"]
         fields["max_message_size"] = v.enc_ulong(size)
+        if link.queue is not None:
+            fields |= link.queue.sender(link, record)
         self.engine.attach(record.session, _attach_reply(record, **fields), link=record.link)
         self.incoming[record.link] = link
         link.renew()
@@ -273,7 +278,7 @@ class Peer:
             source.address = queue.name
         elif name is None:
             raise Refused("amqp:invalid-field", "a source without an address")
-        elif name in NODES:
+        elif self._is_request_node(name):
             queue = Queue(name, self.core.room)
         else:
             queue = self.core.queue(name)
@@ -284,9 +289,10 @@ class Peer:
         fields = {"source": source.encode("source", outcomes=outcomes), "target": target.encode("target")}
         if not target.given:
             del fields["target"]
+        fields |= queue.receiver(link, record)
         self.engine.attach(record.session, _attach_reply(record, **fields), link=record.link)
         self.outgoing[record.link] = link
-        queue.consumers.append(link)
+        link.queue.consumers.append(link)
         return link
 
     def _on_credit(self, record: r.Credit) -> None:
@@ -363,8 +369,7 @@ class Peer:
         _log.debug("%r: scripted %s", self, script.fail)
         error = script.error()
         if script.fail == "detach":
-            self._forget_link(link.id)
-            self.engine.detach(link.id, script.closed, error)
+            self.detach(link.id, error, script.closed)
         elif script.fail == "end":
             self._forget_session(link.session)
             self.engine.end(link.session, error)
@@ -374,6 +379,12 @@ class Peer:
             self.dropping = True
         elif script.fail == "hang":
             self.hung = True
+        self.touch()
+
+    def detach(self, link: int, error: bytes, closed: bool = True) -> None:
+        """Take a link back."""
+        self._forget_link(link)
+        self.engine.detach(link, closed, error)
         self.touch()
 
     def shut(self, error: bytes) -> None:
@@ -481,15 +492,14 @@ class _Terminus:
 def _attach_reply(record: r.Attach, **fields: bytes) -> bytes:
     """Our attach in answer to the peer's: its name and settle mode, receiver settling first (§2.6.3)."""
     mode = record.fields.get("snd_settle_mode")
-    return v.composite(
-        "attach",
-        name=v.enc_str(record.fields["name"]),
-        handle=v.enc_uint(0),
-        role=v.enc_bool(not record.sender),
-        snd_settle_mode=v.enc_ubyte(2 if mode is None else mode),
-        rcv_settle_mode=v.enc_ubyte(0),
-        **fields,
-    )
+    usual = {
+        "name": v.enc_str(record.fields["name"]),
+        "handle": v.enc_uint(0),
+        "role": v.enc_bool(not record.sender),
+        "snd_settle_mode": v.enc_ubyte(2 if mode is None else mode),
+        "rcv_settle_mode": v.enc_ubyte(0),
+    }
+    return v.composite("attach", **usual | fields)
 
 
 def _scripted_refusal(script: Script) -> Refused:

@@ -13,11 +13,14 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from operator import itemgetter
-from typing import Any, Literal, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 
 from . import engine as eng
 from . import values as v
-from .records import Delivery
+from .records import Attach, Delivery, Settled
+
+if TYPE_CHECKING:
+    from .broker_links import Incoming, Outgoing
 
 FORMAT_AND_PAYLOAD = cast("Callable[[Delivery], tuple[int, bytes]]", itemgetter(3, 5))
 PAYLOAD = cast("Callable[[Delivery], bytes]", itemgetter(5))
@@ -58,13 +61,15 @@ class QueueInfo(NamedTuple):
 
 class Entry(NamedTuple):
     """A message that was handed out at least once. `number` is its place in the queue, `failures` how often a consumer
-    said `modified` with delivery-failed, `barred` the consumers that said undeliverable-here."""
+    said `modified` with delivery-failed, `barred` the consumers that said undeliverable-here, `tag` the delivery-tag to
+    send it with: 16 bytes, or none to leave it to the engine."""
 
     number: int
     format: int
     payload: bytes
     failures: int = 0
     barred: tuple[object, ...] = ()
+    tag: bytes = b""
 
 
 def node_name(address: Any) -> str:
@@ -197,7 +202,12 @@ class Bytes:
 
 
 class Queue:
-    """A queue: ready messages, those that came back, rejected ones, and consumers in turn."""
+    """A queue: ready messages, those that came back, rejected ones, and consumers in turn.
+
+    A node that is more than that overrides `sender`, `receiver`, `receive`, `take`, `settle`, `left`, and sets `one_by_one`.
+    """
+
+    one_by_one = False  # each message goes through `receive`; otherwise whole runs go through `put_all`
 
     def __init__(self, name: str, room: Bytes, store: bool = True) -> None:
         self.name = name
@@ -218,6 +228,39 @@ class Queue:
             self.name, len(self), self.unsettled, len(self.dead), self.bytes, len(self.consumers), self.received,
             self.received_bytes, self.delivered,
         )
+
+    # links
+
+    def sender(self, link: Incoming, attach: Attach) -> dict[str, bytes]:
+        """Somebody wants to send to this node. The encoded fields of our attach that are not as usual. Raises Refused."""
+        return {}
+
+    def receiver(self, link: Outgoing, attach: Attach) -> dict[str, bytes]:
+        """Somebody wants to receive from this node; `link.queue` may be set to another one. The encoded fields of our
+        attach that are not as usual. Raises Refused."""
+        return {}
+
+    def receive(self, link: Incoming, delivery: Delivery) -> Outcome:
+        """Take in what came on a link."""
+        return ACCEPTED if self.put(delivery.payload, delivery.message_format) else FULL
+
+    def settle(self, entries: list[Entry], record: Settled, consumer: object) -> None:
+        """A consumer's outcome for messages that it was sent."""
+        if record.outcome == eng.OUT_REJECTED:
+            self.dead.extend(entries)
+        elif record.outcome == eng.OUT_MODIFIED:
+            self.give_back(modified(entries, record.state, consumer))
+        elif record.outcome == eng.OUT_RELEASED:
+            self.give_back(entries)
+        else:
+            self.forget(entries)
+
+    def left(self, entries: list[Entry]) -> None:
+        """The link that these were sent on is gone, and no outcome has come."""
+        self.give_back(entries)
+
+    def receiver_gone(self, link: Outgoing) -> None:
+        """A link that received from this node is over; what it left has been said."""
 
     # in
 
@@ -296,10 +339,6 @@ class Queue:
         """These are with their consumer for good."""
         self._hold(-sum(len(entry.payload) for entry in entries))
 
-    def bury(self, entries: Iterable[Entry]) -> None:
-        """A consumer rejected these."""
-        self.dead.extend(entries)
-
     def ready(self) -> list[tuple[int, bytes]]:
         """(message-format, payload) of what is ready, in order."""
         return [(e.format, redelivered(e)) for e in sorted(self._returned)] + list(self._ready)
@@ -317,8 +356,15 @@ class Queue:
         return count
 
 
-def failed_once_more(entry: Entry) -> Entry:
-    return entry._replace(failures=entry.failures + 1)
+def modified(entries: list[Entry], state: bytes, consumer: object) -> list[Entry]:
+    """What `modified` (§3.4.5) makes of the messages. Its message-annotations are not merged in."""
+    fields = list(getattr(v.decode_exact(state), "value", None) or ())
+    failed, undeliverable = (fields + [None, None])[:2]
+    if failed:
+        entries = [e._replace(failures=e.failures + 1) for e in entries]
+    if undeliverable:
+        entries = [e._replace(barred=(*e.barred, consumer)) for e in entries]
+    return entries
 
 
 def redelivered(entry: Entry) -> bytes:

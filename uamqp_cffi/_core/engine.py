@@ -560,11 +560,15 @@ class Engine:
         message_format: int = 0,
         settled: bool = False,
         data: bool = False,
+        tagged: bool = False,
     ) -> tuple[int, int]:
-        """Offer messages that stand joined in `buf`, their lengths in `lens` (array("I"); None: there is one). `data`: each is the
-        content of one data section. Gives how many were taken (credit, room for output) and the delivery-id of the
-        first; the others' follow one apart. Raises SizeError when the first is larger than the peer takes."""
+        """Offer messages that stand joined in `buf`, their lengths in `lens` (array("I"); None: there is one). `data`: each
+        is the content of one data section. `tagged`: the first 16 bytes of each are its delivery-tag. Gives how many were
+        taken (credit, room for output) and the delivery-id of the first; the others' follow one apart. Raises SizeError
+        when the first is larger than the peer takes."""
         flags = (lib.UAM_SEND_SETTLED if settled else 0) | (lib.UAM_SEND_DATA if data else 0)
+        if tagged:
+            flags |= lib.UAM_SEND_TAGGED
         self.fresh = False
         if lens is None:
             count, sizes = 1, self._one

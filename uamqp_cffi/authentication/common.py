@@ -140,7 +140,7 @@ class AMQPAuth:
         transport_type: TransportType,
     ) -> None:
         """Choose the transport: WebSocket when asked for or behind a proxy, else TCP."""
-        if http_proxy is not None or transport_type is TransportType.AmqpOverWebsocket:
+        if http_proxy is not None or TransportType(transport_type) is TransportType.AmqpOverWebsocket:
             self.set_wsio(hostname, port, http_proxy)
         else:
             self.set_tlsio(hostname, port)

@@ -680,8 +680,10 @@ def _longs(numbers: Iterable[int]) -> bytes:
     return v.enc_array(b"\x81", [number.to_bytes(8, "big", signed=True) for number in numbers])
 
 
-def _tag(token: uuid.UUID) -> bytes:
-    """The delivery-tag of a lock token: Azure writes GUIDs little-endian."""
+def _tag(token: Any) -> bytes:
+    """The delivery-tag of a lock token: Azure writes GUIDs little-endian. Raises LookupError for what is no token."""
+    if not isinstance(token, uuid.UUID):
+        raise LookupError(token)
     return token.bytes_le
 
 

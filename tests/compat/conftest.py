@@ -39,7 +39,7 @@ class Venv:
 
     def run(self, *arguments: str, timeout: float = 300) -> str:
         """What its Python prints on standard output; fails the test with standard error when it exits with an error."""
-        env = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
+        env = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON") and k != "PIP_QUIET"}
         done = subprocess.run(
             [self.python, *arguments], cwd=self.path, env=env, capture_output=True, text=True, timeout=timeout
         )

@@ -322,7 +322,12 @@ class Hub(Queue):
         self.broker = broker
         self.created = now_ms()
         self.partitions = {str(n): Partition(self, str(n)) for n in range(partitions)}
+        self.wanted: list[Any] = []  # the desired capabilities of each producer
         self._turn = 0
+
+    def sender(self, link: Incoming, attach: Attach) -> dict[str, bytes]:
+        self.wanted.append(attach.fields.get("desired_capabilities"))
+        return {}
 
     def receive(self, link: Incoming, delivery: Delivery) -> Outcome:
         key = mapping(delivery.payload, ANNOTATIONS).get("x-opt-partition-key")

@@ -7,12 +7,24 @@ from __future__ import annotations
 
 import logging
 import uuid
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from . import constants, errors
 from ._core.records import Attach, Credit, Detach, PeerError, Record
 from ._core.sending import Calls
-from ._core.values import composite, enc_bool, enc_str, enc_ubyte, enc_uint, enc_ulong, encode, symbol_map
+from ._core.values import (
+    composite,
+    enc_bool,
+    enc_str,
+    enc_symbol,
+    enc_ubyte,
+    enc_uint,
+    enc_ulong,
+    encode,
+    symbol_map,
+    symbols,
+)
 from .session import peer_error
 
 if TYPE_CHECKING:
@@ -61,7 +73,7 @@ class Link:
         error_policy: errors.ErrorPolicy | None,
         debug: bool,
         encoding: str,
-        desired_capabilities: c_uamqp.AMQPValue | types.AMQPType | None,
+        desired_capabilities: c_uamqp.AMQPValue | types.AMQPType | Sequence[str | bytes] | None,
     ) -> None:
         if name:
             self.name: bytes = name.encode(encoding) if isinstance(name, str) else name
@@ -216,10 +228,18 @@ class Link:
         if self._max_message_size:
             fields["max_message_size"] = enc_ulong(self._max_message_size)
         if self._desired_capabilities is not None:
-            fields["desired_capabilities"] = encode(self._desired_capabilities, self._encoding)
+            fields["desired_capabilities"] = self._capabilities(self._desired_capabilities)
         if self._properties:
             fields["properties"] = symbol_map(self._properties, self._encoding)
         return composite("attach", **fields)
+
+    def _capabilities(self, wanted: Any) -> bytes:
+        """Names, one or a list of them, are symbols (§2.7.3); what has an AMQP type already keeps it."""
+        if isinstance(wanted, (str, bytes)):
+            return enc_symbol(wanted)
+        if type(wanted) in (list, tuple) and all(isinstance(name, (str, bytes)) for name in wanted):
+            return symbols(wanted)
+        return encode(wanted, self._encoding)
 
     def _set_state(self, new: Any) -> None:
         old, self._latest = self._latest, new

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
@@ -67,7 +67,7 @@ class MessageReceiver(Link):
         error_policy: errors.ErrorPolicy | None = None,
         debug: bool = False,
         encoding: str = "UTF-8",
-        desired_capabilities: c_uamqp.AMQPValue | types.AMQPType | None = None,
+        desired_capabilities: c_uamqp.AMQPValue | types.AMQPType | Sequence[str | bytes] | None = None,
     ) -> None:
         super().__init__(
             session,

@@ -12,7 +12,7 @@ import logging
 import time
 from array import array
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Any
 
@@ -100,7 +100,7 @@ class MessageSender(Link):
         error_policy: errors.ErrorPolicy | None = None,
         debug: bool = False,
         encoding: str = "UTF-8",
-        desired_capabilities: c_uamqp.AMQPValue | types.AMQPType | None = None,
+        desired_capabilities: c_uamqp.AMQPValue | types.AMQPType | Sequence[str | bytes] | None = None,
     ) -> None:
         super().__init__(
             session,

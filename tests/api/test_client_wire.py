@@ -9,6 +9,7 @@ import pytest
 
 from uamqp_cffi import BatchMessage, Message, SendClient, Source, Target, types, utils
 from uamqp_cffi._core import records as r
+from uamqp_cffi._core.values import Symbol
 from uamqp_cffi.constants import MessageState, ReceiverSettleMode, SenderSettleMode
 
 DONE = MessageState.SendComplete
@@ -50,6 +51,17 @@ def test_chosen_link_arguments_are_on_the_attach(peer: Any) -> None:
     assert (fields["snd_settle_mode"], fields["rcv_settle_mode"], fields["max_message_size"]) == (2, 1, 12345)
     assert fields["properties"] == {"a": 1, "b": "c"}
     assert fields["desired_capabilities"] == ["cap"]
+
+
+@pytest.mark.parametrize("names", [[b"a", "b"], ("a", b"b")])
+def test_a_list_of_desired_capabilities_is_an_array_of_symbols(peer: Any, names: Any) -> None:
+    capabilities = attach_of(peer, desired_capabilities=names)["desired_capabilities"]
+    assert capabilities == ["a", "b"] and all(isinstance(name, Symbol) for name in capabilities)
+
+
+def test_one_desired_capability_is_a_symbol(peer: Any) -> None:
+    capability = attach_of(peer, desired_capabilities=b"a")["desired_capabilities"]
+    assert capability == "a" and isinstance(capability, Symbol)
 
 
 def test_link_properties_are_a_dict(peer: Any) -> None:

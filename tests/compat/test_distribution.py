@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 
 @pytest.fixture(scope="module")
-def iot(fresh_venv: Callable[..., Any]) -> Any:
-    return fresh_venv("azure-iot-hub")
+def iot(azure_venv: Any) -> Any:
+    return azure_venv
 
 
 def distributions(env: Any) -> dict[str, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .. import constants, errors
@@ -36,7 +36,7 @@ class MessageSenderAsync(sender.MessageSender):
         error_policy: errors.ErrorPolicy | None = None,
         debug: bool = False,
         encoding: str = "UTF-8",
-        desired_capabilities: c_uamqp.AMQPValue | types.AMQPType | None = None,
+        desired_capabilities: c_uamqp.AMQPValue | types.AMQPType | Sequence[str | bytes] | None = None,
         loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         get_dict_with_loop_if_needed(loop)

@@ -322,7 +322,12 @@ class Hub(Queue):
         self.broker = broker
         self.created = now_ms()
         self.partitions = {str(n): Partition(self, str(n)) for n in range(partitions)}
+        self.wanted: list[Any] = []  # the desired capabilities of each producer
         self._turn = 0
+
+    def sender(self, link: Incoming, attach: Attach) -> dict[str, bytes]:
+        self.wanted.append(attach.fields.get("desired_capabilities"))
+        return {}
 
     def receive(self, link: Incoming, delivery: Delivery) -> Outcome:
         key = mapping(delivery.payload, ANNOTATIONS).get("x-opt-partition-key")
@@ -680,8 +685,10 @@ def _longs(numbers: Iterable[int]) -> bytes:
     return v.enc_array(b"\x81", [number.to_bytes(8, "big", signed=True) for number in numbers])
 
 
-def _tag(token: uuid.UUID) -> bytes:
-    """The delivery-tag of a lock token: Azure writes GUIDs little-endian."""
+def _tag(token: Any) -> bytes:
+    """The delivery-tag of a lock token: Azure writes GUIDs little-endian. Raises LookupError for what is no token."""
+    if not isinstance(token, uuid.UUID):
+        raise LookupError(token)
     return token.bytes_le
 
 

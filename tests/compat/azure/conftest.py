@@ -34,7 +34,6 @@ from uamqp_cffi._core.broker_store import encode_error  # noqa: E402
 from uamqp_cffi._core.wire import Wire  # noqa: E402
 from uamqp_cffi.message import Message  # noqa: E402
 
-PACKAGES = ["azure-eventhub==5.15.1", "azure-servicebus==7.15.0", "azure-iot-hub==2.7.0", "aiohttp>=3.9"]
 DEADLINE = 60.0  # seconds for one scenario
 
 
@@ -42,7 +41,7 @@ DEADLINE = 60.0  # seconds for one scenario
 def interpreter(request: pytest.FixtureRequest) -> str:
     """One that has the packages, and this repository's as their `uamqp`."""
     given = os.environ.get("UAMQP_COMPAT_PYTHON")
-    return given or str(request.getfixturevalue("fresh_venv")(*PACKAGES).python)
+    return given or str(request.getfixturevalue("azure_venv").python)
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 from azure_namespace import Namespace
 
+from uamqp_cffi._core.values import Symbol
+
 Run = Callable[..., Any]
 
 BOTH = pytest.mark.parametrize("module", ["eventhub", "eventhub_async"])
@@ -33,6 +35,14 @@ def test_batches_lists_and_single_events_arrive(run: Run, module: str, namespace
 def test_a_partition_is_chosen(run: Run, namespace: Namespace) -> None:
     run("eventhub", "send_to_a_partition")
     assert [len(partition.events) for partition in namespace.hub.partitions.values()] == [0, 1]
+
+
+@BOTH
+def test_a_producer_names_its_capabilities_as_symbols(run: Run, module: str, namespace: Namespace) -> None:
+    run(module, "send_batch")
+    assert namespace.hub.wanted
+    for names in namespace.hub.wanted:
+        assert names == ["com.microsoft:georeplication"] and isinstance(names[0], Symbol)
 
 
 @BOTH

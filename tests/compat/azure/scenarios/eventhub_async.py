@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable
 from typing import Any
 
+import eventhub
 from azure.eventhub import EventData, TransportType
 from azure.eventhub.aio import CheckpointStore, EventHubConsumerClient, EventHubProducerClient
 from azure.eventhub.exceptions import EventHubError
@@ -23,29 +23,23 @@ def consumer(**more: Any) -> EventHubConsumerClient:
 
 
 class Checkpoints(CheckpointStore):
-    """A checkpoint store in memory."""
+    """The checkpoint store of the sync scenarios, for the async client."""
 
     def __init__(self) -> None:
-        self.owners: dict[str, dict[str, Any]] = {}
-        self.points: dict[str, dict[str, Any]] = {}
-        self._version = 0
+        self._held = eventhub.Checkpoints()
+        self.points = self._held.points
 
-    async def list_ownership(self, *_: Any, **__: Any) -> Any:
-        return [dict(owner) for owner in self.owners.values()]
+    async def list_ownership(self, *where: Any, **how: Any) -> Any:
+        return self._held.list_ownership(*where, **how)
 
-    async def claim_ownership(self, ownership_list: Any, **_: Any) -> Any:
-        for owner in ownership_list:
-            self._version += 1
-            owner["etag"] = str(self._version)
-            owner["last_modified_time"] = time.time()
-            self.owners[owner["partition_id"]] = dict(owner)
-        return list(ownership_list)
+    async def claim_ownership(self, ownership_list: Any, **how: Any) -> Any:
+        return self._held.claim_ownership(ownership_list, **how)
 
-    async def update_checkpoint(self, checkpoint: dict[str, Any], **_: Any) -> None:
-        self.points[checkpoint["partition_id"]] = dict(checkpoint)
+    async def update_checkpoint(self, checkpoint: dict[str, Any], **how: Any) -> None:
+        self._held.update_checkpoint(checkpoint, **how)
 
-    async def list_checkpoints(self, *_: Any, **__: Any) -> Any:
-        return [dict(point) for point in self.points.values()]
+    async def list_checkpoints(self, *where: Any, **how: Any) -> Any:
+        return self._held.list_checkpoints(*where, **how)
 
 
 async def receive(client: EventHubConsumerClient, enough: Callable[[], Any], on_event: Any, **how: Any) -> list[Any]:

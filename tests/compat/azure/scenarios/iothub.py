@@ -35,15 +35,19 @@ def send() -> Any:
 
 
 def send_after(**fault: Any) -> Any:
+    """The client does not try again by itself: it says what happened, and another one sends."""
     registry = manager()
     registry.send_c2d_message("device-1", "before")
     ask(**fault)
     try:
-        registry.send_c2d_message("device-1", "after")
+        registry.send_c2d_message("device-1", "lost")
         failed = None
     except Exception as error:
         failed = describe(error)
     registry.amqp_svc_client.disconnect_sync()
+    other = manager()
+    other.send_c2d_message("device-1", "after")
+    other.amqp_svc_client.disconnect_sync()
     return {"failed": failed}
 
 

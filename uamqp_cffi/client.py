@@ -741,6 +741,8 @@ class _LinkClient(AMQPClient):
             if self._delegates and mine is not shared:
                 shared.poke()  # there is something new for who leads
             while True:
+                if self._delegates and mine is not shared and done():
+                    return True
                 mine = session._lead(mine)
                 works = mine is shared or not self._delegates
                 if what is not None and mine is not shared:

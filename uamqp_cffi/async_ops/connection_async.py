@@ -219,7 +219,8 @@ class ConnectionAsync(Connection):
             return True
         if not self._started and not self._closed:
             self._start()
-        self._send_stale()
+        if type(inbox) is not Inbox:  # who follows leaves it to who leads
+            self._send_stale()
         while True:
             self._check_alive()
             left = None if deadline is None else deadline - time.monotonic()

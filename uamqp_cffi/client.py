@@ -744,7 +744,7 @@ class _LinkClient(AMQPClient):
                 if self._delegates and mine is not shared and done():
                     return True
                 mine = session._lead(mine)
-                works = mine is shared or not self._delegates
+                works = mine is shared or not self._delegates or session._crowded or shared._notify is None
                 if what is not None and mine is not shared:
                     self._awaits(mine, what())
                 more = works and self._pump()[1]

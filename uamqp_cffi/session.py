@@ -87,6 +87,9 @@ class SharedInbox(Inbox):
 
     def poke_all(self) -> None:
         super().poke()
+        self.poke_followers()
+
+    def poke_followers(self) -> None:
         for one in list(self.followers):
             one.poke()
 
@@ -142,6 +145,7 @@ class Session:
         self._links: dict[int, _Link] = {}
         self._calls = Calls()  # on_attach
         self._clients: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._crowded = False
         self._id = 0
         self._begun = False
         self._ended = False
@@ -312,6 +316,7 @@ class Session:
         """That client has a link here. Clients of one token share a session; then who leads cannot see to the others'
         affairs, and everybody is woken."""
         self._clients.add(client)
+        self._crowded = len(self._clients) > 1
 
     def _work(self) -> None:
         """Take in what has come for this session, and do what its client does then; for who leads without being it."""
@@ -356,7 +361,7 @@ class Session:
             if self._error is None:
                 self._break(errors.MessageHandlerError("interrupted while outcomes were taken in"), torn=True)
             raise
-        if len(self._clients) > 1 and inbox.followers:
+        if self._crowded and inbox.followers:
             inbox.poke_all()
 
     def _on_rare(self, record: Record) -> None:

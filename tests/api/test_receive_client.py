@@ -925,6 +925,7 @@ def in_steps(client: ReceiveClient, ledger: Ledger, dice: random.Random) -> None
 
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", list(ReceiverSettleMode))
+@pytest.mark.blocking("threads")
 def test_every_message_is_processed_once_or_still_in_the_queue(broker: Broker, mode: ReceiverSettleMode) -> None:
     peek = mode is ReceiverSettleMode.PeekLock
     dice = random.Random(f"{mode}")

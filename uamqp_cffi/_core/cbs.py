@@ -164,7 +164,7 @@ class Exchange:
 
     def _fail(self, status: CBSAuthStatus, error: Exception) -> NoReturn:
         self.status, self.error = status, error
-        self.session._inbox.poke_all()
+        self.session._inbox.poke_followers()
         _logger.info("connection %r: %s", self.session._connection.container_id, error)
         raise error
 
@@ -239,7 +239,7 @@ class Exchange:
         self._ask_at = -math.inf
         self.auth.retries = 0
         self.status = CBSAuthStatus.Ok
-        self.session._inbox.poke_all()
+        self.session._inbox.poke_followers()
 
     def _lost(self, error: BaseException) -> None:
         """There will be no answer: the peer refused the links, or the request, or the links went away under it."""

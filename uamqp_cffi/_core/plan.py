@@ -37,6 +37,9 @@ class Inbox:
         """The same for everybody who waits by this inbox."""
         self.poke()
 
+    def poke_followers(self) -> None:
+        """The same for those of them who do not wait on this very one."""
+
     def serves(self, other: Inbox) -> bool:
         """Whether who waits on `other` sees to what comes here."""
         return other is self

@@ -37,6 +37,7 @@ __all__ = ["ConnectionAsync", "get_dict_with_loop_if_needed"]
 _T = TypeVar("_T")
 _logger = logging.getLogger("uamqp.async_ops.connection_async")
 _MANY = 1000  # records in an inbox that nobody reads, before they are taken in for it
+_GONE_WITHIN = 0.25  # seconds in which the last bytes may leave a transport that is closed
 _LOOK = 0.002  # seconds: after a time-out, so that the loop looks at the socket before the peer's silence is judged
 
 _forked: list[Any] = []  # streams of a parent: see ConnectionAsync._orphan
@@ -295,14 +296,13 @@ class ConnectionAsync(Connection):
         """Raises RuntimeError on another loop than the one it connected on. When that one was closed, so is the transport:
         the connection is lost."""
         loop = self._loop
-        if loop is None or loop is asyncio.get_running_loop():
+        if loop is None or self._done or loop is asyncio.get_running_loop():
             return
         if not loop.is_closed():
             raise RuntimeError("this connection belongs to another event loop")
-        if not self._done:
-            with self._io:
-                self._broken = self._broken or OSError("the event loop is closed")
-                self._lose(errors.AMQPConnectionError("the event loop that the connection lived on was closed"))
+        with self._io:
+            self._broken = self._broken or OSError("the event loop is closed")
+            self._lose(errors.AMQPConnectionError("the event loop that the connection lived on was closed"))
 
     # ---- connecting -----------------------------------------------------------------------------------------------
 
@@ -443,11 +443,10 @@ class ConnectionAsync(Connection):
         self._limit = self._timer = None
 
     def _close_plan(self, timeout: float) -> Plan[None]:
-        end = time.monotonic() + timeout
         yield from super()._close_plan(timeout)
         stream, self._stream = self._stream, None
         if stream is not None:  # so that nothing is left when the loop ends with this call
-            yield Call(stream.gone, (max(0.0, end - time.monotonic()),))
+            yield Call(stream.gone, (_GONE_WITHIN,))
 
     def _hang_up(self, sock: Any, wire: Wire | None) -> None:
         try:

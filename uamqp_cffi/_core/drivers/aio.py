@@ -157,7 +157,7 @@ class Stream(asyncio.Protocol):
 
     async def gone(self, seconds: float) -> None:
         """After `close`: wait until the transport is closed, and abort it after that time."""
-        if self._gone.done():
+        if self._gone.done() or self._loop.is_closed():
             return
         await asyncio.wait((self._gone,), timeout=seconds)
         if not self._gone.done():

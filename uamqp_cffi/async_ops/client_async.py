@@ -292,7 +292,9 @@ class AsyncMessageIter(AsyncIterator[Any]):
         message, self.current_message = self.current_message, None
         if message is not None and self.auto_complete:
             self._client._complete(message)
-        if self.receiving:
+        if self.receiving and len(self._client._received_messages) and not self._client._stepwise():
+            self.current_message = next(iter(self._client._take(1, False)), None)
+        if self.receiving and self.current_message is None:
             self.current_message = await self._client._run_async(self._client._iter_plan(self._callback))
         if self.current_message is None:
             self.receiving = False

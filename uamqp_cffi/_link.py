@@ -316,3 +316,4 @@ class Link:
         self._credit = 0
         self._over()
         self._set_state(self._states.Error)
+        self._session._inbox.poke_all()

@@ -330,7 +330,7 @@ class AMQPClient:
         if session is not None:
             inbox = getattr(session, "_inbox", None)
             if inbox is not None:
-                inbox.poke()
+                inbox.poke_all()
 
     def redirect(self, redirect: errors.LinkRedirect, auth: AMQPAuth) -> None:
         """Go where a `LinkRedirect` points to, with a fresh auth object. Raises ValueError on a shared connection."""
@@ -410,6 +410,7 @@ class AMQPClient:
         mine = session._enter()
         try:
             while not (yield from self._authentic_plan()):
+                mine = session._lead(mine)
                 yield Wait(mine, connection._token_deadline())
         finally:
             session._leave(mine)
@@ -583,6 +584,7 @@ class _LinkClient(AMQPClient):
             self._attached = True
             self._attach_deadline = None
             self._connection._attached()
+            session._inbox.poke_all()
         return True
 
     def _build_handler(self, session: Any) -> None:
@@ -595,6 +597,7 @@ class _LinkClient(AMQPClient):
         handler._client = self
         handler.open()
         self.message_handler = handler
+        session._served_by(self)
 
     def _start_attaching(self, connection: Any) -> None:
         """The time for everything until the link is attached begins, if it has not begun."""
@@ -661,6 +664,7 @@ class _LinkClient(AMQPClient):
         try:
             connection._flush()  # an interrupted call may have left an attach behind
             while not ((yield from self._authentic_plan()) and self._client_ready()):
+                mine = session._lead(mine)
                 self._check_running()
                 if deadline is not None and time.monotonic() >= deadline:
                     return False
@@ -701,14 +705,28 @@ class _LinkClient(AMQPClient):
             self._raise_broken()
             raise
 
+    _delegates = False  # whether who follows leaves all work to who leads
+
+    def _awaits(self, mine: plans.Inbox, what: Any) -> None:
+        """Who follows on `mine` is to be woken when `what` is done."""
+
+    def _awaits_no_more(self, mine: plans.Inbox) -> None:
+        """Nobody waits on `mine` any more."""
+
+    def _work(self) -> None:
+        """Take in and hand over for a call that is not about this client's link."""
+        self._pump()
+
     def _check_running(self) -> None:
         if self._shutdown:
             raise self._closed_error()
 
-    def _work_plan(self, done: Callable[[], bool], deadline: float | None = None) -> Plan[bool]:
+    def _work_plan(
+        self, done: Callable[[], bool], deadline: float | None = None, what: Callable[[], Any] | None = None
+    ) -> Plan[bool]:
         """Work until `done()`, which is asked at `deadline` (`time.monotonic`) too: True; or until the client is closed by
         this very thread, in a callback: False. Raises what broke link, session or connection, and MessageHandlerError when
-        another thread closed the client."""
+        another thread closed the client. `what()` is what it is that is not done."""
         if self._stepwise():
             while not done():
                 if not (yield Call(self._method(self, "do_work"))):
@@ -717,10 +735,19 @@ class _LinkClient(AMQPClient):
         if not self._attached and not (yield from self._ready_plan(deadline)):
             return done()
         session, connection = self._both()
+        shared = session._inbox
         mine = session._enter()
         try:
+            if self._delegates and mine is not shared:
+                shared.poke()  # there is something new for who leads
             while True:
-                _, more = self._pump()
+                if self._delegates and mine is not shared and done():
+                    return True
+                mine = session._lead(mine)
+                works = mine is shared or not self._delegates or session._crowded or shared._notify is None
+                if what is not None and mine is not shared:
+                    self._awaits(mine, what())
+                more = works and self._pump()[1]
                 if done():
                     return True
                 if self._shutdown:
@@ -733,7 +760,7 @@ class _LinkClient(AMQPClient):
                     continue
                 limit = earlier(connection._token_deadline(), deadline)
                 try:
-                    yield Wait(mine, earlier(self._next_deadline(), limit))
+                    yield Wait(mine, earlier(self._next_deadline(), limit) if works else deadline)
                 except errors.AMQPError:
                     if self._shutdown:
                         return self._stopped()
@@ -744,6 +771,10 @@ class _LinkClient(AMQPClient):
                     raise
         finally:
             session._leave(mine)
+            if mine is not shared:
+                self._awaits_no_more(mine)
+                if not self._delegates:
+                    shared.poke()  # what this call took in may concern who leads
 
     _closer = 0
 
@@ -812,6 +843,8 @@ class SendClient(_LinkClient):
         self._calls = Calls()  # on_send_complete
         self._uncalled: set[int] = set()  # ids of messages whose callback is to run, or runs
         self._lost: Delivery | None = None  # worst fate of what came back
+        self._waiters: dict[int, tuple[plans.Inbox, ...]] = {}  # who waits for a message, by its id
+        self._emptied: set[plans.Inbox] = set()  # who waits until nothing is pending
 
     # ---- queueing -------------------------------------------------------------------------------------------------
 
@@ -924,6 +957,10 @@ class SendClient(_LinkClient):
         if outcome in SENT_OUTCOMES:
             for message in messages:
                 message.state = _COMPLETE
+            if self._waiters:
+                for message in messages:
+                    if message.on_send_complete is None:
+                        self._wake_waiters(message)
             for message in [m for m in messages if m.on_send_complete is not None]:
                 self._call_back(message, MessageSendResult.Ok, None)
         elif outcome in LOST_OUTCOMES:
@@ -1007,6 +1044,8 @@ class SendClient(_LinkClient):
         message._response = error
         if message.on_send_complete is not None:
             self._call_back(message, result, error)
+        else:
+            self._wake_waiters(message)
 
     def _call_back(self, message: Message, result: MessageSendResult, error: BaseException | None) -> None:
         self._uncalled.add(id(message))
@@ -1019,9 +1058,43 @@ class SendClient(_LinkClient):
                 callback(result, error)
         finally:
             self._uncalled.discard(id(message))
-            session = self._session
-            for waiter in session._inbox.waiters if session is not None else ():
-                waiter.poke()
+            self._wake_waiters(message)
+            if self._emptied:
+                self._wake_emptied()
+            if self._session is not None:
+                self._session._inbox.poke()  # who leads may wait for just this
+
+    # ---- who waits ------------------------------------------------------------------------------------------------
+
+    def _awaits(self, mine: plans.Inbox, what: Message | None) -> None:
+        """Who follows on `mine` is to be woken when that message is done; None: when nothing is pending."""
+        with self._books():
+            if what is None:
+                self._emptied.add(mine)
+            elif mine not in (known := self._waiters.get(id(what), ())):
+                self._waiters[id(what)] = (*known, mine)
+
+    def _awaits_no_more(self, mine: plans.Inbox) -> None:
+        if self._emptied:
+            self._emptied.discard(mine)
+
+    def _unwatch(self, message: Message) -> None:
+        """A call for that message ends. If others wait for it, they look around, and say so again."""
+        if self._waiters:
+            with self._books():
+                self._wake_waiters(message)
+
+    def _wake_waiters(self, message: Message) -> None:
+        for inbox in self._waiters.pop(id(message), ()):
+            inbox.poke()
+
+    def _wake_emptied(self) -> None:
+        """Wake who waits until nothing is pending, if nothing is."""
+        if self._nothing_pending():
+            with self._books():
+                waiting, self._emptied = self._emptied, set()
+            for inbox in waiting:
+                inbox.poke()
 
     def _on_message_sent(self, message: Message, result: int, delivery_state: Any = None) -> None:
         """The callback for a `MessageSender.send` that somebody overrode."""
@@ -1034,6 +1107,8 @@ class SendClient(_LinkClient):
                 message.state = _COMPLETE
                 if message.on_send_complete is not None:
                     self._call_back(message, kind, None)
+                else:
+                    self._wake_waiters(message)
             elif kind is MessageSendResult.Timeout:
                 self._finish(message, kind, self._timed_out(Delivery.UNKNOWN))
             elif not delivery_state:
@@ -1282,6 +1357,8 @@ class SendClient(_LinkClient):
             self._calls.run()
         if session._calls or handler._calls:
             self._run_calls(session)
+        if self._emptied:
+            self._wake_emptied()
         return moved, more
 
     def _send_off(self, session: Any, handler: Any) -> bool:
@@ -1335,16 +1412,24 @@ class SendClient(_LinkClient):
         else:
             parts = self._enqueue(messages.gather())
         if len(parts) == 1:
-            yield from self._work_plan(functools.partial(self._called, parts[0]))
-        else:
-            left = parts[::-1]
+            message = parts[0]
+            try:
+                yield from self._work_plan(functools.partial(self._called, message), None, lambda: message)
+            finally:
+                self._unwatch(message)
+            return parts
+        left = parts[::-1]
 
-            def done() -> bool:
-                while left and self._called(left[-1]):
-                    left.pop()
-                return not left
+        def done() -> bool:
+            while left and self._called(left[-1]):
+                left.pop()
+            return not left
 
-            yield from self._work_plan(done)
+        try:
+            yield from self._work_plan(done, None, lambda: parts[-1] if done() else left[-1])
+        finally:
+            for message in left[-1:]:
+                self._unwatch(message)
         return parts
 
     def _raise_failed(self, parts: list[Message]) -> None:
@@ -1375,7 +1460,7 @@ class SendClient(_LinkClient):
         messages = self._pending()
         if self._dead:
             messages = [message for message in messages if message.state in constants.PENDING_STATES]
-        yield from self._work_plan(self._nothing_pending)
+        yield from self._work_plan(self._nothing_pending, None, _nothing)
         states = [message.state for message in messages]
         if close_on_done or self._shutdown:
             yield Call(self._method(self, "close"))
@@ -1390,7 +1475,7 @@ class SendClient(_LinkClient):
             return False
         self._opened()
         try:
-            yield from self._work_plan(self._nothing_pending)
+            yield from self._work_plan(self._nothing_pending, None, _nothing)
         except errors.AMQPError:
             if not self._shutdown:
                 raise
@@ -1640,8 +1725,8 @@ class ReceiveClient(_LinkClient):
         brought = False
         if handler._arrived:
             brought = handler._hand_out() > 0
-            if session._inbox.waiters:
-                session._inbox.poke()
+            if session._inbox.followers:
+                session._inbox.poke_all()
         self._brought = brought
         if handler is self.message_handler:
             self._tidy(handler)
@@ -1650,6 +1735,18 @@ class ReceiveClient(_LinkClient):
         if handler._calls:
             handler._calls.run()
         return brought, brought
+
+    def _work(self) -> None:
+        """Take in; messages are handed out by who receives."""
+        session, handler = self._session, self.message_handler
+        if session is None or handler is None:
+            return
+        before = len(handler._arrived)
+        with session._lock:
+            session._dispatch()
+        if session._inbox.followers and len(handler._arrived) > before:
+            session._inbox.poke_all()
+        session._calls.run()
 
     def _client_run_plan(self) -> Plan[bool]:
         before, _ = self._pump()
@@ -1860,14 +1957,16 @@ class ReceiveClient(_LinkClient):
             self._raise_broken()
         return messages[0] if messages else None
 
-    def _iter_plan(self) -> Plan[Message | None]:
+    def _iter_plan(self, callback: Callable[[Message], object] | None) -> Plan[Message | None]:
         """One step of an iteration that accepts messages itself: the next one; None, and the client closed if that is
         what `timeout` does, when there will be none."""
         automatic, self.auto_complete = self.auto_complete, False
+        kept, self._message_received_callback = self._message_received_callback, callback
         try:
             message = yield from self._next_plan()
         finally:
             self.auto_complete = automatic
+            self._message_received_callback = kept
         if message is None and self._shutdown:
             yield Call(self._method(self, "close"))
         return message
@@ -1906,6 +2005,10 @@ class _TooLarge(errors.ClientMessageError, errors.MessageSizeExceeded):
     def __init__(self, cause: errors.MessageSizeExceeded, info: dict[str, Any]) -> None:
         errors.MessageSizeExceeded.__init__(self, cause.size, cause.limit)
         self.info = info
+
+
+def _nothing() -> None:
+    """What a call waits for that waits until nothing is pending."""
 
 
 def _never(error: errors.AMQPError) -> errors.ErrorAction:

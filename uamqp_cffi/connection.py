@@ -546,7 +546,7 @@ class Connection:
         """Have everybody who waits look around."""
         self._poller.wake()
         for inbox in {*list(self._links.values()), *list(self._session_inboxes.values())}:
-            inbox.poke()
+            inbox.poke_all()
         with self._turns:
             for event in self._followers:
                 event.set()
@@ -892,10 +892,13 @@ class Connection:
 
     def _tell(self, inbox: Inbox) -> None:
         """Something is in that inbox now; the leader sees its own without being woken."""
-        if inbox is self._leading:
+        leading = self._leading
+        if inbox is leading:
             inbox.poked = True
-        else:
-            inbox.poke()
+            return
+        if leading is not None and inbox.serves(leading):
+            leading.poked = True
+        inbox.poke()
 
     def _unclaimed(self, record: Any) -> Inbox | None:
         """A link that nobody registered: its session's inbox, if that is known."""

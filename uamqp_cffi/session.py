@@ -7,8 +7,10 @@ outside the lock, in the calls of the object it belongs to.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import threading
+import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -55,19 +57,49 @@ class _Link(Protocol):
 
 
 class SharedInbox(Inbox):
-    """An inbox that several threads wait for: each has an inbox of its own here, but for the first."""
+    """The inbox of a session, and all who wait by it. One of them leads: it waits on this inbox, and sees to what comes for
+    whomever. The others follow: each waits on an inbox of its own, which is poked when what it waits for is done, so that
+    a record wakes one waiter however many there are."""
 
-    __slots__ = ("busy", "waiters")
+    __slots__ = ("_take_in", "followers", "led")
 
-    def __init__(self) -> None:
+    def __init__(self, take_in: Callable[[], object]) -> None:
+        """`take_in`: a method, which is held weakly."""
         super().__init__()
-        self.busy = False
-        self.waiters: tuple[Inbox, ...] = ()
+        self._take_in = weakref.WeakMethod(take_in)
+        self.led = False
+        self.followers: dict[Inbox, None] = {}
 
     def poke(self) -> None:
         super().poke()
-        for waiter in self.waiters:
-            waiter.poke()
+        if self.followers and self._notify is None:  # the leader may be in user code for long
+            self.poke_follower()
+
+    def poke_follower(self) -> None:
+        """Have one follower look around, the first that waits."""
+        followers = list(itertools.islice(self.followers, 8))
+        for one in followers:
+            if one._notify is not None:
+                one.poke()
+                return
+        for one in followers[:1]:
+            one.poke()
+
+    def poke_all(self) -> None:
+        super().poke()
+        self.poke_followers()
+
+    def poke_followers(self) -> None:
+        for one in list(self.followers):
+            one.poke()
+
+    def serves(self, other: Inbox) -> bool:
+        return other is self or other in self.followers
+
+    def relieve(self) -> None:
+        take_in = self._take_in()
+        if take_in is not None:
+            take_in()
 
 
 def _termini(source: Any, target: Any) -> tuple[Source | None, Target | None]:
@@ -109,9 +141,11 @@ class Session:
         self._handle_max = 4294967295 if handle_max is None else handle_max
         self._on_attach = on_attach
         self._lock = threading.RLock()
-        self._inbox = SharedInbox()
+        self._inbox = SharedInbox(self._take_in)
         self._links: dict[int, _Link] = {}
         self._calls = Calls()  # on_attach
+        self._clients: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._crowded = False
         self._id = 0
         self._begun = False
         self._ended = False
@@ -242,26 +276,61 @@ class Session:
                     except StateError:
                         _logger.debug("session %d was gone before it was ended", self._id)
         connection._flush()
-        self._inbox.poke()
+        self._inbox.poke_all()
 
     def _enter(self) -> Inbox:
-        """The inbox that a call of this thread waits on, until it gives it to `_leave`."""
+        """The inbox that a call waits on, until it gives it to `_leave`: the shared one if nobody leads, else one of its
+        own."""
         with self._lock:
             inbox = self._inbox
-            if not inbox.busy:
-                inbox.busy = True
+            if not inbox.led:
+                inbox.led = True
                 return inbox
             mine = Inbox()
-            inbox.waiters = (*inbox.waiters, mine)
+            inbox.followers[mine] = None
             return mine
+
+    def _lead(self, mine: Inbox) -> Inbox:
+        """The inbox that a call with `mine` waits on from now on: the shared one if nobody leads any more."""
+        inbox = self._inbox
+        if mine is inbox or inbox.led:
+            return mine
+        with self._lock:
+            if inbox.led:
+                return mine
+            inbox.led = True
+            del inbox.followers[mine]
+            return inbox
 
     def _leave(self, mine: Inbox) -> None:
         with self._lock:
             inbox = self._inbox
             if mine is inbox:
-                inbox.busy = False
+                inbox.led = False
             else:
-                inbox.waiters = tuple(one for one in inbox.waiters if one is not mine)
+                inbox.followers.pop(mine, None)
+            if not inbox.led and inbox.followers:
+                inbox.poke_follower()
+
+    def _served_by(self, client: Any) -> None:
+        """That client has a link here. Clients of one token share a session; then who leads cannot see to the others'
+        affairs, and everybody is woken."""
+        self._clients.add(client)
+        self._crowded = len(self._clients) > 1
+
+    def _work(self) -> None:
+        """Take in what has come for this session, and do what its client does then; for who leads without being it."""
+        clients = list(self._clients)
+        if len(clients) == 1:
+            clients[0]._work()
+        else:
+            with self._lock:
+                self._dispatch()
+            self._calls.run()
+
+    def _take_in(self) -> None:
+        with self._lock:
+            self._dispatch()
 
     def _dispatch(self) -> None:
         """Hand every record that has come to where it belongs. Hold the lock."""
@@ -292,8 +361,8 @@ class Session:
             if self._error is None:
                 self._break(errors.MessageHandlerError("interrupted while outcomes were taken in"), torn=True)
             raise
-        for waiter in inbox.waiters:  # what they wait for may have been among it
-            waiter.poke()
+        if self._crowded and inbox.followers:
+            inbox.poke_all()
 
     def _on_rare(self, record: Record) -> None:
         link_id: int | None = getattr(record, "link", None)
@@ -343,7 +412,7 @@ class Session:
         links, self._links = list(self._links.values()), {}
         for link in links:
             link._on_session_lost(error, torn)
-        self._inbox.poke()
+        self._inbox.poke_all()
 
     def _attached(self, record: Attach) -> None:
         """Tell `on_attach`; links that we did not ask for were refused by the connection."""

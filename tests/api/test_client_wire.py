@@ -12,6 +12,8 @@ from uamqp_cffi._core import records as r
 from uamqp_cffi._core.values import Symbol
 from uamqp_cffi.constants import MessageState, ReceiverSettleMode, SenderSettleMode
 
+pytestmark = pytest.mark.both_drivers
+
 DONE = MessageState.SendComplete
 
 
@@ -200,6 +202,7 @@ def test_no_more_than_the_credit_is_sent(peer: Any) -> None:
     assert len(peer.wait(r.Delivery, 5)) == 5
 
 
+@pytest.mark.blocking("looks at the poller")
 def test_a_step_after_queue_message_never_waits(peer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not even when there is no credit to send it."""
     peer.credit = 0

@@ -14,6 +14,8 @@ from uamqp_cffi._core import records as r
 from uamqp_cffi.broker import Broker
 from uamqp_cffi.constants import Delivery, ErrorCodes, MessageState
 
+pytestmark = pytest.mark.both_drivers
+
 WAITING = MessageState.WaitingToBeSent
 
 

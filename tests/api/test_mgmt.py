@@ -16,6 +16,8 @@ from uamqp_cffi.errors import AMQPConnectionError, LinkDetach, MessageHandlerErr
 from uamqp_cffi.message import MessageProperties
 from uamqp_cffi.mgmt_operation import MgmtOperation
 
+pytestmark = pytest.mark.both_drivers
+
 
 @pytest.fixture
 def client(broker: Broker) -> Any:
@@ -137,6 +139,7 @@ def test_the_links_of_a_node_are_made_once_and_as_expected(peer: Any) -> None:
     assert len(peer.wait(r.Detach, 4)) == 4
 
 
+@pytest.mark.blocking("threads")
 def test_answers_find_their_requests_in_any_order(peer: Any) -> None:
     answering(peer, order=[2, 0, 1])
     got: dict[str, str] = {}

@@ -23,6 +23,8 @@ from uamqp_cffi import Connection, Message, ReceiveClient, SendClient, Source, a
 from uamqp_cffi.broker import Broker
 from uamqp_cffi.constants import ErrorCodes, MessageState, ReceiverSettleMode, SenderSettleMode
 
+pytestmark = pytest.mark.both_drivers
+
 UNSETTLED, SETTLED = MessageState.ReceivedUnsettled, MessageState.ReceivedSettled
 LIMIT = 20.0
 
@@ -379,6 +381,7 @@ def test_a_runtime_error_of_the_callback_breaks_the_link(broker: Broker, client:
     assert left(broker) == ["m0"]
 
 
+@pytest.mark.blocking("a loop lets KeyboardInterrupt through")
 def test_ctrl_c_in_a_callback_shuts_the_call_down(broker: Broker) -> None:
     fill(broker, 2)
 
@@ -395,6 +398,7 @@ def test_ctrl_c_in_a_callback_shuts_the_call_down(broker: Broker) -> None:
     assert second.header is None
 
 
+@pytest.mark.blocking("waits in a callback")
 def test_a_callback_may_close(broker: Broker) -> None:
     sent = fill(broker, 100)
     got: list[str] = []
@@ -411,6 +415,7 @@ def test_a_callback_may_close(broker: Broker) -> None:
     assert sorted(left(broker)) == sorted(sent[10:])
 
 
+@pytest.mark.blocking("waits in a callback")
 @pytest.mark.parametrize("call", ["batch", "messages", "next", "do_work"])
 def test_a_call_from_a_callback_does_not_wait_for_its_own_link(broker: Broker, call: str) -> None:
     fill(broker, 3)
@@ -436,6 +441,7 @@ def test_a_call_from_a_callback_does_not_wait_for_its_own_link(broker: Broker, c
     assert left(broker) == []
 
 
+@pytest.mark.blocking("waits in a callback")
 def test_a_callback_may_send(broker: Broker) -> None:
     sent = fill(broker, 20)
     with SendClient(broker.url + "/copies") as sender, ReceiveClient(broker.url + "/q", timeout=150) as client:
@@ -447,6 +453,7 @@ def test_a_callback_may_send(broker: Broker) -> None:
 # ---- generators
 
 
+@pytest.mark.blocking("a generator owns auto_complete while it lives")
 def test_a_message_is_accepted_when_the_next_is_asked_for(broker: Broker, client: ReceiveClient) -> None:
     fill(broker, 3)
     messages = client.receive_messages_iter()
@@ -605,6 +612,7 @@ def test_streaming_may_be_set_up_from_outside(broker: Broker) -> None:
     assert got == sent == left(broker)
 
 
+@pytest.mark.blocking("overrides blocking methods")
 @pytest.mark.parametrize("name", ["do_work", "client_ready", "auth_complete", "_client_ready", "_client_run"])
 @pytest.mark.parametrize("how", ["subclass", "instance"])
 def test_overridden_steps_are_called(broker: Broker, name: str, how: str) -> None:
@@ -623,6 +631,7 @@ def test_overridden_steps_are_called(broker: Broker, name: str, how: str) -> Non
     assert texts(client.receive_messages_iter()) == sent and calls
 
 
+@pytest.mark.blocking("overrides blocking methods")
 def test_an_overridden_do_work_may_end_a_call(broker: Broker) -> None:
     class Mine(ReceiveClient):
         def do_work(self, **kwargs: Any) -> bool:
@@ -634,6 +643,7 @@ def test_an_overridden_do_work_may_end_a_call(broker: Broker) -> None:
         client.receive_messages(print)
 
 
+@pytest.mark.blocking("threads")
 def test_shutdown_set_from_outside_ends_a_call(client: ReceiveClient) -> None:
     while not client.client_ready():
         continue
@@ -774,18 +784,20 @@ def test_settled_messages_can_be_had_after_the_link_broke(broker: Broker) -> Non
     client.close()
 
 
+@pytest.mark.blocking("threads")
 def test_close_from_another_thread_ends_a_waiting_call(client: ReceiveClient) -> None:
     while not client.client_ready():
         continue
     got: list[Any] = []
     thread = threading.Thread(target=lambda: got.append(client.receive_message_batch(1)), daemon=True)
     thread.start()
-    until(lambda: client._session._inbox.busy)
+    until(lambda: client._session._inbox.led)
     client.close()
     thread.join(LIMIT)
     assert got == [[]]
 
 
+@pytest.mark.blocking("threads")
 def test_threads_share_a_client(broker: Broker) -> None:
     sent = fill(broker, 2000)
     got: list[str] = []
@@ -810,6 +822,7 @@ def test_threads_share_a_client(broker: Broker) -> None:
     assert left(broker) == []
 
 
+@pytest.mark.blocking("threads")
 def test_clients_share_a_connection(broker: Broker) -> None:
     auth = authentication.SASLAnonymous("localhost", port=broker.port, use_tls=False)
     with Connection("localhost", auth) as connection:
@@ -912,6 +925,7 @@ def in_steps(client: ReceiveClient, ledger: Ledger, dice: random.Random) -> None
 
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", list(ReceiverSettleMode))
+@pytest.mark.blocking("threads")
 def test_every_message_is_processed_once_or_still_in_the_queue(broker: Broker, mode: ReceiverSettleMode) -> None:
     peek = mode is ReceiverSettleMode.PeekLock
     dice = random.Random(f"{mode}")
@@ -986,6 +1000,7 @@ def test_a_generator_that_is_alive_at_exit_says_nothing(tmp_path: Path) -> None:
 # ---- one-call helpers
 
 
+@pytest.mark.blocking("one-call helpers")
 def test_receive_message(broker: Broker) -> None:
     fill(broker, 2)
     message = uamqp_cffi.receive_message(broker.url + "/q")
@@ -994,6 +1009,7 @@ def test_receive_message(broker: Broker) -> None:
     assert uamqp_cffi.receive_message(broker.url + "/empty", timeout=100) is None
 
 
+@pytest.mark.blocking("one-call helpers")
 def test_receive_messages(broker: Broker) -> None:
     sent = fill(broker, 10)
     got = uamqp_cffi.receive_messages(broker.url + "/q", max_batch_size=4)

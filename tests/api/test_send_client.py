@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 
 import uamqp_cffi as uamqp
-from uamqp_cffi import BatchMessage, Message, SendClient, Target, authentication, errors
+from uamqp_cffi import BatchMessage, Connection, Message, SendClient, Target, authentication, errors
 from uamqp_cffi.broker import Broker
 from uamqp_cffi.constants import Delivery, ErrorCodes, MessageSendResult, MessageState, SenderSettleMode
+
+pytestmark = pytest.mark.both_drivers
 
 DONE, FAILED, WAITING, SENT = (
     MessageState.SendComplete,
@@ -288,6 +290,7 @@ def test_a_callback_of_a_batch_is_called_for_every_part(client: SendClient) -> N
     assert told == [(MessageSendResult.Ok, None)] * 3
 
 
+@pytest.mark.blocking("waits in a callback")
 def test_a_callback_may_send_and_wait(broker: Broker, client: SendClient) -> None:
     inner = Message(b"inner")
     order: list[str] = []
@@ -306,6 +309,7 @@ def test_a_callback_may_send_and_wait(broker: Broker, client: SendClient) -> Non
     assert len(broker.wait_for("q", 2)) == 2
 
 
+@pytest.mark.blocking("waits in a callback")
 def test_a_callback_may_close(broker: Broker) -> None:
     client = SendClient(broker.url + "/q")
     message = Message(b"x")
@@ -516,7 +520,7 @@ def test_pending_messages_survive_close_and_go_to_another_client(broker: Broker)
 
 def test_clients_may_share_a_connection_that_is_open_already(broker: Broker) -> None:
     auth = authentication.SASLAnonymous("localhost", port=broker.port, use_tls=False)
-    with uamqp.Connection("localhost", auth) as connection:
+    with Connection("localhost", auth) as connection:
         one, two = SendClient(broker.url + "/one"), SendClient(broker.url + "/two")
         one.open(connection=connection)
         one.send_message(Message(b"1"))

@@ -12,6 +12,8 @@ from uamqp_cffi import Connection, Message, MessageSender, Session, Target, auth
 from uamqp_cffi._core import records as r
 from uamqp_cffi.constants import MessageSenderState, ReceiverSettleMode, SenderSettleMode
 
+pytestmark = pytest.mark.both_drivers
+
 LIMIT = 10.0
 
 

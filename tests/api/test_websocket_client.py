@@ -35,6 +35,8 @@ from uamqp_cffi.authentication import SASLAnonymous, SASLPlain
 from uamqp_cffi.broker import Broker
 from uamqp_cffi.constants import Delivery
 
+pytestmark = pytest.mark.both_drivers
+
 LIMIT = 10.0
 WEBSOCKET = TransportType.AmqpOverWebsocket
 UPGRADED = (

@@ -15,6 +15,8 @@ import pytest
 
 from uamqp_cffi import Message, SendClient, authentication, constants, errors
 
+pytestmark = pytest.mark.both_drivers
+
 Delivery = constants.Delivery
 Codes = constants.ErrorCodes
 State = constants.MessageState
@@ -611,6 +613,7 @@ def test_close_waits_for_the_answer_to_end(ends_within: Any, scripted: Any, amqp
     assert after_end.get(timeout=SOON) == amqp.CLOSE
 
 
+@pytest.mark.blocking("the loop stands still meanwhile")
 def test_heartbeats_go_out_while_user_code_runs(ends_within: Any, scripted: Any) -> None:
     beats = threading.Event()
 

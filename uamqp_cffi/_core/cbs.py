@@ -111,7 +111,7 @@ class Exchange:
         self._turn.release()
         if self._missed:
             self._missed = False
-            self.session._inbox.poke()
+            self.session._inbox.poke_all()
 
     def step_plan(self) -> Plan[bool]:
         """One step, which never waits: take in the answer, put the token, renew it when it is time. Gives whether the
@@ -164,6 +164,7 @@ class Exchange:
 
     def _fail(self, status: CBSAuthStatus, error: Exception) -> NoReturn:
         self.status, self.error = status, error
+        self.session._inbox.poke_followers()
         _logger.info("connection %r: %s", self.session._connection.container_id, error)
         raise error
 
@@ -238,6 +239,7 @@ class Exchange:
         self._ask_at = -math.inf
         self.auth.retries = 0
         self.status = CBSAuthStatus.Ok
+        self.session._inbox.poke_followers()
 
     def _lost(self, error: BaseException) -> None:
         """There will be no answer: the peer refused the links, or the request, or the links went away under it."""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from .. import constants, errors
 from ..message import Message, MessageProperties
 from .engine import SizeError, StateError
-from .plan import Plan, Wait, earlier
+from .plan import Inbox, Plan, Wait, earlier
 from .records import Attach, Credit, Delivery, Detach, PeerError, Record, Settled
 from .values import composite, described_composite, enc_bool, enc_str, enc_ubyte, enc_uint, enc_ulong, symbol_map
 
@@ -34,12 +34,23 @@ _NOT_DELIVERED = 0x02
 class Answer:
     """What a request waits for: `message` once it came, or `error`."""
 
-    __slots__ = ("error", "given_up", "message")
+    __slots__ = ("error", "given_up", "inbox", "message")
 
     def __init__(self) -> None:
         self.message: Message | None = None
         self.error: BaseException | None = None
         self.given_up = False
+        self.inbox: Inbox | None = None  # of who waits
+
+    def fail(self, error: BaseException) -> None:
+        """There will be no answer."""
+        self.error = self.error or error
+        self.came()
+
+    def came(self) -> None:
+        """Wake who waits."""
+        if self.inbox is not None:
+            self.inbox.poke()
 
 
 class _End:
@@ -124,7 +135,7 @@ class Node:
                     session._detach(end.link)
             self.fail(errors.MessageHandlerError("the management links were closed"))
         session._connection._flush()
-        session._inbox.poke()
+        session._inbox.poke_all()
 
     # requests, under the session's lock
 
@@ -172,7 +183,7 @@ class Node:
                 return False
             except SizeError as error:
                 text = str(error)
-                answer.error = errors.MessageSendFailed(constants.ErrorCodes.LinkMessageSizeExceeded, text)
+                answer.fail(errors.MessageSendFailed(constants.ErrorCodes.LinkMessageSizeExceeded, text))
                 return True
         if taken:
             self._credit -= 1
@@ -184,7 +195,7 @@ class Node:
         if self.error is None:
             self.error = error
         for answer in self._answers.values():
-            answer.error = answer.error or self.error
+            answer.fail(self.error)
         self._answers.clear()
         self._waiting.clear()
         self._sent.clear()
@@ -230,7 +241,7 @@ class Node:
             else:
                 what = rejection(record.outcome, record.state)
                 error = errors.process_message_error(self.session._connection.error_policy, *what)
-            answer.error = answer.error or error
+            answer.fail(error)
 
     def _answered(self, record: Delivery) -> None:
         connection = self.session._connection
@@ -258,6 +269,7 @@ class Node:
             _logger.info("an answer of %r to request %r, which nobody waits for", self.name, request_id)
             return
         answer.message = message
+        answer.came()
 
 
 def _request(
@@ -316,10 +328,9 @@ def exchange_plan(
             request_id, answer = node.submit(message, operation, op_type, **more)
         connection._flush()
         while True:
-            with session._lock:
-                session._dispatch()
+            answer.inbox = mine = session._lead(mine)
+            session._work()
             connection._flush()
-            session._calls.run()
             if answer.error is not None:
                 raise answer.error.with_traceback(None)
             if answer.message is not None:
@@ -337,6 +348,8 @@ def exchange_plan(
                     raise
     finally:
         session._leave(mine)
+        if mine is not session._inbox:
+            session._inbox.poke()  # what this call took in may concern who leads
         if request_id is not None:
             with session._lock:
                 node.forget(request_id)

@@ -33,6 +33,20 @@ class Inbox:
         if notify is not None:
             notify()
 
+    def poke_all(self) -> None:
+        """The same for everybody who waits by this inbox."""
+        self.poke()
+
+    def poke_followers(self) -> None:
+        """The same for those of them who do not wait on this very one."""
+
+    def serves(self, other: Inbox) -> bool:
+        """Whether who waits on `other` sees to what comes here."""
+        return other is self
+
+    def relieve(self) -> None:
+        """Have what is here taken in by whom it concerns, though nobody waits."""
+
     def wait_with(self, notify: Callable[[], object] | None) -> None:
         """For drivers: what `poke` is to call while somebody waits here."""
         self._notify = notify
@@ -115,6 +129,8 @@ async def run_async(plan: Plan[T], wait: Callable[[Inbox, float | None], Awaitab
                     if hasattr(value, "__await__"):
                         value = await value
                 step = plan.send
+            except GeneratorExit:  # the loop is gone: nothing can be awaited any more
+                raise
             except BaseException as error:  # the plan decides, also about CancelledError
                 value = error
                 step = plan.throw

@@ -133,6 +133,8 @@ class AMQPClientAsync(client.AMQPClient):
         raise would_block(self)
 
     async def _run_async(self, plan: Plan[_T]) -> _T:
+        if self._connection is not None:
+            self._connection._check_loop()
         return await plans.run_async(plan, self._wait)
 
     @staticmethod
@@ -170,6 +172,10 @@ class SendClientAsync(client.SendClient, AMQPClientAsync):
         )
         self.sender_type = MessageSenderAsync
 
+        self._sending: set[asyncio.Future[bool]] = set()  # calls of an overridden send_async
+
+    _delegates = True
+
     async def send_message_async(self, messages: Message, close_on_done: bool = False) -> None:
         """As `SendClient.send_message`. When it is cancelled the message goes on its way: it is in `pending_messages` until
         its outcome comes."""
@@ -190,16 +196,25 @@ class SendClientAsync(client.SendClient, AMQPClientAsync):
         if _is_own(handler, "send_async", MessageSenderAsync.send_async):
             return super()._send_by_handler(handler, message)
         call = handler.send_async(message, self._on_message_sent, timeout=self._time_left(message))
-        asyncio.ensure_future(call).add_done_callback(lambda done: self._handed_over(message, done))
+        sending = asyncio.ensure_future(call)
+        self._sending.add(sending)  # the loop would not keep it
+        sending.add_done_callback(lambda done: self._handed_over(message, done))
         return True
 
     def _handed_over(self, message: Message, done: asyncio.Future[bool]) -> None:
         """An overridden `MessageSenderAsync.send_async` is through."""
+        self._sending.discard(done)
         error = asyncio.CancelledError() if done.cancelled() else done.exception()
         if error is not None:
             self._not_handed_over(message, error if isinstance(error, Exception) else RuntimeError(repr(error)))
         elif not done.result():
             self._taken_back(message)
+        self._wake(self._session)
+
+    def _close_plan(self) -> Plan[None]:
+        for sending in list(self._sending):
+            sending.cancel()
+        yield from super()._close_plan()
 
 
 class ReceiveClientAsync(client.ReceiveClient, AMQPClientAsync):
@@ -250,8 +265,9 @@ class ReceiveClientAsync(client.ReceiveClient, AMQPClientAsync):
     ) -> AsyncMessageIter:
         """As `ReceiveClient.receive_messages_iter`, for `async for`. The last message is not accepted when the loop is left
         by `break`: accept it, or the peer has it back when the client closes."""
-        self._message_received_callback = on_message_received
-        return AsyncMessageIter(self, auto_complete=self.auto_complete)
+        messages = AsyncMessageIter(self, auto_complete=self.auto_complete)
+        messages._callback = on_message_received
+        return messages
 
     def receive_messages_iter(self, on_message_received: Callable[[Message], object] | None = None) -> NoReturn:
         """Not on an event loop: see `receive_messages_iter_async`."""
@@ -269,14 +285,17 @@ class AsyncMessageIter(AsyncIterator[Any]):
         self.receiving = True
         self.auto_complete = auto_complete
         self.current_message: Message | None = None
+        self._callback: Callable[[Message], object] | None = None
 
     async def __anext__(self) -> Message:
         """The next message. Raises what `receive_messages_async` raises."""
         message, self.current_message = self.current_message, None
         if message is not None and self.auto_complete:
             self._client._complete(message)
-        if self.receiving:
-            self.current_message = await self._client._run_async(self._client._iter_plan())
+        if self.receiving and len(self._client._received_messages) and not self._client._stepwise():
+            self.current_message = next(iter(self._client._take(1, False)), None)
+        if self.receiving and self.current_message is None:
+            self.current_message = await self._client._run_async(self._client._iter_plan(self._callback))
         if self.current_message is None:
             self.receiving = False
             raise StopAsyncIteration

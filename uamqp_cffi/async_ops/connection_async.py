@@ -10,6 +10,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+import weakref
+from collections import deque
 from collections.abc import Callable
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
@@ -19,9 +21,10 @@ from .._core import plan
 from .._core.drivers.aio import AsyncDialer, Stream
 from .._core.engine import NEVER, EngineError
 from .._core.filters.tls import TransportError
-from .._core.plan import Inbox, Plan
+from .._core.plan import Call, Inbox, Plan
 from .._core.wire import Wire, clock
-from ..connection import CLOSE_TIMEOUT, CONNECT_TIMEOUT, Connection
+from .. import connection as blocking
+from ..connection import CONNECT_TIMEOUT, Connection
 from .utils import get_dict_with_loop_if_needed, would_block
 
 if TYPE_CHECKING:
@@ -33,6 +36,8 @@ __all__ = ["ConnectionAsync", "get_dict_with_loop_if_needed"]
 
 _T = TypeVar("_T")
 _logger = logging.getLogger("uamqp.async_ops.connection_async")
+_MANY = 1000  # records in an inbox that nobody reads, before they are taken in for it
+_GONE_WITHIN = 0.25  # seconds in which the last bytes may leave a transport that is closed
 _LOOK = 0.002  # seconds: after a time-out, so that the loop looks at the socket before the peer's silence is judged
 
 _forked: list[Any] = []  # streams of a parent: see ConnectionAsync._orphan
@@ -41,6 +46,53 @@ _forked: list[Any] = []  # streams of a parent: see ConnectionAsync._orphan
 def _wake(future: asyncio.Future[None]) -> None:
     if not future.done():
         future.set_result(None)
+
+
+def _if_alive(method: weakref.WeakMethod[Callable[[], None]]) -> None:
+    """Call it. Timers are no reason for a connection to live."""
+    alive = method()
+    if alive is not None:
+        alive()
+
+
+class _Turns:
+    """The advisory lock. As `asyncio.Lock`, but that anybody may release it, and time may run out."""
+
+    def __init__(self) -> None:
+        self._held = False
+        self._waiting: deque[asyncio.Future[None]] = deque()
+
+    async def acquire(self, seconds: float | None) -> bool:
+        """False when it was not free within that time."""
+        if not self._held:
+            self._held = True
+            return True
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[None] = loop.create_future()
+        self._waiting.append(future)
+        timer = None if seconds is None else loop.call_later(max(0.0, seconds), future.cancel)
+        try:
+            await future
+            return True
+        except asyncio.CancelledError:
+            if not future.cancelled():  # it was given to us, and we are cancelled
+                self.release()
+                raise
+            if timer is None or timer.when() > loop.time():
+                raise
+            return False
+        finally:
+            if timer is not None:
+                timer.cancel()
+
+    def release(self) -> None:
+        """Give it to who has waited longest. Nothing happens when nobody holds it."""
+        while self._waiting:
+            first = self._waiting.popleft()
+            if not first.done():
+                first.set_result(None)
+                return
+        self._held = False
 
 
 class ConnectionAsync(Connection):
@@ -68,7 +120,7 @@ class ConnectionAsync(Connection):
     ) -> None:
         get_dict_with_loop_if_needed(loop)
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._async_lock: asyncio.Lock | None = None
+        self._lock_turns = _Turns()
         super().__init__(
             hostname,
             sasl,
@@ -92,8 +144,9 @@ class ConnectionAsync(Connection):
         self._limit: asyncio.TimerHandle | None = None  # connect_timeout
         self._timer: asyncio.TimerHandle | None = None  # the engine's deadline
         self._timer_due = NEVER
+        self._stream: Stream | None = None
         self._stirred = False  # something moved since the last step
-        self._napping: asyncio.Future[None] | None = None  # of the step that waits for it
+        self._napping: list[asyncio.Future[None]] = []  # of the steps that wait for it
 
     # ---- uamqp's members ------------------------------------------------------------------------------------------
 
@@ -108,7 +161,7 @@ class ConnectionAsync(Connection):
 
     async def destroy_async(self) -> None:
         """Close the connection and wait for the peer's answer, 5 s at most. Repeatable; wakes all who wait on it."""
-        await self._run_async(self._close_plan(CLOSE_TIMEOUT))
+        await self._run_async(self._close_plan(blocking.CLOSE_TIMEOUT))
 
     async def redirect_async(self, redirect_error: errors.LinkRedirect, auth: AMQPAuth) -> None:
         """Connect to the host of a LinkRedirect instead, with `auth`. Nothing happens when we are there already."""
@@ -125,17 +178,24 @@ class ConnectionAsync(Connection):
     async def lock_async(self, timeout: float = 3.0) -> None:
         """Take the advisory lock, which `work_async` takes too; raises TimeoutError after `timeout` seconds (-1:
         never)."""
-        if self._async_lock is None:
-            self._async_lock = asyncio.Lock()
-        try:
-            await asyncio.wait_for(self._async_lock.acquire(), None if timeout < 0 else timeout)
-        except asyncio.TimeoutError:
-            raise TimeoutError(f"the connection's lock was not free within {timeout} s") from None
+        if not await self._lock_turns.acquire(None if timeout < 0 else timeout):
+            raise TimeoutError(f"the connection's lock was not free within {timeout} s")
 
     def release_async(self) -> None:
         """Give the advisory lock back; nothing happens when nobody holds it."""
-        if self._async_lock is not None and self._async_lock.locked():
-            self._async_lock.release()
+        self._lock_turns.release()
+
+    def lock(self, timeout: float = 3.0) -> NoReturn:
+        """Not on an event loop: see `lock_async`."""
+        raise would_block(self)
+
+    def release(self) -> NoReturn:
+        """Not on an event loop: see `release_async`."""
+        raise would_block(self)
+
+    def sleep(self, seconds: float) -> NoReturn:
+        """Not on an event loop: see `sleep_async`."""
+        raise would_block(self)
 
     async def __aenter__(self) -> ConnectionAsync:
         return self
@@ -152,14 +212,16 @@ class ConnectionAsync(Connection):
         raise would_block(self)
 
     async def _run_async(self, work: Plan[_T]) -> _T:
+        self._check_loop()
         return await plan.run_async(work, self._wait)
 
     async def _wait(self, inbox: Inbox, deadline: float | None = None) -> bool:  # type: ignore[override]  # awaited
         if inbox.ready():
             return True
-        self._check_loop()
         if not self._started and not self._closed:
             self._start()
+        if type(inbox) is not Inbox:  # who follows leaves it to who leads
+            self._send_stale()
         while True:
             self._check_alive()
             left = None if deadline is None else deadline - time.monotonic()
@@ -194,27 +256,35 @@ class ConnectionAsync(Connection):
         """Let the loop move bytes; waits up to `wait` seconds for it to do so. True when it did."""
         if self._done or self._closed:
             return False
-        self._check_loop()
         if not self._started:
             self._start()
+        self._send_stale()
         if wait > 0 and not self._stirred:
             loop = asyncio.get_running_loop()
-            self._napping = future = loop.create_future()
+            future: asyncio.Future[None] = loop.create_future()
+            self._napping.append(future)
             timer = loop.call_later(wait, _wake, future)
             try:
                 await future
             finally:
                 timer.cancel()
+                self._napping.remove(future)
         else:
             await asyncio.sleep(0)
         moved, self._stirred = self._stirred, False
         return moved
 
+    def _send_stale(self) -> None:
+        """Send what nobody has flushed: it may be what the peer waits for."""
+        wire = self._wire
+        if wire is not None and not self._done and self._stale_output(wire):
+            self._flush()
+
     def _stir(self) -> None:
         """Something moved."""
         self._stirred = True
-        if self._napping is not None:
-            _wake(self._napping)
+        for future in self._napping:
+            _wake(future)
         if self._closing is not None:
             self._closing.poke()
 
@@ -223,33 +293,45 @@ class ConnectionAsync(Connection):
         self._stir()
 
     def _check_loop(self) -> None:
-        if self._loop is None:
-            self._loop = asyncio.get_running_loop()
-        elif self._loop is not asyncio.get_running_loop():
+        """Raises RuntimeError on another loop than the one it connected on. When that one was closed, so is the transport:
+        the connection is lost."""
+        loop = self._loop
+        if loop is None or self._done or loop is asyncio.get_running_loop():
+            return
+        if not loop.is_closed():
             raise RuntimeError("this connection belongs to another event loop")
+        with self._io:
+            self._broken = self._broken or OSError("the event loop is closed")
+            self._lose(errors.AMQPConnectionError("the event loop that the connection lived on was closed"))
 
     # ---- connecting -----------------------------------------------------------------------------------------------
 
     def _call_out(self) -> None:
         loop = self._loop = asyncio.get_running_loop()
         if self._connect_deadline is not None:
-            self._limit = loop.call_later(self._connect_deadline - time.monotonic(), self._too_late)
+            limit = self._connect_deadline - time.monotonic()
+            self._limit = loop.call_later(limit, _if_alive, weakref.WeakMethod(self._too_late))
         self._task = loop.create_task(self._connect())
 
     async def _connect(self) -> None:
         self._dialer = dialer = AsyncDialer(self.auth._dial_to, self._choose, self._connect_deadline)
         try:
             sock = await dialer.connect()
+            try:
+                await asyncio.get_running_loop().create_connection(lambda: Stream(self, sock), sock=sock)
+            except OSError:
+                sock.close()
+                raise
         except (OSError, ValueError) as error:
             self._not_connected(error)
-            return
-        try:
-            _, stream = await asyncio.get_running_loop().create_connection(lambda: Stream(self), sock=sock)
-        except OSError as error:
-            sock.close()
-            self._not_connected(error)
-            return
-        self._connected(stream)
+        except asyncio.CancelledError:  # by who cancels all tasks there are, if not by _lose
+            with self._io:
+                self._lose(errors.AMQPConnectionError("connecting was cancelled"))
+            raise
+
+    def _connected(self, sock: Any) -> None:
+        self._stream = sock
+        super()._connected(sock)
         self._arm()
         self._stir()
 
@@ -281,6 +363,9 @@ class ConnectionAsync(Connection):
             self._inside = 0
         if self._log:
             self._write_log()
+        for inbox in [*self._session_inboxes.values()]:
+            if len(inbox.records) > _MANY:
+                inbox.relieve()
         self._arm()
         self._stir()
 
@@ -320,7 +405,7 @@ class ConnectionAsync(Connection):
         if self._timer is not None:
             self._timer.cancel()
         self._timer_due = due
-        self._timer = loop.call_later(max(0, due - clock()) / 1000, self._on_timer)
+        self._timer = loop.call_later(max(0, due - clock()) / 1000, _if_alive, weakref.WeakMethod(self._on_timer))
 
     def _on_timer(self) -> None:
         self._timer_due = NEVER
@@ -333,7 +418,7 @@ class ConnectionAsync(Connection):
             return
         # Some loops look at timers before they look at sockets. A peer that was heard while user code held the loop up has
         # not been silent, so the judgement comes after another look.
-        self._timer = loop.call_later(_LOOK, self._judge)
+        self._timer = loop.call_later(_LOOK, _if_alive, weakref.WeakMethod(self._judge))
 
     def _judge(self) -> None:
         self._timer = None
@@ -349,12 +434,19 @@ class ConnectionAsync(Connection):
     def _lose(self, error: Exception) -> None:
         super()._lose(error)
         task, self._task = self._task, None
-        if task is not None and task is not asyncio.current_task(self._loop):
+        loop = self._loop
+        if task is not None and loop is not None and not loop.is_closed() and task is not asyncio.current_task(loop):
             task.cancel()
         for timer in (self._limit, self._timer):
             if timer is not None:
                 timer.cancel()
         self._limit = self._timer = None
+
+    def _close_plan(self, timeout: float) -> Plan[None]:
+        yield from super()._close_plan(timeout)
+        stream, self._stream = self._stream, None
+        if stream is not None:  # so that nothing is left when the loop ends with this call
+            yield Call(stream.gone, (_GONE_WITHIN,))
 
     def _hang_up(self, sock: Any, wire: Wire | None) -> None:
         try:
@@ -371,4 +463,5 @@ class ConnectionAsync(Connection):
         stream, self._sock = self._sock, None
         if stream is not None:
             _forked.append((stream, self._loop))
+        self._stream = None
         super()._orphan()

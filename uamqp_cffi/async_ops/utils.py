@@ -8,6 +8,8 @@ from typing import Any
 
 from ..utils import get_running_loop
 
+_PACKAGE = __name__.partition(".")[0]
+
 __all__ = ["get_dict_with_loop_if_needed", "get_running_loop"]
 
 
@@ -19,6 +21,11 @@ def get_dict_with_loop_if_needed(loop: asyncio.AbstractEventLoop | None) -> dict
 
 
 def would_block(owner: Any) -> RuntimeError:
-    """The error for a blocking method of an asyncio class; its name is that of the caller's caller."""
-    name = sys._getframe(2).f_code.co_name
-    return RuntimeError(f"{type(owner).__name__}.{name}() would block the event loop: await {name}_async() instead")
+    """The error for a blocking method of an asyncio class: the outermost one of those on the stack that are of this
+    package."""
+    frame = sys._getframe(1)
+    while (caller := frame.f_back) is not None and caller.f_globals.get("__package__", "").startswith(_PACKAGE):
+        frame = caller
+    name = {"__enter__": "open", "__exit__": "close"}.get(frame.f_code.co_name, frame.f_code.co_name)
+    kind = type(frame.f_locals.get("self", owner)).__name__
+    return RuntimeError(f"{kind}.{name}() would block the event loop: await {name}_async() instead")

@@ -10,18 +10,23 @@ import errno
 import os
 import socket
 import time
+import weakref
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, cast
 
-from .sync import Address, Dialer, tune
+from .sync import Address, Dialer, _at_once, _resolve, tune
 
 CLOSE_WITHIN = 5.0
 """Seconds that bytes handed to the transport have to leave it once it is closed."""
 _PIECE = 256 << 10
+_LEFTOVERS = 64  # reads of a broken transport, for what the peer said before it broke
 
 
 class Owner(Protocol):
     """Who the stream serves."""
+
+    def _connected(self, stream: Stream) -> None:
+        """The transport is there, and nothing was received yet."""
 
     def _came(self, data: bytes) -> None:
         """Bytes were received."""
@@ -41,42 +46,77 @@ class Stream(asyncio.Protocol):
 
     asyncio's transports take everything and keep what the kernel does not. Whether a byte is with the kernel decides what
     is said of a message when the connection is lost, so `send` counts a byte only once it is there: what is left in the
-    transport is owed, and the caller, who offers it again, has it counted when it is gone."""
+    transport is owed, and the caller, who offers it again, has it counted when it is gone.
 
-    def __init__(self, owner: Owner) -> None:
-        self._owner: Owner | None = owner
+    The loop holds the stream, and the stream its owner only weakly: an owner that nobody else holds is collected, and the
+    transport goes with it."""
+
+    def __init__(self, owner: Owner, sock: socket.socket) -> None:
+        self._owner: weakref.ref[Owner] | None = weakref.ref(owner, self._orphaned)
+        self._sock = sock
         self._transport: asyncio.Transport | None = None
         self._owed = 0  # bytes in the transport's own buffer
         self._loop = asyncio.get_running_loop()
-        self._abort: asyncio.TimerHandle | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._gone: asyncio.Future[None] = self._loop.create_future()
+
+    def _whose(self) -> Owner | None:
+        return None if self._owner is None else self._owner()
+
+    def _orphaned(self, _: object) -> None:
+        """Nobody holds the owner any more; this may be any thread."""
+        if self._owner is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self.abort)
 
     # what asyncio calls
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        transport.set_write_buffer_limits(high=0)  # resume_writing then means that the buffer is empty
-        self._transport = transport
+        made = cast(asyncio.Transport, transport)
+        made.set_write_buffer_limits(high=0)  # resume_writing then means that the buffer is empty
+        self._transport = made
+        owner = self._whose()
+        if owner is not None:
+            owner._connected(self)
 
     def data_received(self, data: bytes) -> None:
-        if self._owner is not None:
-            self._owner._came(data)
+        owner = self._whose()
+        if owner is not None:
+            owner._came(data)
 
     def resume_writing(self) -> None:
-        if self._owner is not None:
-            self._owner._room()
+        owner = self._whose()
+        if owner is not None:
+            owner._room()
 
     def eof_received(self) -> bool:
-        if self._owner is not None:
-            self._owner._ended()
+        owner = self._whose()
+        if owner is not None:
+            owner._ended()
         return False
 
     def connection_lost(self, error: Exception | None) -> None:
+        if error is not None and self._whose() is not None:
+            self._read_on()
         self._transport = None
-        if self._abort is not None:
-            self._abort.cancel()
-        owner, self._owner = self._owner, None
+        if self._timer is not None:
+            self._timer.cancel()
+        if not self._gone.done():
+            self._gone.set_result(None)
+        owner, self._owner = self._whose(), None
         if owner is not None:
             owner._dropped(error)
+
+    def _read_on(self) -> None:
+        """Loops give a transport up when a write fails; the peer may have said why."""
+        for _ in range(_LEFTOVERS):
+            try:
+                data = self._sock.recv(65536)
+            except OSError:  # closed, reset, or nothing more
+                return
+            owner = self._whose()
+            if not data or owner is None:
+                return
+            owner._came(data)
 
     # what the connection calls
 
@@ -103,16 +143,32 @@ class Stream(asyncio.Protocol):
         """Close the transport once it has sent what it has, within a few seconds. Nothing comes from it any more."""
         self._owner = None
         transport = self._transport
-        if transport is None:
+        if transport is None or self._loop.is_closed():
             return
         transport.close()
         if transport.get_write_buffer_size():
-            self._abort = self._loop.call_later(CLOSE_WITHIN, transport.abort)
+            self._timer = self._loop.call_later(CLOSE_WITHIN, transport.abort)
+
+    def abort(self) -> None:
+        """Close the transport, whatever it has not sent."""
+        self._owner = None
+        if self._transport is not None and not self._loop.is_closed():
+            self._transport.abort()
+
+    async def gone(self, seconds: float) -> None:
+        """After `close`: wait until the transport is closed, and abort it after that time."""
+        if self._gone.done() or self._loop.is_closed():
+            return
+        await asyncio.wait((self._gone,), timeout=seconds)
+        if not self._gone.done():
+            self.abort()
+            await asyncio.sleep(0)
 
     def goodbye(self, data: memoryview) -> None:
         """What is left to be sent, of which nobody waits to hear."""
-        if self._transport is not None and not self._transport.is_closing():
-            self._transport.write(bytes(data[self._owed :]))
+        left = bytes(data[self._owed :])
+        if left and self._transport is not None and not self._transport.is_closing():
+            self._transport.write(left)
             self._owed = 0
 
 
@@ -126,7 +182,10 @@ class AsyncDialer(Dialer):
         """A connected socket. Raises OSError when no address is left, with the reasons of all."""
         loop = asyncio.get_running_loop()
         try:
-            self.addresses = list(await loop.getaddrinfo(self.host, 0, type=socket.SOCK_STREAM))
+            if _at_once(self.host):
+                self.addresses = _resolve(self.host)
+            else:
+                self.addresses = list(await loop.getaddrinfo(self.host, 0, type=socket.SOCK_STREAM))
         except (OSError, UnicodeError) as error:
             raise OSError(f"cannot resolve {self.host!r}: {error}") from error
         self.port = self._choose_port(self.addresses)
@@ -134,25 +193,36 @@ class AsyncDialer(Dialer):
             left = len(self.addresses) - at
             share = None if self._deadline is None or left == 1 else max(0.0, self._deadline - time.monotonic()) / left
             try:
-                return await asyncio.wait_for(self._try(loop, address), share)
-            except (OSError, asyncio.TimeoutError) as error:
-                self._failed.append((str(address[4][0]), _told(error)))
+                return await self._try(loop, address, share)
+            except OSError as error:
+                told = (
+                    OSError(error.errno, os.strerror(error.errno)) if error.errno else error
+                )  # loops have words of their own
+                told.__cause__ = error.__cause__
+                self._failed.append((str(address[4][0]), told))
         raise self._nobody()
 
-    async def _try(self, loop: asyncio.AbstractEventLoop, address: Address) -> socket.socket:
+    async def _try(self, loop: asyncio.AbstractEventLoop, address: Address, seconds: float | None) -> socket.socket:
+        """The socket connected to that address. Whatever happens, no socket is left behind (`wait_for` may do that)."""
         family, kind, proto, _, where = address
         sock = socket.socket(family, kind, proto)
         try:
             tune(sock)
-            await loop.sock_connect(sock, (where[0], self.port, *where[2:]))
         except BaseException:
             sock.close()
+            raise
+        attempt = loop.create_task(_connect(loop, sock, (where[0], self.port, *where[2:])))
+        try:
+            await asyncio.wait((attempt,), timeout=seconds)
+            if not attempt.done():
+                raise OSError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
+            attempt.result()
+        except BaseException:
+            attempt.cancel()
+            attempt.add_done_callback(lambda _: sock.close())  # not while the loop still watches it
             raise
         return sock
 
 
-def _told(error: Exception) -> OSError:
-    """`error` as the system would put it: a time-out of asyncio's has no words."""
-    if isinstance(error, OSError) and error.errno:
-        return error
-    return OSError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
+async def _connect(loop: asyncio.AbstractEventLoop, sock: socket.socket, where: tuple[object, ...]) -> None:
+    await loop.sock_connect(sock, where)

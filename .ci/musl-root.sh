@@ -28,7 +28,7 @@ unpack() { # NAME ARCHIVE
 build() {
     local root=$1 work
     [ ! -e "$root/.ok" ] || return 0
-    DEBIAN_FRONTEND=noninteractive apt-get install -yqq --no-install-recommends musl-tools busybox-static make perl xz-utils >/dev/null
+    DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 install -yqq --no-install-recommends musl-tools busybox-static make perl xz-utils >/dev/null
     work=$(mktemp -d "${TMPDIR:-/tmp}/musl-root.XXXXXX")
     # shellcheck disable=SC2064
     trap "rm -rf '$work'" EXIT

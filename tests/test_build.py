@@ -46,6 +46,18 @@ def test_the_platform_tag_is_the_one_of_wheels() -> None:
     assert _build.platform_tag().split()[0] == sysconfig.get_platform().replace("-", "_").replace(".", "_")
 
 
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux has several C libraries")
+@pytest.mark.parametrize(
+    ("known", "said"), [(("", ""), "(musl)"), (("libc", ""), "(musl)"), (("glibc", "2.36"), "(glibc 2.36)")]
+)
+def test_the_platform_tag_names_the_c_library(
+    monkeypatch: pytest.MonkeyPatch, known: tuple[str, str], said: str
+) -> None:
+    monkeypatch.setattr("platform.libc_ver", lambda: known)
+    monkeypatch.setattr(_build, "_has_musl", lambda: True)
+    assert _build.platform_tag().split(" ", 1)[1] == said
+
+
 @pytest.fixture
 def load(tmp_path: Path) -> Callable[[], str]:
     """Imports the copy of the package in `tmp_path` in a process of its own and gives the error's last line."""

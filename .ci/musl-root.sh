@@ -48,7 +48,7 @@ build() {
     say "OpenSSL"
     unpack ssl openssl_*.orig.tar.gz
     (cd ssl && ./Configure linux-x86_64 --prefix="$work/deps" --libdir=lib --openssldir=/etc/ssl no-shared no-tests no-engine \
-        no-dso no-legacy no-afalgeng && make -j"$jobs" build_libs build_programs && make install_dev) >ssl.log 2>&1 || { tail ssl.log; return 1; }
+        no-dso no-legacy no-afalgeng && make -j"$jobs" build_libs && make -j"$jobs" build_programs && make install_dev) >ssl.log 2>&1 || { tail -n 5 ssl.log | cut -c1-300; return 1; }
     say "CPython"
     unpack py python3.11_*.orig.tar.*[2z]
     (cd py && ./configure --prefix=/usr --with-openssl="$work/deps" --without-doc-strings --with-ensurepip=install \

@@ -4,15 +4,21 @@ asyncio's own loop, and with these on uvloop's, so that a scenario is written on
 For the latter two, names such as `SendClient` in the test's module stand for the asyncio classes with blocking methods
 added: `client.send_message(m)` is `loop.run_until_complete(client.send_message_async(m))`. What cannot be said so (threads
 in one client, waiting calls in callbacks, overriding blocking methods) is marked `blocking`.
+
+Certificates where `trustme` cannot be had: it stands on `cryptography`, which has no wheels for some Pythons that this
+package serves (PyPy among them) and cannot be compiled without Rust. There the part that the tests use is done by the
+command `openssl`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import gc
+import importlib.util
 import inspect
 import sys
 from collections.abc import Callable, Coroutine, Generator, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,6 +27,12 @@ try:
     import uvloop
 except ImportError:
     uvloop = None
+
+if importlib.util.find_spec("trustme") is None:
+    _spec = importlib.util.spec_from_file_location("trustme", Path(__file__).with_name("trustme_by_openssl.py"))
+    assert _spec is not None and _spec.loader is not None
+    sys.modules["trustme"] = _module = importlib.util.module_from_spec(_spec)
+    _spec.loader.exec_module(_module)
 
 LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {"asyncio": asyncio.new_event_loop}
 if uvloop is not None:

@@ -23,9 +23,14 @@ def platform_tag() -> str:
     if not sys.platform.startswith("linux"):
         return tag
     name, version = platform.libc_ver()
-    if not name and "musl" in (sysconfig.get_config_var("HOST_GNU_TYPE") or ""):
+    if name in ("", "libc") and _has_musl():
         name = "musl"  # libc_ver knows it from Python 3.14 on
     return f"{tag} ({name or 'unknown C library'}{' ' * bool(version)}{version})"
+
+
+def _has_musl() -> bool:
+    built_for = sysconfig.get_config_var("HOST_GNU_TYPE") or ""
+    return "musl" in built_for or any(Path("/lib").glob("ld-musl-*.so.1"))
 
 
 def load_error(error: ImportError) -> ImportError:

@@ -115,6 +115,15 @@ class Address:
     def _load(self, fields: list[Any]) -> None:
         """Takes over the fields of a peer's terminus."""
 
+    def __getstate__(self) -> dict[str, Any]:
+        """The parts as plain tuples: Python 3.15 cannot pickle a ParseResult that urllib did not make."""
+        return {**self.__dict__, "_parsed": tuple(self._parsed), "parsed_address": tuple(self.parsed_address)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._parsed = ParseResult(*state["_parsed"])
+        self.parsed_address = ParseResultBytes(*state["parsed_address"])
+
     def __str__(self) -> str:
         return self._text
 

@@ -29,6 +29,7 @@ from ._core import heartbeat, plan, records, values
 from ._core.drivers.sync import READ, WRITE, Address, Dialer, Poller
 from ._core.filters.base import Filter, HttpRefused
 from ._core.filters.tls import Tls, TransportError
+from ._core.locks import Lock
 from ._core.plan import Call, Inbox, Plan
 from ._core.wire import Wire, clock
 from .c_uamqp import ConnectionState
@@ -130,8 +131,8 @@ class Connection:
         self.properties = properties
         self._sessions: list[Any] = []
         self._advisory = threading.Lock()
-        self._io = threading.Lock()
-        self._turns = threading.Lock()
+        self._io = Lock()
+        self._turns = Lock()
         self._reset(hostname, sasl)
         _everybody.add(self)
 
@@ -1210,7 +1211,7 @@ class Connection:
     def _orphan(self) -> None:
         """In a forked child: the connection is the parent's. Nothing is sent, and what another thread may have been
         inside of is not touched."""
-        self._io, self._turns, self._advisory = threading.Lock(), threading.Lock(), threading.Lock()
+        self._io, self._turns, self._advisory = Lock(), Lock(), threading.Lock()
         self._leader = self._inside = 0
         self._followers = []
         if self._closed or self._done:

@@ -592,6 +592,10 @@ class Message:
     '005374c10602a1016e5401005375a00568656c6c6f'
     """
 
+    # Python 3.13 and newer make room for every attribute named here in every object, also for those that are slots and
+    # properties, unless the class keeps no list of them: 200 bytes a message.
+    global __static_attributes__
+
     # `_raw`: the body, when the message is one bytes body and nothing else; the slots of the sections and
     # `_held` are not set then. `_held`: the body otherwise: bytes (one data section), a MessageBody, None (no body), or
     # _UNREAD. `_rest`: what few messages have, by name, or None.

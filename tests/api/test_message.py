@@ -6,7 +6,6 @@ import copy
 import gc
 import pickle
 import sys
-import tracemalloc
 from typing import Any
 from uuid import UUID
 
@@ -232,6 +231,8 @@ def test_raw_is_none_for_a_subclass_of_bytes_and_for_text() -> None:
 
 @pytest.mark.skipif(sys.implementation.name != "cpython", reason="counts CPython's objects and bytes")
 def test_a_queued_message_is_one_tracked_object_of_less_than_150_bytes() -> None:
+    import tracemalloc  # PyPy has none
+
     bodies = [b"%08d" % n for n in range(20000)]
     for body in bodies[:100]:  # what other messages have must not make these larger
         other = full(body)

@@ -576,7 +576,7 @@ class Bridge(threading.Thread):
 
     def __init__(self, broker: Broker, context: ssl.SSLContext | None, chop: Callable[[bytes], list[bytes]]) -> None:
         super().__init__(daemon=True)
-        self._broker, self._context, self._chop = broker, context, chop
+        self._broker, self._tls, self._chop = broker, context, chop
         self._loop = asyncio.new_event_loop()
         self._ready = threading.Event()
         self.port = 0
@@ -595,7 +595,7 @@ class Bridge(threading.Thread):
     async def _serve(self) -> None:
         subprotocols = [websockets.Subprotocol("AMQPWSB10")]
         async with serve(
-            self._talk, "127.0.0.1", 0, ssl=self._context, subprotocols=subprotocols, max_size=1 << 16
+            self._talk, "127.0.0.1", 0, ssl=self._tls, subprotocols=subprotocols, max_size=1 << 16
         ) as made:
             self.port = made.sockets[0].getsockname()[1]
             self._ready.set()

@@ -212,7 +212,7 @@ static bool never_opened(const run *r, const input *in) {
 
 /* The peer ended first: the engine owes the answer and gives it by itself as soon as our begin (attach) has left. */
 static bool owed(const run *r, uint8_t state, const input *in, int64_t rc) {
-  uint8_t waiting = r->t->machine == SESS ? UAM_SESS_END_RCVD : UAM_LINK_DETACH_RCVD;
+  uint8_t waiting = r->t->machine == SESS ? (uint8_t)UAM_SESS_END_RCVD : (uint8_t)UAM_LINK_DETACH_RCVD;
   return r->t->machine != CONN && state == waiting && (in->code == UAM_PERF_end || in->code == UAM_PERF_detach) && rc == UAM_E_STATE;
 }
 

@@ -8,6 +8,7 @@ messages it moved; only the payload of a received message is copied, once.
 
 from __future__ import annotations
 
+import importlib
 import struct
 import sys
 from array import array
@@ -41,7 +42,7 @@ _TAPE_WORDS = 512
 # For build_info(). On PyPy the backend of cffi is always the built-in one.
 COMPILER: str = ffi.string(lib.UAM_COMPILER).decode()
 LIMITED_API: int = lib.UAM_LIMITED_API
-CFFI_VERSION: str = sys.modules["_cffi_backend"].__version__
+CFFI_VERSION: str = importlib.import_module("_cffi_backend").__version__
 EXTENSION: str = sys.modules[f"{__package__}._uam"].__file__ or ""
 
 # Options, outcomes and scopes under their names in uam.h, so that nobody retypes a number.

@@ -22,6 +22,10 @@ USER_TIMEOUT_MS = 60_000
 """TCP_USER_TIMEOUT: how long sent bytes may stay unacknowledged before the kernel gives the connection up."""
 
 _POLL = getattr(select, "poll", None)
+_AWAKE = (
+    errno.EAGAIN, errno.EWOULDBLOCK, errno.EBADF, errno.EPIPE,
+    errno.ENOTSOCK, errno.ECONNRESET, errno.ECONNABORTED,  # what Windows, whose socket pairs are TCP, has for a closed one
+)  # fmt: skip
 
 
 class Poller:
@@ -112,7 +116,7 @@ class Poller:
             try:
                 self._pair[1].send(b"\0")
             except OSError as error:  # full: then it is awake already; closed: nobody waits any more
-                if error.errno not in (errno.EAGAIN, errno.EWOULDBLOCK, errno.EBADF, errno.EPIPE):
+                if error.errno not in _AWAKE:
                     raise
 
     def close(self) -> None:

@@ -26,9 +26,10 @@ from uamqp_cffi import (
 from uamqp_cffi._core import records as r
 from uamqp_cffi._core.drivers.aio import Stream
 from uamqp_cffi._core.values import composite, enc_str, enc_uint
-from uamqp_cffi.async_ops import MgmtOperationAsync
+from uamqp_cffi.async_ops import MgmtOperationAsync, connection_async
 from uamqp_cffi.broker import Broker
 from uamqp_cffi.constants import Delivery, MessageState, SenderSettleMode
+from uamqp_cffi.session import SharedInbox
 
 try:
     import uvloop
@@ -190,6 +191,26 @@ def test_a_leader_that_is_cancelled_hands_over(peer: Any, run: Any) -> None:
     assert len(peer.wait(r.Delivery, 10)) == 10
 
 
+def test_a_leader_that_is_cancelled_when_a_record_has_woken_it_hands_over(
+    peer: Any, run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    peer.credit = 0
+    poke = SharedInbox.poke
+
+    async def main() -> None:
+        async with SendClientAsync(peer.url) as client:
+            await ready(client)
+            first, second = (asyncio.ensure_future(client.send_message_async(Message(b"x"))) for _ in range(2))
+            await asyncio.sleep(0.02)
+            monkeypatch.setattr(SharedInbox, "poke", lambda inbox: (poke(inbox), first.cancel()))
+            peer.do(lambda: peer.engine.flow(peer.link, 100))
+            await second
+            assert first.cancelled()
+            await client.wait_async()
+
+    run(main)
+
+
 def test_every_task_gets_its_own_error(broker: Broker, run: Any) -> None:
     async def main() -> list[Any]:
         broker.script("q", outcome="rejected", condition="amqp:not-allowed")
@@ -253,17 +274,17 @@ def test_clients_share_a_connection(broker: Broker, run: Any) -> None:
         assert [str(m) for m in broker.wait_for(f"q{n}", 50)] == [str(i) for i in range(50)]
 
 
-def test_records_do_not_pile_up_while_nobody_awaits(peer: Any, run: Any) -> None:
+def test_records_do_not_pile_up_while_nobody_awaits(peer: Any, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection_async, "_MANY", 20)
+
     async def main() -> None:
         async with SendClientAsync(peer.url) as client:
             await ready(client)
-            most = 0
-            for _ in range(30):
-                peer.do(lambda: [peer.engine.flow(peer.link, n) for n in range(1, 300)])
-                await asyncio.sleep(0.01)
-                most = max(most, len(client._session._inbox.records))
-            assert most < 3000
-            await client.send_message_async(Message(b"x"))
+            session = client._session
+            session._inbox.records.extend(r.SessionState(session._id, 0, 0) for _ in range(20))
+            peer.do(lambda: peer.engine.flow(peer.link, 7))
+            await until(lambda: not session._inbox.records)
+            assert client.message_handler._credit == 7
 
     run(main)
 

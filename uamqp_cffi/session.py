@@ -11,6 +11,7 @@ import itertools
 import logging
 import threading
 import weakref
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -68,7 +69,7 @@ class SharedInbox(Inbox):
         super().__init__()
         self._take_in = weakref.WeakMethod(take_in)
         self.led = False
-        self.followers: dict[Inbox, None] = {}
+        self.followers: OrderedDict[Inbox, None] = OrderedDict()  # a dict's first item is far when many before it have gone
 
     def poke(self) -> None:
         super().poke()

@@ -837,16 +837,16 @@ def test_a_client_belongs_to_one_loop(broker: Broker) -> None:
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning")  # the transport of a loop that was closed over it
 def test_a_client_whose_loop_was_closed_is_lost_and_can_be_closed(broker: Broker) -> None:
-    client = SendClientAsync(broker.url + "/q")
-    asyncio.run(client.send_message_async(Message(b"x")))
+    def outlive_a_loop(client: SendClientAsync) -> None:
+        async def later() -> None:
+            with pytest.raises(errors.AMQPConnectionError, match="loop"):
+                await client.send_message_async(Message(b"y"))
+            await client.close_async()
 
-    async def later() -> None:
-        with pytest.raises(errors.AMQPConnectionError, match="loop"):
-            await client.send_message_async(Message(b"y"))
-        await client.close_async()
+        asyncio.run(client.send_message_async(Message(b"x")))
+        asyncio.run(later())
 
-    asyncio.run(later())
-    del client
+    outlive_a_loop(SendClientAsync(broker.url + "/q"))
     gc.collect()
 
 

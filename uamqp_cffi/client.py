@@ -1688,7 +1688,7 @@ class ReceiveClient(_LinkClient):
         for message in messages:
             if message.state is _UNSETTLED:
                 rest: dict[str, Any] = message._rest or {}
-                if getattr(rest.get("_settler"), "func", None) is settler and "_answer" not in rest:
+                if settler is not None and rest.get("_settle") is settler and "_answer" not in rest:
                     mine.append(message)
                     numbers.append(rest["delivery_no"])
                 else:

@@ -626,7 +626,6 @@ class Message:
     _annotations = _seldom("_annotations", None)
     _footer = _seldom("_footer", None)
     _delivery_annotations = _seldom("_delivery_annotations", None)
-    _settler = _seldom("_settler", None)
     _sections = _seldom("_sections", None)
     _answer = _seldom("_answer", None)
     _fate = _seldom("_fate", None)
@@ -739,13 +738,13 @@ class Message:
         for _, delivery_no, tag, message_format, settled, payload in run:
             message = new(cls)
             message.on_send_complete = None
-            rest: dict[str, Any] = {"_settler": None, "delivery_no": delivery_no, "delivery_tag": tag}
-            message._rest = rest
             if settled or settle is None:
+                rest: dict[str, Any] = {"delivery_no": delivery_no, "delivery_tag": tag}
                 message.state = _SETTLED
             else:
+                rest = {"_settle": settle, "delivery_no": delivery_no, "delivery_tag": tag}
                 message.state = _UNSETTLED
-                rest["_settler"] = partial(settle, delivery_no)
+            message._rest = rest
             if message_format:
                 rest["_format"] = message_format
             if other:
@@ -1075,6 +1074,25 @@ class Message:
         self._fate = (self.state, value)
 
     # -- settling --
+
+    @property
+    def _settler(self) -> Settler | None:
+        """What sends the outcome; None when there is nothing to settle. Messages of one link share a function, and only who
+        asks gets one for this message alone."""
+        rest = self._rest
+        if rest is None:
+            return None
+        own: Settler | None = rest.get("_settler")
+        if own is None and (settle := rest.get("_settle")) is not None:
+            return partial(settle, rest["delivery_no"])
+        return own
+
+    @_settler.setter
+    def _settler(self, value: Settler | None) -> None:
+        if self._rest is None:
+            self._rest = {}
+        self._rest["_settler"] = value
+        self._rest.pop("_settle", None)
 
     def accept(self) -> bool:
         """Sends the accepted outcome. True when sent, False when the message was settled already. Raises TypeError for

@@ -341,8 +341,10 @@ class MessageReceiver(Link):
 
     def _tidy(self, unread: int) -> None:
         """After messages were handed out, of which `unread` have not been read yet: what is owed for them."""
-        if len(self._due) > unread:
+        if len(self._due) > unread and not self._turn_of:  # who hands out tidies up after it
             with self._session._lock:
+                if self._client is not None:
+                    unread = len(self._client._received_messages)  # others may have handed out meanwhile
                 pop = self._due.popleft
                 self._settle_all([pop() for _ in range(len(self._due) - unread)], ACCEPTED)
         if self._credit < self._granted:

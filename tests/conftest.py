@@ -37,7 +37,10 @@ if importlib.util.find_spec("trustme") is None:
 LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {"asyncio": asyncio.new_event_loop}
 if uvloop is not None:
     LOOPS["uvloop"] = uvloop.new_event_loop
-WITHOUT_UVLOOP = pytest.mark.skipif(uvloop is None, reason="uvloop is not installed (no wheel for this platform)")
+ON_UVLOOP = (
+    pytest.mark.uvloop,
+    pytest.mark.skipif(uvloop is None, reason="uvloop is not installed (no wheel for this platform)"),
+)
 
 
 class Loop:
@@ -122,7 +125,7 @@ class Loop:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     marked = metafunc.definition.get_closest_marker
     if marked("both_drivers") and not marked("blocking"):
-        drivers = ["blocking", "asyncio", pytest.param("uvloop", marks=WITHOUT_UVLOOP)]
+        drivers = ["blocking", "asyncio", pytest.param("uvloop", marks=ON_UVLOOP)]
         metafunc.parametrize("driver", drivers, indirect=True)
 
 

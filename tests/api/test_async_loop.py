@@ -45,7 +45,11 @@ Main = Callable[..., Coroutine[Any, Any, Any]]
     params=[
         "asyncio",
         pytest.param(
-            "uvloop", marks=pytest.mark.skipif(uvloop is None, reason="uvloop is not installed (no wheel here)")
+            "uvloop",
+            marks=[
+                pytest.mark.uvloop,
+                pytest.mark.skipif(uvloop is None, reason="uvloop is not installed (no wheel here)"),
+            ],
         ),
     ]
 )
@@ -884,7 +888,7 @@ ENDINGS = {
 }
 
 
-@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+@pytest.mark.parametrize("loop", ["asyncio", pytest.param("uvloop", marks=pytest.mark.uvloop)])
 @pytest.mark.parametrize("ending", list(ENDINGS))
 def test_a_program_that_closes_nothing_ends_quickly_and_silently(
     broker: Broker, tmp_path: Path, ending: str, loop: str

@@ -560,7 +560,7 @@ def test_a_replaced_message_received_is_used(broker: Broker, client: ReceiveClie
 
     client._message_received = mine  # type: ignore[method-assign]
     until(lambda: client.do_work() and len(got) >= 4)
-    assert got == ["m0", "m1", "m2", "m1"]
+    assert got[:4] == ["m0", "m1", "m2", "m1"]
     assert client._received_messages.empty()
 
 

@@ -90,7 +90,7 @@ test_() {
     inside "$root" python3 -c 'import platform, sys, sysconfig, uamqp_cffi
 from pip._vendor.packaging.tags import platform_tags
 print(sys.version, sysconfig.get_platform(), next(platform_tags()), uamqp_cffi.build_info())'
-    inside "$root" sh -c 'cd /src && python3 -m pytest -q -p no:cacheprovider --maxfail=20'
+    inside "$root" sh -c 'cd /src && pytest -q -p no:cacheprovider --maxfail=20'
 }
 
 case ${1:-} in

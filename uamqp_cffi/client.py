@@ -1352,7 +1352,7 @@ class SendClient(_LinkClient):
             moved = self._offer_by_send(handler) if not own else moved
             handler._offer_waiting()
         if moved or self._unflushed:
-            more = self._send_off(session, handler)
+            more = self._send_off(session, handler, moved)
         if self._calls:
             self._calls.run()
         if session._calls or handler._calls:
@@ -1361,9 +1361,11 @@ class SendClient(_LinkClient):
             self._wake_emptied()
         return moved, more
 
-    def _send_off(self, session: Any, handler: Any) -> bool:
-        """Messages were handed over: off with them. True when more could be handed over at once."""
+    def _send_off(self, session: Any, handler: Any, moved: bool) -> bool:
+        """Messages were handed over, or (not `moved`) the link took none: off with what there is. True when more could be
+        handed over at once: not if the session's window is shut, of whose opening a record tells."""
         connection = self._connection
+        before = connection._left
         clean = connection._flush()
         self._unflushed = False
         if not (self._unsent() and handler._ready):
@@ -1371,7 +1373,7 @@ class SendClient(_LinkClient):
         if not clean:  # full: somebody tells us when there is room again
             connection._when_drained(session._inbox)
             connection._flush()
-        return bool(clean)
+        return bool(clean) and (moved or connection._left != before)
 
     def _unsent(self) -> bool:
         if len(self._queue) - self._head > self._dead:

@@ -584,6 +584,11 @@ class Connection:
             self._poller.wake()  # the leader must wait for room, too
         return clean
 
+    @property
+    def _left(self) -> int:
+        """Bytes of the engine's output that ever left it."""
+        return 0 if self._wire is None else self._wire.total
+
     def _when_drained(self, inbox: Inbox) -> None:
         """Poke `inbox` once all output is with the kernel: for a sender that found the engine's output full."""
         with self._io:

@@ -244,6 +244,18 @@ def test_a_shut_session_window_opens_again(peer: Any) -> None:
     assert len(peer.wait(r.Delivery, 500)) == 500
 
 
+def test_a_shut_session_window_is_waited_for(peer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    peer.incoming_window = 2
+    peer.credit = 1000
+    pumps = []
+    with SendClient(peer.url) as client:
+        pump = client._pump
+        monkeypatch.setattr(client, "_pump", lambda: (pumps.append(1), pump())[1])
+        client.queue_message(*[Message(b"%d" % n) for n in range(100)])
+        assert client.send_all_messages(close_on_done=False) == [DONE] * 100
+    assert len(pumps) < 100 * 5
+
+
 def test_an_anonymous_relay_is_no_refusal(peer: Any) -> None:
     class Relay(Target):
         address = ""  # type: ignore[assignment]

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 MODULES = (  # all that uamqp 1.6.11 has
     "address", "async_ops", "async_ops.client_async", "async_ops.connection_async", "async_ops.mgmt_operation_async",
     "async_ops.receiver_async", "async_ops.sender_async", "async_ops.session_async", "async_ops.utils", "authentication",

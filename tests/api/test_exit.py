@@ -15,6 +15,8 @@ import trustme
 
 from uamqp_cffi.broker import Broker
 
+pytestmark = pytest.mark.slow
+
 pytest_plugins = "uamqp_cffi.pytest_plugin"
 
 LIMIT = 1.0

@@ -19,10 +19,13 @@ from uamqp_cffi._core.engine import Engine
 from uamqp_cffi.broker import Broker
 from uamqp_cffi.constants import SenderSettleMode
 
-pytestmark = pytest.mark.skipif(
-    not (Path("/proc/self/statm").exists() and hasattr(sys, "getallocatedblocks")),
-    reason="counts descriptors and pages in /proc, and CPython's blocks",
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        not (Path("/proc/self/statm").exists() and hasattr(sys, "getallocatedblocks")),
+        reason="counts descriptors and pages in /proc, and CPython's blocks",
+    ),
+]
 
 ROUNDS = 200
 

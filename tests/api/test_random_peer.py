@@ -18,6 +18,8 @@ from uamqp_cffi import Message, SendClient, errors
 from uamqp_cffi._core.engine import dump, undump
 from uamqp_cffi.constants import MessageState, SenderSettleMode
 
+pytestmark = pytest.mark.slow
+
 SEEDS = range(int(os.environ.get("UAMQP_SEEDS", "20")))
 
 STATES = [

@@ -24,6 +24,8 @@ from uamqp_cffi._core.engine import undump
 from uamqp_cffi.broker import Broker, Outcome
 from uamqp_cffi.constants import MessageBodyType
 
+pytestmark = pytest.mark.slow
+
 MANY = 1_000_000_000  # more than any test waits for
 posix = pytest.mark.skipif(os.name == "nt", reason="signals are sent otherwise there")
 

@@ -1397,18 +1397,52 @@ class SendClient(_LinkClient):
         Raises `ClientMessageError` when a part failed (`info` tells which), and the error of connection, session or link
         when it broke: `exc.delivery` then says what is known, and the message is in `pending_messages` again. A message
         larger than the peer takes raises an error that is also a `MessageSendFailed` and a `MessageContentTooLarge`."""
-        self._run(self._send_message_plan(messages, close_on_done))
+        queued = not close_on_done and self._send_at_once(messages)
+        if not queued or messages.state is not _COMPLETE or self._uncalled or self._shutdown:
+            self._run(self._send_message_plan(messages, close_on_done, queued))
 
-    def _send_message_plan(self, messages: Any, close_on_done: bool) -> Plan[None]:
+    def _send_at_once(self, message: Any) -> bool:
+        """The everyday case without the cost of a plan: a message alone on an idle link, up to its outcome if that is the
+        next thing to come. True when the message was queued; what is left to do, and to raise, is the plan's then."""
+        session, connection = self._session, self._connection
+        if (
+            session is None
+            or connection is None
+            or type(message) is not Message
+            or message.state is not _WAITING
+            or self._msg_timeout
+            or self._out
+            or not self._attached
+            or connection._cbs is not None
+            or session._inbox.led
+            or self._stepwise()
+        ):
+            return False
+        mine = session._enter()
+        try:
+            self._queue.append(message)
+            self._pump()
+            if message.state is _SENT and mine is session._inbox:
+                connection._wait(mine)
+                self._pump()
+        except errors.AMQPError as error:
+            _logger.debug("left to the plan: %s", error)
+        finally:
+            session._leave(mine)
+        return True
+
+    def _send_message_plan(self, messages: Any, close_on_done: bool, queued: bool = False) -> Plan[None]:
         if self._session is None:
             yield from self._opened_plan()
-        parts = yield from self._send_plan(messages)
+        parts = yield from self._send_plan(messages, queued)
         if close_on_done or self._shutdown:
             yield Call(self._method(self, "close"))
         self._raise_failed(parts)
 
-    def _send_plan(self, messages: Any) -> Plan[list[Message]]:
-        if type(messages) is Message and messages.state is _WAITING and not self._msg_timeout:
+    def _send_plan(self, messages: Any, queued: bool) -> Plan[list[Message]]:
+        if queued:
+            parts = [messages]
+        elif type(messages) is Message and messages.state is _WAITING and not self._msg_timeout:
             self._queue.append(messages)
             parts = [messages]
         else:

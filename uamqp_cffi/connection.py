@@ -704,7 +704,7 @@ class Connection:
         """After something came in: send what it gave rise to, and see whether this is the end (`ended`: the transport
         is). True when anything was sent. Only inside the critical section."""
         before = wire.total
-        if writable:
+        if writable and (self._blocked or self._room_wanted or not wire.quiet):
             self._send(now)
         if self._engine.presettled and wire.settling:
             self._route(wire.tick(wire.last_step))

@@ -117,6 +117,13 @@ class Runs:
         at = self._head
         if at == len(runs):
             return []
+        if first == last and at + 1 == len(runs) and (run := runs[at]).left == 1:
+            if (run.first + run.start) & _SERIAL == first and len(run.items) == run.start + 1:  # the only one that is open
+                self.moving = run.items[run.start :]
+                runs.clear()
+                self._firsts.clear()
+                self._head = 0
+                return [(run.owner, self.moving)]
         low = self._absolute(first)
         high = low + ((last - first) & _SERIAL)
         if runs[at].first + len(runs[at].items) <= low:

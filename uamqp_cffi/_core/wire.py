@@ -226,6 +226,14 @@ class Wire:
         if done:
             self._marks.append((self._cipher_made, self.total))
 
+    @property
+    def quiet(self) -> bool:
+        """Whether output() is known to be empty."""
+        engine = self.engine
+        if self._cipher or not engine.fresh or len(engine.out_view) != self._taken:
+            return False
+        return self.filter is None or not self.filter.pending
+
     def sent(self, n: int, now: int) -> bool:
         """The kernel took the first `n` bytes of output(). Whether there may be more."""
         engine = self.engine

@@ -189,6 +189,9 @@ class SendClientAsync(client.SendClient, AMQPClientAsync):
         """As `SendClient.wait`, but gives nothing."""
         await self._run_async(self._wait_plan())
 
+    def _send_at_once(self, message: Any) -> bool:
+        return False  # it would block
+
     def _hands_runs(self, handler: Any) -> bool:
         return super()._hands_runs(handler) and _is_own(handler, "send_async", MessageSenderAsync.send_async)
 

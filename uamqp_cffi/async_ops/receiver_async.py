@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import constants, errors
 from .. import receiver
+from ._link_async import AsyncLink
 from .utils import get_dict_with_loop_if_needed
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["MessageReceiverAsync", "constants", "errors", "get_dict_with_loop_if_needed", "receiver"]
 
 
-class MessageReceiverAsync(receiver.MessageReceiver):
+class MessageReceiverAsync(receiver.MessageReceiver, AsyncLink):
     """The receiving end of a link on a `SessionAsync`. Arguments as for `MessageReceiver`; `loop` must be None."""
 
     def __init__(
@@ -57,34 +58,6 @@ class MessageReceiverAsync(receiver.MessageReceiver):
             encoding=encoding,
             desired_capabilities=desired_capabilities,
         )
-
-    @property
-    def loop(self) -> None:
-        """Always None: the loop is the one that runs."""
-        return None
-
-    async def __aenter__(self) -> MessageReceiverAsync:
-        await self.open_async()
-        return self
-
-    async def __aexit__(self, *args: object) -> None:
-        await self.destroy_async()
-
-    async def open_async(self) -> None:
-        """Begin to attach. Does not wait: `get_state` is Open once the peer has answered."""
-        self.open()
-
-    async def close_async(self) -> None:
-        """Detach the link for good. Repeatable."""
-        self.close()
-
-    async def destroy_async(self) -> None:
-        """Detach the link for good. Repeatable."""
-        self.destroy()
-
-    async def work_async(self) -> None:
-        """As `MessageReceiver.work`."""
-        self.work()
 
     async def reset_link_credit_async(self, link_credit: int, **kwargs: Any) -> None:
         """As `MessageReceiver.reset_link_credit`."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import constants, errors
 from .. import sender
+from ._link_async import AsyncLink
 from .utils import get_dict_with_loop_if_needed
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["MessageSenderAsync", "constants", "errors", "get_dict_with_loop_if_needed", "sender"]
 
 
-class MessageSenderAsync(sender.MessageSender):
+class MessageSenderAsync(sender.MessageSender, AsyncLink):
     """The sending end of a link on a `SessionAsync`. Arguments as for `MessageSender`; `loop` must be None."""
 
     def __init__(
@@ -55,34 +56,6 @@ class MessageSenderAsync(sender.MessageSender):
             encoding=encoding,
             desired_capabilities=desired_capabilities,
         )
-
-    @property
-    def loop(self) -> None:
-        """Always None: the loop is the one that runs."""
-        return None
-
-    async def __aenter__(self) -> MessageSenderAsync:
-        await self.open_async()
-        return self
-
-    async def __aexit__(self, *args: object) -> None:
-        await self.destroy_async()
-
-    async def open_async(self) -> None:
-        """Begin to attach. Does not wait: `get_state` is Open once the peer has answered."""
-        self.open()
-
-    async def close_async(self) -> None:
-        """Detach the link for good. Repeatable."""
-        self.close()
-
-    async def destroy_async(self) -> None:
-        """Detach the link for good. Repeatable."""
-        self.destroy()
-
-    async def work_async(self) -> None:
-        """As `MessageSender.work`."""
-        self.work()
 
     async def send_async(self, message: Message, callback: Callable[..., object] | None, timeout: float = 0) -> bool:
         """As `MessageSender.send`."""

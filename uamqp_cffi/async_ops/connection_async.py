@@ -161,7 +161,10 @@ class ConnectionAsync(Connection):
 
     async def destroy_async(self) -> None:
         """Close the connection and wait for the peer's answer, 5 s at most. Repeatable; wakes all who wait on it."""
+        task = self._task
         await self._run_async(self._close_plan(blocking.CLOSE_TIMEOUT))
+        if task is not None and task is not asyncio.current_task():
+            await asyncio.wait((task,), timeout=blocking.CLOSE_TIMEOUT)  # it was cancelled, and closes its socket
 
     async def redirect_async(self, redirect_error: errors.LinkRedirect, auth: AMQPAuth) -> None:
         """Connect to the host of a LinkRedirect instead, with `auth`. Nothing happens when we are there already."""

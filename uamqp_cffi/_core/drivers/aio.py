@@ -219,7 +219,13 @@ class AsyncDialer(Dialer):
             attempt.result()
         except BaseException:
             attempt.cancel()
-            attempt.add_done_callback(lambda _: sock.close())  # not while the loop still watches it
+            try:
+                await asyncio.wait((attempt,))  # the socket is not closed while the loop still watches it
+            finally:
+                if attempt.done():
+                    sock.close()
+                else:  # cancelled once more
+                    attempt.add_done_callback(lambda _: sock.close())
             raise
         return sock
 

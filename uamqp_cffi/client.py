@@ -1412,6 +1412,9 @@ class SendClient(_LinkClient):
             or message.state is not _WAITING
             or self._msg_timeout
             or self._out
+            or self._again
+            or self._timed
+            or self._timing
             or not self._attached
             or connection._cbs is not None
             or session._inbox.led

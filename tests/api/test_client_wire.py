@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from uamqp_cffi import BatchMessage, Message, SendClient, Source, Target, types, utils
+from uamqp_cffi import BatchMessage, Message, SendClient, Source, Target, errors, types, utils
 from uamqp_cffi._core import records as r
 from uamqp_cffi._core.values import Symbol
 from uamqp_cffi.constants import MessageState, ReceiverSettleMode, SenderSettleMode
@@ -266,3 +266,26 @@ def test_an_anonymous_relay_is_no_refusal(peer: Any) -> None:
     peer.on[r.Attach] = lambda p, record: p.attach(record, target=None) or p.engine.flow(record.link, 10)
     with SendClient(Relay(peer.url)) as client:
         client.send_message(Message(b"x"))
+
+
+@pytest.mark.blocking("the asyncio classes have no way without a plan")
+def test_a_retry_that_is_due_later_bounds_the_wait_for_another_message(
+    amqp_broker: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Later(errors.ErrorPolicy):
+        def on_message_error(self, error: Any) -> Any:
+            return errors.ErrorAction(retry=True, backoff=60)
+
+    amqp_broker.script("busy", "rejected", condition="amqp:internal-error", times=1)
+    first = Message(b"x")
+    with SendClient(amqp_broker.url + "/busy", error_policy=Later()) as client:
+        client.queue_message(first)
+        while not first.retries:
+            client.do_work()
+        waits: list[float | None] = []
+        wait = client._connection._wait
+        monkeypatch.setattr(
+            client._connection, "_wait", lambda inbox, end=None: (waits.append(end), wait(inbox, end))[1]
+        )
+        client.send_message(Message(b"y"))
+    assert waits and None not in waits

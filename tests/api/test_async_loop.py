@@ -74,6 +74,7 @@ def run(request: pytest.FixtureRequest) -> Iterator[Callable[[Main], Any]]:
         finally:
             loop.close()
 
+    gc.collect()  # what other tests left is theirs
     with warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always")
         yield runner

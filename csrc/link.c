@@ -328,8 +328,14 @@ static bool may_attach(const uam_engine *e, const uam_lnk *l) {
   return l->want_attach && mapped && !name_held(e, l);
 }
 
+/* After our end nothing more may be said on its channel; the links go with the session (§2.5.5). */
+static bool ended(const uam_session *s) {
+  return s->state == UAM_SESS_END_SENT || s->state == UAM_SESS_DISCARDING || (s->state == UAM_SESS_UNMAPPED && s->begin_sent);
+}
+
 bool uam_link_flush(uam_engine *e, uam_lnk *l) {
   if (l->want_detach && !l->attach_sent && !l->mapped_remote && l->state == UAM_LINK_DETACHED) return true; /* unborn */
+  if (ended(l->session)) return false;
   if (may_attach(e, l) && !put_attach(e, l)) return false;
   if (l->state == UAM_LINK_ATTACHED) {
     if (l->want_flow) {

@@ -95,6 +95,7 @@ void uam_session_error(uam_engine *e, uam_session *s, const char *condition, con
   va_start(args, format);
   vsnprintf(text, sizeof text, format, args);
   va_end(args);
+  if (s->state == UAM_SESS_END_SENT) return; /* it crossed our end, and may speak of what came after that: void */
   if (s->state != UAM_SESS_MAPPED) {
     uam_conn_error(e, condition, "%s", text);
     return;

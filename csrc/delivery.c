@@ -243,7 +243,7 @@ static bool start_receiving(uam_engine *e, uam_lnk *l, const uam_p_transfer *p) 
     uam_link_error(e, l, "amqp:link:transfer-limit-exceeded", "transfer %lu came without credit", (unsigned long)p->delivery_id);
     return false;
   }
-  if (l->unsettled.count >= UAM_MAX_UNSETTLED) {
+  if (l->unsettled.live >= UAM_MAX_UNSETTLED) {
     uam_link_error(e, l, "amqp:resource-limit-exceeded", "more than %u unsettled deliveries", UAM_MAX_UNSETTLED);
     return false;
   }
@@ -484,7 +484,7 @@ static size_t section_head(uint8_t *h, uint32_t n) {
 
 static bool has_room(const uam_engine *e, const uam_lnk *l) {
   return l->credit > 0 && !l->partial && l->session->remote_incoming_window > 0 && uam_buf_len(&e->out) < e->output_cap &&
-         l->unsettled.count < UAM_MAX_UNSETTLED && l->sent.count < UAM_MAX_UNSETTLED;
+         l->unsettled.live < UAM_MAX_UNSETTLED && l->sent.live < UAM_MAX_UNSETTLED;
 }
 
 int64_t uam_send_messages(uam_engine *e, uint32_t link, const uint8_t *buf, const uint32_t *lens, size_t n,

@@ -1,6 +1,6 @@
 /* test_limits.c - the bounds of limits.h that take too many frames for a transcript: sessions, names, half-received messages,
  * answers that nobody reads, a disposition over a hundred thousand deliveries, a range over the whole circle of ids, one
- * long error for very many deliveries. */
+ * long error for very many deliveries, one delivery that stays open while very many come and go. */
 #include "check.h"
 #include "heap.h"
 #include "notation.h"
@@ -277,6 +277,66 @@ static void test_reasons(void) {
   stop();
 }
 
+/* One delivery stays open while more than UAM_MAX_UNSETTLED others come and go. Those are no more unsettled, and cost nothing. */
+static void test_one_stays(void) {
+  enum { ROUND = 1024 };
+  static uint8_t bytes[ROUND];
+  static uint32_t lens[ROUND];
+  char text[128];
+  uint32_t id = 0;
+  for (uint32_t i = 0; i < ROUND; i++) lens[i] = 1;
+  start(UAM_CLIENT);
+  attach_two();
+  swallow();
+  CHECK(uam_send_messages(e, links[0], bytes, lens, 1, 0, 0, &id) == 1);
+  unsigned long sent = 0;
+  for (uint32_t i = 0; i <= UAM_MAX_UNSETTLED / ROUND; i++) {
+    sent += (unsigned long)uam_send_messages(e, links[0], bytes, lens, ROUND, 0, 0, &id);
+    swallow();
+    snprintf(text, sizeof text, "disposition(role=true first=%u last=%u settled=true state=accepted())", id, id + ROUND - 1);
+    feed_text(text);
+  }
+  uam_link_info info;
+  CHECK(sent > UAM_MAX_UNSETTLED && settlements == sent && uam_link(e, links[0], &info) == UAM_OK && info.unsettled == 1);
+  CHECK(e->links[links[0] & 0xffff]->unsettled.cap <= 4 * ROUND);
+  feed_text("disposition(role=true first=4294967000 last=4294967000 settled=true state=accepted())");
+  CHECK(settlements == sent + 1 && faults == 0);
+  stop();
+}
+
+/* The same for what we receive: the first one is kept, all others are settled one by one. */
+static void test_one_kept(void) {
+  uint8_t room[64];
+  static uint8_t frame[256];
+  start(UAM_CLIENT);
+  uam_span begin = kept("begin(next-outgoing-id=0 incoming-window=4294967295 outgoing-window=9)", room, sizeof room);
+  int64_t s = uam_begin(e, 0, begin.ptr, begin.len);
+  uam_span a = list_of("attach(name=\"a\" handle=0 role=true)");
+  int64_t l = uam_attach(e, (uint32_t)s, 0, a.ptr, a.len);
+  CHECK(s > 0 && l > 0);
+  swallow();
+  feed_text("begin(remote-channel=0 next-outgoing-id=0 incoming-window=9 outgoing-window=9)");
+  swallow();
+  feed_text("attach(name=\"a\" handle=0 role=false initial-delivery-count=0)");
+  CHECK(uam_flow(e, (uint32_t)l, 2 * UAM_MAX_UNSETTLED, 0) == UAM_OK);
+  uam_span f = frame_of("transfer(handle=0 delivery-id=4293918720 delivery-tag=h'01' message-format=0)");
+  memcpy(frame, f.ptr, f.len);
+  uint32_t first = 4293918720u, id = first;
+  uint8_t *at = frame + 16; /* behind the list's head, the handle (0x43) and the id's own code (0x70) */
+  CHECK(at[-1] == 0x70 && load_be32(at) == first);
+  for (uint32_t i = 0; i < UAM_MAX_UNSETTLED + 100 && faults == 0; i++, id++) {
+    store_be32(at, id);
+    feed(frame, f.len);
+    if (i > 0) CHECK(uam_settle(e, (uint32_t)l, id, id, 1, NULL, 0) == UAM_OK);
+    if (i % 1000 == 0) swallow();
+  }
+  uam_link_info info;
+  CHECK(faults == 0 && uam_link(e, (uint32_t)l, &info) == UAM_OK && info.unsettled == 1);
+  CHECK(e->links[(uint32_t)l & 0xffff]->unsettled.cap <= 128);
+  CHECK(uam_settle(e, (uint32_t)l, first, first, 1, NULL, 0) == UAM_OK);
+  stop();
+}
+
 /* Events that come between two batches, again and again, do not let what they say pile up. */
 static void test_leftovers(void) {
   uint8_t room[64];
@@ -309,6 +369,8 @@ int main(void) {
   test_flood();
   test_ranges();
   test_reasons();
+  test_one_stays();
+  test_one_kept();
   test_leftovers();
   return done("limits");
 }

@@ -54,7 +54,7 @@ bool uam_conn_move(uam_engine *e, int input) {
 
 void uam_conn_settle_all(uam_engine *e) {
   for (size_t i = 0; i < e->cap_links; i++)
-    if (e->links[i] != NULL) uam_link_settle_all(e, e->links[i]);
+    if (e->links[i] != NULL) uam_link_settle_all(e, e->links[i], UAM_OUT_NOT_DELIVERED);
 }
 
 /* The connection ends here and now: there is no way left, or no right, to send a close. */
@@ -64,11 +64,11 @@ void uam_conn_fail(uam_engine *e, const char *condition, const char *text) {
   uam_error_encode(e, &error, condition, text);
   if (e->conn_state != UAM_CONN_DISCARDING) uam_event_error(e, UAM_SCOPE_CONNECTION, 0, uam_buf_span(&error));
   uam_buf_free(&error, &e->mem);
-  uam_conn_settle_all(e);
   enter(e, UAM_CONN_END);
 }
 
-/* The peer broke a rule of the connection: close with an error and discard the rest (§2.4.3). */
+/* The peer broke a rule of the connection: close with an error and discard the rest (§2.4.3). What became of open deliveries
+ * is told when it is known: transfers that wait in the output still leave in front of the close, or the transport goes. */
 void uam_conn_error(uam_engine *e, const char *condition, const char *format, ...) {
   char text[160];
   va_list args;
@@ -84,7 +84,6 @@ void uam_conn_error(uam_engine *e, const char *condition, const char *format, ..
   }
   uam_error_encode(e, &e->close_error, condition, text);
   uam_event_error(e, UAM_SCOPE_CONNECTION, 0, uam_buf_span(&e->close_error));
-  uam_conn_settle_all(e);
   e->want_close = false;
   e->close_sent = true;
   uam_p_close p = {.set = UAM_SET(close, error), .error = uam_buf_span(&e->close_error)};

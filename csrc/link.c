@@ -123,7 +123,7 @@ void uam_link_error(uam_engine *e, uam_lnk *l, const char *condition, const char
   va_end(args);
   uam_error_encode(e, &l->error, condition, text);
   uam_event_error(e, UAM_SCOPE_LINK, l->id, uam_buf_span(&l->error));
-  uam_link_settle_all(e, l);
+  uam_link_settle_all(e, l, UAM_OUT_UNKNOWN);
   l->want_detach = l->detach_closed = true;
   start_detaching(e, l);
   if (l->state == UAM_LINK_ATTACHED) put_detach(e, l);
@@ -248,14 +248,18 @@ void uam_link_on_attach(uam_engine *e, uam_session *s, const uam_p_attach *p, ua
 }
 
 /* ---- detach ---- */
-void uam_link_settle_all(uam_engine *e, uam_lnk *l) {
+/* `waiting`: what a delivery is called that lies whole in the output. A peer that has detached, ended or closed passes it over. */
+void uam_link_settle_all(uam_engine *e, uam_lnk *l, uint32_t waiting) {
   static const uam_span none;
   uam_delivery_abandon(e, l);
   for (int pass = 0; pass < 2; pass++) {
     uam_ring *r = pass == 0 ? &l->unsettled : &l->sent;
     for (size_t i = 0; l->sender && i < r->count; i++) {
       const uam_delivery *d = uam_ring_at(r, i);
-      uint32_t code = d->end > e->flushed ? UAM_OUT_NOT_DELIVERED : pass == 0 ? UAM_OUT_UNKNOWN : UAM_OUT_SENT;
+      uint32_t code = d->end == UAM_FOREVER  ? UAM_OUT_NOT_DELIVERED
+                      : d->end > e->flushed ? waiting
+                      : pass == 0           ? UAM_OUT_UNKNOWN
+                                            : UAM_OUT_SENT;
       if (!d->gone) uam_event_settled(e, l->id, d->id, d->id, code, 0, none);
     }
     if (pass == 1) e->n_presettled -= r->live;
@@ -265,7 +269,7 @@ void uam_link_settle_all(uam_engine *e, uam_lnk *l) {
 }
 
 void uam_link_on_detach(uam_engine *e, uam_lnk *l, const uam_p_detach *p) {
-  uam_link_settle_all(e, l);
+  uam_link_settle_all(e, l, UAM_OUT_NOT_DELIVERED);
   uam_event *ev = uam_event_push(e, UAM_EV_DETACH, l->id);
   uam_event_window(e, ev, p->error);
   if (ev != NULL && p->closed) ev->flags = UAM_F_CLOSED;

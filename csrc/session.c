@@ -83,9 +83,9 @@ static void put_end(uam_engine *e, uam_session *s) {
   move(e, s, error && s->state == UAM_SESS_MAPPED ? UAM_S_END_ERR : UAM_S_END);
 }
 
-static void settle_links(uam_engine *e, uam_session *s) {
+static void settle_links(uam_engine *e, uam_session *s, uint32_t waiting) {
   for (size_t i = 0; i < s->cap_links; i++)
-    if (s->links[i] != NULL) uam_link_settle_all(e, s->links[i]);
+    if (s->links[i] != NULL) uam_link_settle_all(e, s->links[i], waiting);
 }
 
 /* The peer broke a rule of the session: end it with an error and discard what still comes. */
@@ -102,7 +102,7 @@ void uam_session_error(uam_engine *e, uam_session *s, const char *condition, con
   }
   uam_error_encode(e, &s->error, condition, text);
   uam_event_error(e, UAM_SCOPE_SESSION, s->id, uam_buf_span(&s->error));
-  settle_links(e, s);
+  settle_links(e, s, UAM_OUT_UNKNOWN); /* what waits leaves in front of our end */
   put_end(e, s);
   uam_session_dirty(e, s);
 }
@@ -226,7 +226,7 @@ void uam_session_on_begin(uam_engine *e, uint16_t channel, const uam_p_begin *p,
 }
 
 void uam_session_on_end(uam_engine *e, uam_session *s, const uam_p_end *p) {
-  settle_links(e, s);
+  settle_links(e, s, UAM_OUT_NOT_DELIVERED);
   uam_event_window(e, uam_event_push(e, UAM_EV_END, s->id), p->error);
   move(e, s, UAM_R_END);
   if (s->state == UAM_SESS_UNMAPPED) { /* both ends are out: the peer may use the channel again at once */

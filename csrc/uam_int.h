@@ -250,7 +250,7 @@ uam_lnk *uam_link_by_id(const uam_engine *e, uint32_t id);
 void uam_link_free(uam_engine *e, uam_lnk *l);
 void uam_link_dirty(uam_engine *e, uam_lnk *l);
 void uam_link_error(uam_engine *e, uam_lnk *l, const char *condition, const char *format, ...);
-void uam_link_settle_all(uam_engine *e, uam_lnk *l);
+void uam_link_settle_all(uam_engine *e, uam_lnk *l, uint32_t waiting);
 void uam_link_on_attach(uam_engine *e, uam_session *s, const uam_p_attach *p, uam_span list);
 void uam_link_on_detach(uam_engine *e, uam_lnk *l, const uam_p_detach *p);
 void uam_link_on_flow(uam_engine *e, uam_lnk *l, const uam_p_flow *p);

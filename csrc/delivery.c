@@ -94,6 +94,7 @@ static bool put_frames(uam_engine *e, uam_lnk *l, transfer *t, message *m) {
     size_t size = (size_t)(p - frame);
     store_be32(frame, (uint32_t)size);
     e->out.tail += size;
+    e->offered += size;
     took_window(s);
     if (e->trace) uam_frame_trace(e, true, frame, size);
     if (!t->more) return true;

@@ -131,6 +131,7 @@ struct uam_engine {
   int in_stage;
   /* output */
   uam_buf out;
+  size_t offered;       /* bytes of it that may be transfers: no fewer than there are */
   uint64_t committed, flushed;
   /* events */
   uam_event *events;

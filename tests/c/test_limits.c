@@ -221,6 +221,34 @@ static void test_flood(void) {
   stop();
 }
 
+/* A message of ours that is larger than what a peer may provoke waits in the output, and is no reason to close; what the peer
+ * provokes on top of it is bounded as ever. */
+static void test_large_message(void) {
+  static const uint32_t len = UAM_OUTPUT_HARD + 1000000;
+  uint8_t *large = calloc(1, len);
+  uint32_t id = 0;
+  size_t n;
+  if (large == NULL) abort();
+  start(UAM_CLIENT);
+  attach_two();
+  swallow();
+  CHECK(uam_send_messages(e, links[0], large, &len, 1, 0, 0, &id) == 1);
+  free(large);
+  uam_send_window(e, &n);
+  CHECK(n > len && uam_send_commit(e, 1000, 0) == UAM_OK);
+  feed_text("ch=0 empty");
+  CHECK(faults == 0);
+  uam_span f = frame_of("flow(incoming-window=1 next-outgoing-id=0 outgoing-window=9 handle=0 link-credit=1 echo=true)");
+  static uint8_t frame[256];
+  memcpy(frame, f.ptr, f.len);
+  for (unsigned long i = 0; i < 4000000 && faults == 0; i++) feed(frame, f.len);
+  size_t more;
+  uam_send_window(e, &more);
+  CHECK(faults == 1 && more > n + UAM_OUTPUT_HARD - 10000 && more < n + UAM_OUTPUT_HARD + 10000);
+  swallow();
+  stop();
+}
+
 enum { MANY = 100000 };
 
 /* Two links whose ids alternate: a range makes an event for each. It may also span more than half the circle. */
@@ -367,6 +395,7 @@ int main(void) {
   test_names();
   test_joining();
   test_flood();
+  test_large_message();
   test_ranges();
   test_reasons();
   test_one_stays();

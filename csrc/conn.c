@@ -138,6 +138,13 @@ static bool may_open(const uam_engine *e) {
   return uam_conn_next(e->conn_state, UAM_S_OPEN) != 0 && (e->pipeline || e->conn_state != UAM_CONN_HDR_SENT);
 }
 
+/* Time-outs that would have us do little but send heartbeats need not be borne, but be answered with a reason (§2.4.5). */
+static void refuse_haste(uam_engine *e) {
+  if (e->conn_state != UAM_CONN_OPENED || e->remote_idle_timeout == 0 || e->remote_idle_timeout >= UAM_MIN_IDLE) return;
+  uam_conn_error(e, "amqp:not-implemented", "open.idle-time-out %lu ms < %u ms, the shortest that is kept here",
+                 (unsigned long)e->remote_idle_timeout, UAM_MIN_IDLE);
+}
+
 static void put_open(uam_engine *e) {
   uam_p_open p;
   uam_fault fault = {0};
@@ -152,6 +159,7 @@ static void put_open(uam_engine *e) {
   uam_frame_put(e, 0, 0, UAM_PERF_open, &p);
   if (e->last_received < e->now) e->last_received = e->now; /* silence counts from here */
   uam_conn_move(e, UAM_S_OPEN);
+  refuse_haste(e);
 }
 
 void uam_conn_flush_start(uam_engine *e) {
@@ -179,6 +187,7 @@ void uam_conn_on_open(uam_engine *e, const uam_p_open *p, uam_span list) {
   e->remote_idle_timeout = p->idle_time_out;
   uam_event_window(e, uam_event_push(e, UAM_EV_OPEN, 0), list);
   uam_conn_move(e, UAM_R_OPEN);
+  refuse_haste(e);
 }
 
 void uam_conn_on_close(uam_engine *e, const uam_p_close *p) {
@@ -222,7 +231,7 @@ static bool alive(const uam_engine *e) { return e->open_sent && !e->close_sent &
 static uint64_t heartbeat_due(const uam_engine *e) {
   if (e->remote_idle_timeout == 0 || !alive(e) || uam_buf_len(&e->out) > 0) return UAM_FOREVER;
   uint64_t every = (uint64_t)e->remote_idle_timeout * e->heartbeat_permille / 1000;
-  return e->last_sent + (every > 0 ? every : 1);
+  return e->last_sent + (every > UAM_MIN_BEAT ? every : UAM_MIN_BEAT);
 }
 
 static uint64_t silence_due(const uam_engine *e) {

@@ -4,6 +4,8 @@
 #define UAM_LIMITS_H
 
 #define UAM_MIN_MAX_FRAME      512u                /* §2.4.1: nobody may announce less */
+#define UAM_MIN_IDLE           100u                /* ms, §2.4.5: a peer whose idle-time-out is shorter keeps us awake; refused */
+#define UAM_MIN_BEAT           25u                 /* ms from one heartbeat to the next, whatever share of its time is wanted */
 #define UAM_MAX_FRAME          (1u << 20)          /* the most we announce, and so the largest frame we take in */
 #define UAM_RECV_ROOM          (64u << 10)         /* bytes of receive window beyond one frame */
 #define UAM_MAX_SESSIONS       4096u               /* per connection */

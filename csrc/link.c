@@ -165,7 +165,12 @@ static bool put_attach(uam_engine *e, uam_lnk *l) {
   bool fits = size <= e->remote_max_frame;
   if (!fits || l->handle > s->remote_handle_max) {
     l->want_attach = false;
-    if (!fits)
+    if (l->mapped_remote) /* the peer waits for it, and there is no detach without an attach in front of it (§2.6.3) */
+      uam_session_error(e, s, fits ? "amqp:resource-limit-exceeded" : "amqp:frame-size-too-small",
+                        "the answer to attach.handle %lu needs handle %lu and %lu bytes: handle-max %lu, max-frame-size %lu",
+                        (unsigned long)l->remote_handle, (unsigned long)l->handle, (unsigned long)size,
+                        (unsigned long)s->remote_handle_max, (unsigned long)e->remote_max_frame);
+    else if (!fits)
       uam_link_error(e, l, "amqp:frame-size-too-small", "attach of %lu bytes > the peer's max-frame-size %lu",
                      (unsigned long)size, (unsigned long)e->remote_max_frame);
     else

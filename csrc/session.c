@@ -252,13 +252,18 @@ static bool choose_channel(uam_engine *e, uam_session *s) {
     s->has_channel = true;
     return true;
   }
+  s->want_begin = false;
+  if (s->mapped_remote) { /* the peer waits for an answer on a channel that it does not allow */
+    uam_conn_error(e, "amqp:resource-limit-exceeded", "the answer to the begin on channel %u needs one above channel-max %lu",
+                   (unsigned)s->remote_channel, (unsigned long)max);
+    return false;
+  }
   uam_buf error = {0};
   char text[80];
   snprintf(text, sizeof text, "no channel is free up to channel-max %lu", (unsigned long)max);
   uam_error_encode(e, &error, "amqp:resource-limit-exceeded", text);
   uam_event_error(e, UAM_SCOPE_SESSION, s->id, uam_buf_span(&error));
   uam_buf_free(&error, &e->mem);
-  s->want_begin = false;
   return false;
 }
 
@@ -288,7 +293,7 @@ bool uam_session_flush_end(uam_engine *e, uam_session *s) {
   bool up = s->state == UAM_SESS_MAPPED;
   if (up && s->want_flow && e->conn_state == UAM_CONN_OPENED) uam_session_put_flow(e, s, NULL, false);
   if (s->want_end && !s->want_begin && (up || (s->state == UAM_SESS_END_RCVD && s->begin_sent))) put_end(e, s);
-  if (s->want_end && s->want_begin && !s->mapped_remote && !s->begin_sent) { /* never begun: nothing to end */
+  if (s->want_end && !s->mapped_remote && !s->begin_sent) { /* never begun: nothing to end */
     s->want_begin = s->want_end = false;
     return true;
   }

@@ -386,6 +386,7 @@ static void test_leftovers(void) {
     CHECK(s > 0 && n == 0 && uam_end(e, (uint32_t)s, NULL, 0) == UAM_OK);
   }
   CHECK(faults == 999 && e->text.tail < 1000 && uam_events(e, &evs) == 1);
+  CHECK(uam_recv_commit(e, 0, 0) == UAM_OK && e->n_sessions == 1); /* those without a channel are gone when they are ended */
   stop();
 }
 

@@ -220,7 +220,7 @@ void uam_conn_flush_close(uam_engine *e) {
   uam_p_close p = {0};
   bool error = uam_buf_len(&e->close_error) > 0;
   if (error) p = (uam_p_close){.set = UAM_SET(close, error), .error = uam_buf_span(&e->close_error)};
-  uam_frame_put(e, 0, 0, UAM_PERF_close, &p);
+  uam_frame_put_last(e, 0, UAM_PERF_close, &p, &p.error);
   bool discard = error && uam_conn_next(e->conn_state, UAM_S_CLOSE_ERR) != 0;
   uam_conn_move(e, discard ? UAM_S_CLOSE_ERR : UAM_S_CLOSE);
 }

@@ -110,7 +110,7 @@ static void put_detach(uam_engine *e, uam_lnk *l) {
     p.error = uam_buf_span(&l->error);
   }
   l->want_detach = l->want_flow = false;
-  uam_frame_put(e, 0, l->session->channel, UAM_PERF_detach, &p);
+  uam_frame_put_last(e, l->session->channel, UAM_PERF_detach, &p, &p.error);
   move(e, l, UAM_S_DETACH);
 }
 

@@ -79,7 +79,7 @@ static void put_end(uam_engine *e, uam_session *s) {
   bool error = uam_buf_len(&s->error) > 0;
   if (error) p = (uam_p_end){.set = UAM_SET(end, error), .error = uam_buf_span(&s->error)};
   s->want_end = false;
-  uam_frame_put(e, 0, s->channel, UAM_PERF_end, &p);
+  uam_frame_put_last(e, s->channel, UAM_PERF_end, &p, &p.error);
   move(e, s, error && s->state == UAM_SESS_MAPPED ? UAM_S_END_ERR : UAM_S_END);
 }
 

@@ -194,6 +194,7 @@ void uam_event_resolve(uam_engine *e);
 /* ---- frame.c ---- */
 void uam_frame_put(uam_engine *e, uint8_t type, uint16_t channel, uint32_t code, const void *perf);
 size_t uam_frame_size(uint32_t code, const void *perf);   /* of a frame without payload */
+void uam_frame_put_last(uam_engine *e, uint16_t channel, uint32_t code, void *perf, uam_span *error); /* error: perf's last field */
 void uam_frame_empty(uam_engine *e);
 void uam_frame_header(uam_engine *e, uint8_t protocol);
 void uam_frame_trace(uam_engine *e, bool out, const uint8_t *frame, size_t n);

@@ -264,10 +264,7 @@ static void flush_links(uam_engine *e) {
     turned = l->next_dirty;
     l->dirty = false;
     if (uam_link_flush(e, l)) {
-      bool names = l->detaching;
-      uam_link_free(e, l);
-      for (size_t i = 0; names && i < e->cap_links; i++) /* somebody may have waited for its name */
-        if (e->links[i] != NULL && e->links[i]->want_attach) uam_link_dirty(e, e->links[i]);
+      uam_link_free(e, l); /* who waits for its name is in the list, and has another turn */
     } else if (l->state != UAM_LINK_ATTACHED && link_waits(l)) {
       uam_link_dirty(e, l);
     }

@@ -10,6 +10,7 @@
 #define UAM_RECV_ROOM          (64u << 10)         /* bytes of receive window beyond one frame */
 #define UAM_MAX_SESSIONS       4096u               /* per connection */
 #define UAM_MAX_LINKS          65536u              /* per connection */
+#define UAM_MAX_GUESTS         256u                /* links that the peer of a client attached: it did not ask for any */
 #define UAM_MAX_HANDLE         65535u              /* largest handle-max we announce or honour */
 #define UAM_MAX_NAMES          (16u << 20)         /* bytes of all names of links that the peer attached */
 #define UAM_MAX_MESSAGE        (256u << 20)        /* a received message, joined; UAM_OPT_MAX_MESSAGE lowers it */

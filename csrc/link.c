@@ -77,6 +77,7 @@ void uam_link_free(uam_engine *e, uam_lnk *l) {
   uam_delivery_abandon(e, l);
   e->n_presettled -= l->sent.live;
   if (l->detaching) e->n_detaching--;
+  if (l->guest) e->n_guests--;
   if (l->mapped_remote) uam_map_remove(&s->by_remote_handle, l->remote_handle);
   if (l->state == UAM_LINK_ATTACH_SENT) s->n_attaching--;
   size_t slot = l->id & 0xffff;
@@ -204,7 +205,15 @@ static uam_lnk *attached_by_peer(uam_engine *e, uam_session *s, const uam_p_atta
     uam_conn_error(e, "amqp:resource-limit-exceeded", "links with names of more than %u bytes in all", UAM_MAX_NAMES);
     return NULL;
   }
+  if (e->role == UAM_CLIENT && e->n_guests >= UAM_MAX_GUESTS) { /* some of what we do costs a look at each link */
+    uam_conn_error(e, "amqp:resource-limit-exceeded", "more than %u links attached to a client", UAM_MAX_GUESTS);
+    return NULL;
+  }
   uam_lnk *l = link_new(e, s);
+  if (l != NULL) {
+    l->guest = true;
+    e->n_guests++;
+  }
   if (l == NULL || !uam_keep(e, &l->peer_name, p->name.ptr, p->name.len)) return NULL;
   e->names += p->name.len;
   l->name = uam_buf_span(&l->peer_name);

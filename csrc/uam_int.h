@@ -56,6 +56,7 @@ struct uam_link_ {
   uam_lnk *next_dirty;
   bool dirty, sender, mapped_remote, want_attach, want_detach, detach_closed, want_flow, want_drain, want_echo;
   bool peer_drain, drain_told, attach_sent, detaching; /* peer_drain: and we have not answered yet */
+  bool guest;          /* the peer attached it first */
   uint8_t state;
   uint32_t handle, remote_handle;
   uam_buf args;        /* our attach's list, as given; name points into it or into peer_name */
@@ -166,6 +167,7 @@ struct uam_engine {
   uam_map by_remote_channel;
   uam_session *dirty_sessions;
   uam_lnk *dirty_links;
+  size_t n_guests;      /* links that the peer attached first */
   size_t n_detaching;   /* links whose detach is not complete: their names are still held */
   size_t n_presettled;  /* deliveries in `sent` rings */
   uam_buf trace_text, trace_out;

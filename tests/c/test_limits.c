@@ -1,10 +1,11 @@
-/* test_limits.c - the bounds of limits.h that take too many frames for a transcript: sessions, names, half-received messages,
+/* test_limits.c - the bounds of limits.h that take too many frames for a transcript: sessions, names, links, half-received messages,
  * answers that nobody reads, a disposition over a hundred thousand deliveries, a range over the whole circle of ids, one
  * long error for very many deliveries, one delivery that stays open while very many come and go. */
 #include "check.h"
 #include "heap.h"
 #include "notation.h"
 #include "uam_int.h"
+#include <time.h>
 
 static heap memory;
 static uam_engine *e;
@@ -160,6 +161,69 @@ static void test_names(void) {
   }
   CHECK(faults == 1 && strstr(fault, "amqp:resource-limit-exceeded") != NULL);
   CHECK(i > UAM_MAX_NAMES / (NAME + 10) + GONE && memory.peak < UAM_MAX_NAMES * 5 / 2); /* buffers are powers of two */
+  stop();
+}
+
+/* Nobody attaches links to a client. Those that are refused stay for as long as the peer does not answer the detach. */
+static void test_guests(void) {
+  char text[128];
+  uint8_t room[64];
+  start(UAM_CLIENT);
+  attach_two();
+  uam_span attach = kept("attach(name=\"n\" handle=0 role=false)", room, sizeof room);
+  uint32_t i = 2;
+  for (; i < 70000 && faults == 0; i++) {
+    snprintf(text, sizeof text, "attach(name=\"n%u\" handle=%u role=true)", i, i);
+    n_links = 0;
+    feed_text(text);
+    if (faults != 0) break;
+    CHECK(uam_attach(e, e->links[links[0] & 0xffff]->session->id, links[0], attach.ptr, attach.len) == links[0]);
+    CHECK(uam_detach(e, links[0], 1, NULL, 0) == UAM_OK);
+    swallow();
+    if (i >= 12) continue;
+    snprintf(text, sizeof text, "detach(handle=%u closed=true)", i);
+    feed_text(text);
+    swallow();
+  }
+  CHECK(faults == 1 && strstr(fault, "amqp:resource-limit-exceeded") != NULL && i == 12 + UAM_MAX_GUESTS);
+  stop();
+}
+
+/* Very many links of a server's that go at once take no time to speak of: a look at each for each would be 4 thousand million. */
+static void test_farewell(void) {
+  char text[128];
+  uint8_t room[64];
+  uam_span f;
+  start(UAM_SERVER);
+  uam_span begin = list_of("begin(next-outgoing-id=0 incoming-window=9 outgoing-window=9)");
+  feed_text("begin(next-outgoing-id=0 incoming-window=9 outgoing-window=9)");
+  CHECK(uam_begin(e, session, begin.ptr, begin.len) == session);
+  swallow();
+  uam_span attach = kept("attach(name=\"n\" handle=0 role=false)", room, sizeof room);
+  for (uint32_t i = 0; i < UAM_MAX_LINKS; i++) {
+    snprintf(text, sizeof text, "attach(name=\"%u\" handle=%u role=true)", i, i);
+    n_links = 0;
+    feed_text(text);
+    CHECK(uam_attach(e, session, links[0], attach.ptr, attach.len) == links[0]);
+  }
+  swallow();
+  static uint8_t all[24 * UAM_MAX_LINKS];
+  size_t n = 0;
+  for (uint32_t i = 0; i < UAM_MAX_LINKS; i++, n += f.len) {
+    snprintf(text, sizeof text, "detach(handle=%u closed=true)", i);
+    f = frame_of(text);
+    CHECK(n + f.len <= sizeof all);
+    memcpy(all + n, f.ptr, f.len);
+  }
+  clock_t start_of_it = clock();
+  feed(all, n);
+  for (int i = 0; i < 4; i++) { /* UAM_MAX_EVENTS at a time */
+    CHECK(uam_recv_commit(e, 0, 0) == UAM_OK);
+    note();
+  }
+  swallow();
+  CHECK(e->n_links == 0 && faults == 0);
+  CHECK((clock() - start_of_it) / CLOCKS_PER_SEC < 2); /* milliseconds, really */
   stop();
 }
 
@@ -394,6 +458,8 @@ int main(void) {
   test_sessions();
   test_channels();
   test_names();
+  test_guests();
+  test_farewell();
   test_joining();
   test_flood();
   test_large_message();

@@ -353,7 +353,7 @@ void uam_delivery_on_transfer(uam_engine *e, uam_lnk *l, const uam_p_transfer *p
   l->in_settled |= p->settled;
   bool last = !p->more || p->aborted;
   bool single = first && last;
-  if (uam_buf_len(&l->in) + payload.len > message_limit(e, l)) {
+  if (!p->aborted && uam_buf_len(&l->in) + payload.len > message_limit(e, l)) {
     uam_link_error(e, l, "amqp:link:message-size-exceeded", "delivery %lu is larger than max-message-size %lu",
                    (unsigned long)l->in_id, (unsigned long)message_limit(e, l));
     return;

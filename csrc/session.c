@@ -152,6 +152,7 @@ void uam_session_on_flow(uam_engine *e, uam_session *s, const uam_p_flow *p) {
   uint32_t base = UAM_HAS(*p, flow, next_incoming_id) ? p->next_incoming_id : s->initial_outgoing_id;
   int32_t room = seq_diff(base + p->incoming_window, s->next_outgoing_id);
   bool was_shut = s->remote_incoming_window == 0;
+  s->next_incoming_id = p->next_outgoing_id; /* §2.5.6: the sender's word counts, not what we counted */
   s->remote_incoming_window = p->incoming_window > INT32_MAX ? p->incoming_window : room > 0 ? (uint32_t)room : 0;
   const uam_lnk *told = NULL;
   if (!UAM_HAS(*p, flow, handle)) {

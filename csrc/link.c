@@ -313,7 +313,9 @@ static void flow_for_sender(uam_lnk *l, const uam_p_flow *p) {
 static void flow_for_receiver(uam_lnk *l, const uam_p_flow *p) {
   int32_t skipped = UAM_HAS(*p, flow, delivery_count) ? seq_diff(p->delivery_count, l->delivery_count) : 0;
   if (skipped > 0) {
+    int64_t over = (int64_t)seq_diff(l->delivery_count, l->granted) + skipped;
     l->delivery_count = p->delivery_count;
+    if (over > INT32_MAX / 2) l->granted = l->delivery_count - INT32_MAX / 2; /* else it would come round to lie ahead again */
     l->credit -= (uint32_t)skipped < l->credit ? (uint32_t)skipped : l->credit;
   }
 }

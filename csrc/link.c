@@ -221,6 +221,9 @@ static uam_lnk *attached_by_peer(uam_engine *e, uam_session *s, const uam_p_atta
   return l;
 }
 
+/* The delivery-count up to which our credit goes, or as much of it as serial numbers can tell. */
+static uint32_t credit_end(const uam_lnk *l) { return l->delivery_count + (l->credit < INT32_MAX ? l->credit : INT32_MAX); }
+
 static void take_attach(uam_lnk *l, const uam_p_attach *p) {
   l->remote_handle = p->handle;
   l->mapped_remote = true;
@@ -228,7 +231,7 @@ static void take_attach(uam_lnk *l, const uam_p_attach *p) {
   l->remote_snd_mode = UAM_HAS(*p, attach, snd_settle_mode) ? p->snd_settle_mode : 2;
   if (l->sender) return;
   l->delivery_count = p->initial_delivery_count;
-  l->granted = l->delivery_count + l->credit;
+  l->granted = credit_end(l);
 }
 
 void uam_link_on_attach(uam_engine *e, uam_session *s, const uam_p_attach *p, uam_span list) {
@@ -418,7 +421,7 @@ int uam_flow(uam_engine *e, uint32_t link, uint32_t credit, int flags) {
   if (l == NULL || l->sender || l->want_detach || l->state >= UAM_LINK_DETACH_SENT)
     return uam_refuse(e, UAM_E_STATE, "no such receiving link");
   l->credit = credit;
-  if (seq_lt(l->granted, l->delivery_count + credit)) l->granted = l->delivery_count + credit;
+  if (seq_lt(l->granted, credit_end(l))) l->granted = credit_end(l);
   if (l->most_credit < credit) l->most_credit = credit;
   l->want_drain = (flags & UAM_F_DRAIN) != 0;
   l->want_echo = (flags & UAM_F_ECHO) != 0;

@@ -156,7 +156,8 @@ def test_unread_messages_of_one_client_are_there_for_the_next(broker: Broker) ->
         with ReceiveClient(broker.url + "/q", prefetch=64) as client:
             got += texts(client.receive_message_batch(10))
             for _ in range(min(3, 1000 - len(got))):
-                got += texts([next(client.receive_messages_iter())])
+                with contextlib.closing(client.receive_messages_iter()) as messages:
+                    got += texts([next(messages)])
         left(broker)
     assert sorted(got) == sorted(sent)
 

@@ -39,7 +39,8 @@ class ReceiveClient(_LinkClient):
         max_message_size: bytes, announced to the peer (1 MiB).
         link_properties: dict, sent with the link's ATTACH.
 
-    One client may be used by several threads; each message is given to one of them. Callbacks run only inside its calls.
+    One client may be used by several threads; each message is given to one of them, and the callback that is called with it is
+    that of the call that takes it in. Callbacks run only inside its calls.
     When it closes, messages that nobody has read go back to the peer.
     """
 
@@ -73,7 +74,11 @@ class ReceiveClient(_LinkClient):
             keep_alive_interval=keep_alive_interval,
             **kwargs,
         )
-        self.auto_complete = auto_complete
+        self._auto_complete = auto_complete
+        self._iterating = 0  # iterations under way
+        self._receptions: dict[int, _Reception] = {}  # receiving calls under way, the innermost by who makes it
+        self._reception: _Reception | None = None  # the one that hands messages out
+        self._set_up: tuple[Any, bool] = (None, False)  # callback and streaming for when it has
         self.receiver_type: type[receiver.MessageReceiver] = receiver.MessageReceiver
         self._received_messages = Unread()
         self._message_received_callback: Callable[[Message], object] | None = None
@@ -82,6 +87,16 @@ class ReceiveClient(_LinkClient):
         self._timeout_reached = False
         self._last_activity_timestamp: float | None = None  # ms of time.monotonic; None: at the next look
         self._brought = False  # the last step handed messages out
+
+    @property
+    def auto_complete(self) -> bool:
+        """Whether messages are accepted once they are handed over. False while an iteration is under way, which accepts
+        messages itself."""
+        return self._auto_complete and not self._iterating
+
+    @auto_complete.setter
+    def auto_complete(self, value: bool) -> None:
+        self._auto_complete = value
 
     # ---- the link -------------------------------------------------------------------------------------------------
 
@@ -117,7 +132,8 @@ class ReceiveClient(_LinkClient):
         if callback is not None:
             callback(message)
         if callback is not None or self._streaming_receive:
-            if self.auto_complete:
+            call = self._reception
+            if self.auto_complete if call is None else self._auto_complete and not call.iterates:
                 if not self._complete(message):
                     return  # the peer delivers it again
             elif self._streaming_receive and message.state is _UNSETTLED and not message.settled:
@@ -126,6 +142,20 @@ class ReceiveClient(_LinkClient):
             if callback is not None:
                 message.__dict__["_called"] = True
             self._received_messages.put(message)
+
+    def _begin_turn(self) -> None:
+        """Messages are handed out from now on, by the receiving call under way in this thread or task: with its callback. Who
+        makes single steps has set up what it wants itself. One turn at a time."""
+        call = self._receptions.get(self._me()) if self._receptions else None
+        if call is not None:
+            self._set_up = self._message_received_callback, self._streaming_receive
+            self._reception = call
+            self._message_received_callback, self._streaming_receive = call.callback, call.streaming
+
+    def _end_turn(self) -> None:
+        if self._reception is not None:
+            self._message_received_callback, self._streaming_receive = self._set_up
+            self._reception = None
 
     def _takes_runs(self, handler: Any) -> bool:
         """Whether messages need only be queued, so that all may be queued at once."""
@@ -225,7 +255,7 @@ class ReceiveClient(_LinkClient):
             if session._inbox.records:
                 session._dispatch()
         brought = False
-        if handler._arrived:
+        if handler._arrived or handler._again:
             brought = handler._hand_out() > 0
             if session._inbox.followers:
                 session._inbox.poke_all()
@@ -280,6 +310,9 @@ class ReceiveClient(_LinkClient):
     def _time_out(self) -> None:
         self._timeout_reached = True
         self._last_activity_timestamp = None
+        with self._lock:
+            for call in self._receptions.values():
+                call.over = True  # though another one that begins now waits anew
         if self._shutdown_after_timeout:
             self._shutdown = True
 
@@ -293,26 +326,29 @@ class ReceiveClient(_LinkClient):
 
     # ---- receiving ------------------------------------------------------------------------------------------------
 
-    def _over_already(self) -> bool:
+    def _over_already(self, mine: _Reception) -> bool:
         """Whether there is nothing to wait for: `timeout` has passed, or this is a callback of the very link."""
-        if self._timeout_reached:
+        if mine.over or self._timeout_reached:
             return True
         handler = self.message_handler
         if handler is not None and handler._nested:
             return True
         if self._attached and self._idle_too_long():
             self._time_out()
-        return self._timeout_reached
+        return mine.over
 
-    def _receive_plan(self, done: Callable[[], bool], deadline: float | None = None) -> Plan[bool]:
+    def _receive_plan(
+        self, done: Callable[[], bool], deadline: float | None = None, streaming: bool = False
+    ) -> Plan[bool]:
         """Work until `done()`: True; False when the client is shut down. Raises what broke the link, but not while there are
         messages that can be had in spite of it."""
         self._timeout_reached = False
-        self._last_activity_timestamp = None
+        if len(self._receptions) == 1:  # else others have been waiting
+            self._last_activity_timestamp = None
         try:
             return (yield from self._work_plan(done, deadline))
         except errors.AMQPError:
-            if not self._shutdown and (self._streaming_receive or not len(self._received_messages)):
+            if not self._shutdown and (streaming or not len(self._received_messages)):
                 raise
             return not self._shutdown
 
@@ -349,24 +385,22 @@ class ReceiveClient(_LinkClient):
             seen = count
             if deadline is not None and time.monotonic() >= deadline:
                 return True
-            return self._over_already()
+            return self._over_already(mine)
 
-        kept, self._message_received_callback = self._message_received_callback, callback
-        try:
+        mine = _Reception(self, callback)
+        with mine:
             running = not self._shutdown
             if seen and seen < size and running and self._attached:
                 yield Call(self._connection._step, (0.0,))  # what has come meanwhile
             while True:
                 if running and len(unread) < size:
                     running = yield from self._receive_plan(done, deadline)
-                messages = self._take(size, self.auto_complete)
+                messages = self._take(size, self._auto_complete)
                 late = deadline is not None and time.monotonic() >= deadline
-                if messages or late or not running or self._shutdown or self._over_already():
+                if messages or late or not running or self._shutdown or self._over_already(mine):
                     return messages
                 self._raise_broken()
                 seen = 0  # another thread took them
-        finally:
-            self._message_received_callback = kept
 
     def receive_messages(self, on_message_received: Callable[[Message], object]) -> None:
         """Give every message that comes to `on_message_received(message)`, until the client's `timeout`; closes the client
@@ -379,24 +413,32 @@ class ReceiveClient(_LinkClient):
 
     def _stream_plan(self, callback: Callable[[Message], object]) -> Plan[None]:
         yield from self._opened_plan()
-        kept = self._message_received_callback, self._streaming_receive
-        self._message_received_callback, self._streaming_receive = callback, True
-        try:
-            self._hand_leftovers()
+        mine = _Reception(self, callback, streaming=True)
+        with mine:
+
+            def done() -> bool:
+                if mine.left:
+                    mine.left = False
+                    self._hand_leftovers(mine)
+                return self._over_already(mine)
+
+            self._hand_leftovers(mine)
             if not self._shutdown:
-                yield from self._receive_plan(self._over_already)
-        finally:
-            self._message_received_callback, self._streaming_receive = kept
+                yield from self._receive_plan(done, streaming=True)
         if self._shutdown:
             yield Call(self._method(self, "close"))
 
-    def _hand_leftovers(self) -> None:
-        """Messages that an earlier call left unread: they came before all others."""
+    def _hand_leftovers(self, mine: _Reception) -> None:
+        """Messages that an earlier call left unread: they came before all others. Those that have had their callback are done
+        with, unless a call that has not ended is to give them."""
         handler, session = self.message_handler, self._session
         if handler is None or session is None:
             return
         with session._lock:
-            handler._again.extend(m for m in self._received_messages.take(1 << 30) if not m.__dict__.get("_called"))
+            unread = self._received_messages.take(1 << 30)
+            handler._again.extend(m for m in unread if not m.__dict__.get("_called"))
+            if len(self._receptions) > 1 or mine.outer is not None:
+                self._received_messages.extend([m for m in unread if m.__dict__.get("_called")])
         handler._hand_out()
         self._tidy(handler)
 
@@ -406,11 +448,11 @@ class ReceiveClient(_LinkClient):
         """Generate messages as they come, until the client's `timeout`; closes the client then, with
         `shutdown_after_timeout`. With `auto_complete` a message is accepted when the next one is asked for, or when the
         generator is closed. What is unread then is there for the next call. Raises as `receive_messages`."""
-        automatic, self.auto_complete = self.auto_complete, False
-        kept, self._message_received_callback = self._message_received_callback, on_message_received
+        automatic = self._auto_complete
         message: Message | None = None
+        self._count_iterations(1)
         try:
-            while (message := self._next()) is not None:
+            while (message := self._next(on_message_received)) is not None:
                 yield message
                 if automatic:
                     self._complete(message)
@@ -419,10 +461,13 @@ class ReceiveClient(_LinkClient):
                 self._complete(message)
             raise
         finally:
-            self.auto_complete = automatic
-            self._message_received_callback = kept
+            self._count_iterations(-1)
         if self._shutdown:
             self.close()
+
+    def _count_iterations(self, more: int) -> None:
+        with self._lock:
+            self._iterating += more
 
     def _complete(self, message: Message) -> bool:
         """Accept it unless it is settled. False when it cannot be, since the link is gone."""
@@ -435,40 +480,40 @@ class ReceiveClient(_LinkClient):
             return False
         return True
 
-    def _next(self) -> Message | None:
+    def _next(self, callback: Callable[[Message], object] | None) -> Message | None:
         """The next message; None when there will be none."""
         messages = self._take(1, False) if len(self._received_messages) else None
-        return messages[0] if messages else self._run(self._next_plan())
+        return messages[0] if messages else self._run(self._next_plan(callback))
 
-    def _next_plan(self) -> Plan[Message | None]:
+    def _next_plan(self, callback: Callable[[Message], object] | None) -> Plan[Message | None]:
         unread = self._received_messages
         if self._shutdown and not len(unread):
             return None
         yield from self._opened_plan()
 
         def done() -> bool:
-            return len(unread) > 0 or self._over_already()
+            return len(unread) > 0 or self._over_already(mine)
 
-        messages = self._take(1, False)
-        running = not self._shutdown
-        while running and not messages:
-            running = yield from self._receive_plan(done)
+        mine = _Reception(self, callback, iterates=True)
+        with mine:
             messages = self._take(1, False)
-            if messages or self._over_already() or self._shutdown:
-                break
-            self._raise_broken()
+            running = not self._shutdown
+            while running and not messages:
+                running = yield from self._receive_plan(done)
+                messages = self._take(1, False)
+                if messages or self._over_already(mine) or self._shutdown:
+                    break
+                self._raise_broken()
         return messages[0] if messages else None
 
     def _iter_plan(self, callback: Callable[[Message], object] | None) -> Plan[Message | None]:
         """One step of an iteration that accepts messages itself: the next one; None, and the client closed if that is
         what `timeout` does, when there will be none."""
-        automatic, self.auto_complete = self.auto_complete, False
-        kept, self._message_received_callback = self._message_received_callback, callback
+        self._count_iterations(1)
         try:
-            message = yield from self._next_plan()
+            message = yield from self._next_plan(callback)
         finally:
-            self.auto_complete = automatic
-            self._message_received_callback = kept
+            self._count_iterations(-1)
         if message is None and self._shutdown:
             yield Call(self._method(self, "close"))
         return message
@@ -499,6 +544,47 @@ class ReceiveClient(_LinkClient):
         self._attached = False
         self._timeout_reached = False
         self._last_activity_timestamp = None
+
+
+class _Reception:
+    """A receiving call under way. Several may be, in threads or tasks of their own, or one inside the callback of another;
+    whichever hands messages out does so with its own callback, and accepts as it is its way."""
+
+    __slots__ = ("_client", "_me", "callback", "iterates", "left", "outer", "over", "streaming")
+
+    def __init__(
+        self,
+        client: ReceiveClient,
+        callback: Callable[[Message], object] | None,
+        streaming: bool = False,
+        iterates: bool = False,
+    ) -> None:
+        self._client = client
+        self.callback = callback
+        self.streaming = streaming
+        self.iterates = iterates
+        self.over = False  # the client's `timeout` has passed
+        self.left = False  # another call ended and left messages unread: whoever streams has them
+
+    def __enter__(self) -> None:
+        client = self._client
+        self._me = client._me()
+        with client._lock:
+            self.outer = client._receptions.get(self._me)
+            client._receptions[self._me] = self
+
+    def __exit__(self, *args: object) -> None:
+        client = self._client
+        with client._lock:
+            if self.outer is None:
+                del client._receptions[self._me]
+            else:
+                client._receptions[self._me] = self.outer
+            streams = [other for other in client._receptions.values() if other.streaming]
+        if streams and len(client._received_messages):
+            for other in streams:
+                other.left = True
+            client._wake(client._session)
 
 
 _BASE_RECEIVED = ReceiveClient._message_received

@@ -622,13 +622,18 @@ class _LinkClient(AMQPClient):
 
     # ---- steps ----------------------------------------------------------------------------------------------------
 
-    def _ready_plan(self, deadline: float | None = None) -> Plan[bool]:
+    def _ready_plan(self, deadline: float | None = None, since: Any = None) -> Plan[bool]:
         """Until the link is attached: True; False at the `deadline` (`time.monotonic`)."""
+        if since is not None:
+            self._check_session(since)
         session, connection = self._both()
         mine = session._enter()
         try:
             connection._flush()  # an interrupted call may have left an attach behind
-            while not ((yield from self._authentic_plan()) and self._client_ready()):
+            while True:
+                self._check_session(session)
+                if (yield from self._authentic_plan()) and self._client_ready():
+                    return True
                 mine = session._lead(mine)
                 self._check_running()
                 if deadline is not None and time.monotonic() >= deadline:
@@ -639,9 +644,9 @@ class _LinkClient(AMQPClient):
                 except errors.AMQPError:
                     self._check_running()
                     self._take_in()
+                    self._check_session(session)
                     self._raise_broken()
                     raise
-            return True
         finally:
             session._leave(mine)
 
@@ -686,20 +691,34 @@ class _LinkClient(AMQPClient):
         if self._shutdown:
             raise self._closed_error()
 
+    def _check_session(self, session: Any) -> None:
+        """A redirect elsewhere takes away what a call waits for, and what it waits by."""
+        if self._session is not session and not self._shutdown:
+            error = errors.MessageHandlerError("the client was redirected while this call waited: make it again")
+            error.delivery = self._fate()
+            raise error
+
     def _work_plan(
-        self, done: Callable[[], bool], deadline: float | None = None, what: Callable[[], Any] | None = None
+        self,
+        done: Callable[[], bool],
+        deadline: float | None = None,
+        what: Callable[[], Any] | None = None,
+        since: Any = None,
     ) -> Plan[bool]:
         """Work until `done()`, which is asked at `deadline` (`time.monotonic`) too: True; or until the client is closed by
         this very thread, in a callback: False. Raises what broke link, session or connection, and MessageHandlerError when
-        another thread closed the client. `what()` is what it is that is not done."""
+        another thread closed the client. `what()` is what it is that is not done, `since` the session that there was when it came
+        up."""
         if self._stepwise():
             while not done():
                 if not (yield Call(self._method(self, "do_work"))):
                     return self._stopped()
             return True
-        if not self._attached and not (yield from self._ready_plan(deadline)):
+        if not self._attached and not (yield from self._ready_plan(deadline, since)):
             return done()
         session, connection = self._both()
+        if since is not None and since is not session and not done():
+            self._check_session(since)
         shared = session._inbox
         mine = session._enter()
         try:
@@ -717,6 +736,7 @@ class _LinkClient(AMQPClient):
                     return True
                 if self._shutdown:
                     return self._stopped()
+                self._check_session(session)
                 self._raise_broken()
                 if connection._cbs is not None:
                     yield from self._renew_plan(connection)
@@ -732,6 +752,7 @@ class _LinkClient(AMQPClient):
                     self._take_in()
                     if done():
                         return True
+                    self._check_session(session)
                     self._raise_broken()
                     raise
         finally:

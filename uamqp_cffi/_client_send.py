@@ -650,9 +650,10 @@ class SendClient(_LinkClient):
         Raises `ClientMessageError` when a part failed (`info` tells which), and the error of connection, session or link
         when it broke: `exc.delivery` then says what is known, and the message is in `pending_messages` again. A message
         larger than the peer takes raises an error that is also a `MessageSendFailed` and a `MessageContentTooLarge`."""
+        session = self._session
         queued = not close_on_done and self._send_at_once(messages)
         if not queued or messages.state is not _COMPLETE or self._uncalled or self._shutdown:
-            self._run(self._send_message_plan(messages, close_on_done, queued))
+            self._run(self._send_message_plan(messages, close_on_done, session if queued else None))
 
     def _send_at_once(self, message: Any) -> bool:
         """The everyday case without the cost of a plan: a message alone on an idle link, up to its outcome if that is the
@@ -687,7 +688,8 @@ class SendClient(_LinkClient):
             session._leave(mine)
         return True
 
-    def _send_message_plan(self, messages: Any, close_on_done: bool, queued: bool = False) -> Plan[None]:
+    def _send_message_plan(self, messages: Any, close_on_done: bool, queued: Any = None) -> Plan[None]:
+        """`queued`: the session that there was when the message was queued, if it was."""
         if self._session is None:
             yield from self._opened_plan()
         parts = yield from self._send_plan(messages, queued)
@@ -695,8 +697,9 @@ class SendClient(_LinkClient):
             yield Call(self._method(self, "close"))
         self._raise_failed(parts)
 
-    def _send_plan(self, messages: Any, queued: bool) -> Plan[list[Message]]:
-        if queued:
+    def _send_plan(self, messages: Any, queued: Any) -> Plan[list[Message]]:
+        session = self._session if queued is None else queued
+        if queued is not None:
             parts = [messages]
         elif type(messages) is Message and messages.state is _WAITING and not self._msg_timeout:
             self._queue.append(messages)
@@ -706,7 +709,7 @@ class SendClient(_LinkClient):
         if len(parts) == 1:
             message = parts[0]
             try:
-                yield from self._work_plan(functools.partial(self._called, message), None, lambda: message)
+                yield from self._work_plan(functools.partial(self._called, message), None, lambda: message, session)
             finally:
                 self._unwatch(message)
             return parts
@@ -718,7 +721,7 @@ class SendClient(_LinkClient):
             return not left
 
         try:
-            yield from self._work_plan(done, None, lambda: parts[-1] if done() else left[-1])
+            yield from self._work_plan(done, None, lambda: parts[-1] if done() else left[-1], session)
         finally:
             for message in left[-1:]:
                 self._unwatch(message)

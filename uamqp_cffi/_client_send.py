@@ -35,6 +35,7 @@ _NOT_DELIVERED = 0x02
 _LONG_QUEUE = 16384
 _ASIDE = 512  # messages taken from the collector at once
 _NEVER_ASIDE = 1 << 62
+_POLICY_FAILED = "the error policy failed: the message is not sent again"
 
 
 class SendClient(_LinkClient):
@@ -86,6 +87,7 @@ class SendClient(_LinkClient):
         self._dead = 0  # messages of the queue from _head on that have failed where they stood
         self._again: deque[Message] = deque()  # messages to be sent again, before the queue
         self._again_from = 0.0  # when, by time.monotonic: a back-off
+        self._again_refused = False  # the link took none of them when they were due: a record tells when to try again
         self._out = 0  # messages handed over that have no outcome
         self._moving: list[Message] = []  # the run that is being handed over
         self._unflushed = False  # something was handed over and not sent off; an interrupt may come between
@@ -123,9 +125,9 @@ class SendClient(_LinkClient):
         self._aside = True
 
     def _enqueue(self, gathered: Iterable[Message]) -> list[Message]:
-        parts = []
+        parts = list(gathered)  # all or, when one cannot be made, none
         timeout = self._msg_timeout
-        for message in gathered:
+        for message in parts:
             message.state = _WAITING
             if (
                 type(message) is not Message
@@ -138,7 +140,6 @@ class SendClient(_LinkClient):
                 message.idle_time = now * 1000
                 self._timing.append((now + timeout / 1000, next(self._tickets), message))
             self._queue.append(message)
-            parts.append(message)
         return parts
 
     @property
@@ -265,30 +266,40 @@ class SendClient(_LinkClient):
         policy = self._error_policy
         try:
             error = errors.process_message_error(policy, condition, description, info)
+            action = error.action
+            again, backoff = False, 0.0
+            if action is not None and action.retry and message.retries < policy.max_retries:
+                again, backoff = True, action.backoff or 0.0
+            due = time.monotonic() + backoff
         except Exception:
-            _logger.exception("the error policy failed: the message is not sent again")
+            _logger.exception(_POLICY_FAILED)
             error = errors.process_message_error(errors.ErrorPolicy(on_error=_never), condition, description, info)
-            error.action = errors.ErrorAction(retry=False)
-        action = error.action
-        if action is None or not action.retry or message.retries >= policy.max_retries:
+            error.action, error.retryable = errors.ErrorAction(retry=False), False
+            again = False
+        if not again:
             self._finish(message, MessageSendResult.Error, error)
             return
         if getattr(action, "increment_retries", True):
             message.retries += 1
         message.state = _WAITING
         self._again.append(message)
-        if action.backoff:
-            self._backoff = action.backoff
-            self._again_from = max(self._again_from, time.monotonic() + action.backoff)
+        if backoff:
+            self._backoff = backoff
+            self._again_from = max(self._again_from, due)
 
     def _unsendable(self, message: Message, cause: Exception) -> None:
         """It cannot be encoded, and trying again would not help, so the tries the policy grants count as made."""
         error = errors.ClientMessageError(cause)
         error.delivery = Delivery.NOT_DELIVERED
         error.__cause__ = cause
-        action = self._error_policy.on_message_error(error)
-        if action is not None and action.retry and action.increment_retries:
-            message.retries = max(message.retries, self._error_policy.max_retries)
+        policy = self._error_policy
+        try:
+            action = policy.on_message_error(error)
+            if action is not None and action.retry and action.increment_retries:
+                message.retries = max(message.retries, policy.max_retries)
+        except Exception:
+            _logger.exception(_POLICY_FAILED)
+            action = errors.ErrorAction(retry=False)
         error.action, error.retryable = action, False
         self._finish(message, MessageSendResult.Error, error)
 
@@ -307,7 +318,7 @@ class SendClient(_LinkClient):
     def _tell(self, message: Message, result: MessageSendResult, error: BaseException | None) -> None:
         try:
             callback = message.on_send_complete
-            if callback is not None and not self._closed:
+            if callback is not None:
                 callback(result, error)
         finally:
             self._uncalled.discard(id(message))
@@ -374,7 +385,7 @@ class SendClient(_LinkClient):
 
     def _offer(self, handler: Any) -> bool:
         """Hand over what the link takes. True when it took, or failed, anything."""
-        moved = False
+        moved = self._again_refused = False
         while handler._ready:
             limit = min(handler._credit, handler._run_length)
             again = bool(self._again) and time.monotonic() >= self._again_from
@@ -383,6 +394,7 @@ class SendClient(_LinkClient):
                 break
             gone = self._hand_over(handler, run, again)
             if not gone:
+                self._again_refused = again
                 break
             moved = True
             if len(self._queue) == self._head and not self._again:
@@ -392,16 +404,23 @@ class SendClient(_LinkClient):
         return moved
 
     def _next_run(self, limit: int) -> list[Message]:
+        if self._dead:
+            self._pass_by()
         run = self._queue[self._head : self._head + limit]
         if self._dead:
-            while run and run[0].state is not _WAITING:
-                del run[0]
-                self._head += 1
-                self._dead = max(0, self._dead - 1)
             for at, message in enumerate(run):
                 if message.state is not _WAITING:
                     return run[:at]
         return run
+
+    def _pass_by(self) -> None:
+        """Messages at the head of the queue that have failed there are done with."""
+        queue, at = self._queue, self._head
+        while self._dead and at < len(queue) and queue[at].state is not _WAITING:
+            at += 1
+            self._dead -= 1
+        if at > self._head:
+            self._drop(at - self._head, False)
 
     def _hand_over(self, handler: Any, run: list[Message], again: bool) -> int:
         """Hand over the first messages of `run`. Gives how many are gone from where they waited."""
@@ -420,11 +439,11 @@ class SendClient(_LinkClient):
         except SizeError:
             limit = handler._link.peer_max_message_size
             error = errors.MessageSizeExceeded(len(run[0].encode_message()), limit)
-            self._drop(1, again)
             self._finish(run[0], MessageSendResult.Error, error)
-        except sender.Unsendable as problem:
             self._drop(1, again)
+        except sender.Unsendable as problem:
             self._unsendable(run[0], problem.cause)
+            self._drop(1, again)
         return 1
 
     def _drop(self, count: int, again: bool) -> None:
@@ -433,12 +452,14 @@ class SendClient(_LinkClient):
             for _ in range(count):
                 self._again.popleft()
             return
-        self._head += count
-        if self._head * 2 >= len(self._queue):  # others append meanwhile, so never clear()
-            del self._queue[: self._head]
-            self._head = 0
+        head = self._head + count
+        if head * 2 >= len(self._queue):  # others append meanwhile, so never clear()
+            self._head = 0  # first: who looks without the lock may see too many, never too few
+            del self._queue[:head]
             self._aside_at = max(_LONG_QUEUE, len(self._queue) + _ASIDE)
             self._aside = bool(self._queue)
+        else:
+            self._head = head
 
     def _offer_by_send(self, handler: Any) -> bool:
         """The same by `handler.send`, which somebody overrode: message by message, outside the lock."""
@@ -520,7 +541,8 @@ class SendClient(_LinkClient):
         fate = Delivery.NOT_DELIVERED
         if message.state is _SENT:
             fate = Delivery.UNKNOWN
-            if not self.message_handler._abandon(message):
+            handler = self.message_handler
+            if handler is None or not handler._abandon(message):  # closed by another thread, or its outcome came just now
                 return
             self._out -= 1
         else:
@@ -543,7 +565,7 @@ class SendClient(_LinkClient):
         if handler is not None and handler._timed:
             first: float = handler._timed[0][0]
             deadline = first if deadline is None else min(deadline, first)
-        if self._again and handler is not None and handler._credit > 0:
+        if self._again and handler is not None and handler._credit > 0 and not self._again_refused:
             deadline = self._again_from if deadline is None else min(deadline, self._again_from)
         return deadline
 
@@ -797,9 +819,7 @@ class SendClient(_LinkClient):
                 self._come_back(list(self._handed.values()), Delivery.UNKNOWN)
                 self._out -= len(self._handed)
                 self._handed.clear()
-        if self._closed:
-            self._calls.clear()
-            self._uncalled.clear()
+        self._calls.run()  # outcomes that have come are told, now that a callback cannot wait for a peer any more
 
     def redirect(self, redirect: errors.LinkRedirect, auth: AMQPAuth) -> None:
         """Go where a `LinkRedirect` points to, with a fresh auth object; pending messages are dropped, so send the one that

@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
-from uamqp_cffi import Message, ReceiveClient, SendClient, authentication, errors
+from uamqp_cffi import BatchMessage, Message, ReceiveClient, SendClient, authentication, errors
+from uamqp_cffi._core import records as r
 from uamqp_cffi._core.values import described_composite
 from uamqp_cffi.broker import Broker
-from uamqp_cffi.constants import MessageState
+from uamqp_cffi.constants import MessageSendResult, MessageState
 
 pytestmark = pytest.mark.both_drivers
 
@@ -51,6 +52,150 @@ def until(client: SendClient, true: Callable[[], bool]) -> None:
     while not true():
         assert time.monotonic() < end
         client.do_work()
+
+
+def test_what_timed_out_in_the_queue_does_not_hold_up_what_is_behind_it(peer: Any) -> None:
+    peer.credit = 0
+    with SendClient(peer.url, msg_timeout=50) as client:
+        late = [Message(b"late") for _ in range(200)]
+        client.queue_message(*late)
+        client._msg_timeout = 0
+        good = Message(b"good")
+        client.queue_message(good)
+        until(client, lambda: late[-1].state is FAILED)
+        peer.do(lambda: peer.engine.flow(peer.link, 1))
+        ends(client.wait)
+        assert good.state is DONE
+        assert client.pending_messages == []
+    assert len(peer.records(r.Delivery)) == 1
+
+
+def test_a_retry_that_the_link_does_not_take_yet_is_waited_for(peer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def settle(p: Any, record: Any) -> None:
+        error = p.error("amqp:internal-error")
+        state = described_composite("rejected", error=error) if not p.records(r.Delivery) else ACCEPTED
+        p.engine.settle(record.link, record.delivery_id, record.delivery_id, True, state)
+
+    peer.on[r.Delivery] = settle
+    pumps = []
+    with SendClient(peer.url) as client:
+        while not client.client_ready():
+            continue
+        message = Message(b"x")
+        take = client.message_handler._take
+        # as with a session window that is shut, until a new FLOW says that it is open
+        shut = lambda run, owner: 0 if message.retries and peer.credit else take(run, owner)
+        monkeypatch.setattr(client.message_handler, "_take", shut)
+        pump = client._pump
+        monkeypatch.setattr(client, "_pump", lambda: (pumps.append(1), pump())[1])
+
+        def opened() -> None:
+            peer.wait(r.Delivery)
+            time.sleep(0.2)
+            peer.credit = 0
+            peer.do(lambda: peer.engine.flow(peer.link, 50))
+
+        opener = threading.Thread(target=opened, daemon=True)
+        opener.start()
+        client.send_message(message)
+        opener.join(LIMIT)
+        assert (message.state, message.retries) == (DONE, 1)
+    assert len(pumps) < 20
+
+
+class Fails(errors.ErrorPolicy):
+    def on_message_error(self, error: errors.MessageException) -> errors.ErrorAction:
+        raise ZeroDivisionError
+
+
+class Nonsense(errors.ErrorPolicy):
+    def on_message_error(self, error: errors.MessageException) -> errors.ErrorAction:
+        return True  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("policy", [Fails, Nonsense])
+@pytest.mark.parametrize("how", ["refused", "unsendable"])
+def test_a_policy_that_fails_fails_its_message_only(
+    broker: Broker, policy: type[errors.ErrorPolicy], how: str
+) -> None:
+    if how == "refused":
+        broker.script("q", "rejected", condition="amqp:internal-error", times=1)
+    with SendClient(broker.url + "/q", error_policy=policy()) as client:
+        message = Message(b"x") if how == "refused" else unsendable()
+        with pytest.raises(errors.ClientMessageError):
+            client.send_message(message)
+        assert (message.state, message.retries) == (FAILED, 0)
+        client.send_message(Message(b"next"))
+    assert [str(m) for m in broker.messages("q")] == ["next"]
+
+
+def test_a_message_is_pending_until_its_policy_has_judged(broker: Broker) -> None:
+    seen: list[bool] = []
+
+    class Looks(errors.ErrorPolicy):
+        def on_message_error(self, error: errors.MessageException) -> errors.ErrorAction:
+            seen.append(client.messages_pending())
+            return errors.ErrorAction(retry=False)
+
+    with SendClient(broker.url + "/q", error_policy=Looks()) as client:
+        with pytest.raises(errors.ClientMessageError):
+            client.send_message(unsendable())
+        assert seen == [True]
+        assert not client.messages_pending()
+
+
+@pytest.mark.blocking("waits in a callback")
+def test_outcomes_that_came_with_that_of_a_callback_that_closes_are_told(peer: Any) -> None:
+    peer.accept = False
+    told: list[Any] = []
+    client = SendClient(peer.url)
+    messages = [Message(b"%d" % n) for n in range(3)]
+
+    def done(result: MessageSendResult, error: Any) -> None:
+        told.append(result)
+        client.close()
+
+    for message in messages:
+        message.on_send_complete = done
+    client.queue_message(*messages)
+    client.open()
+    until(client, lambda: len(peer.records(r.Delivery)) == 3)
+    first, _, last = (record.delivery_id for record in peer.records(r.Delivery))
+    peer.do(lambda: peer.engine.settle(peer.link, first, last, True, ACCEPTED))
+    client.wait()
+    assert [m.state for m in messages] == [DONE] * 3
+    assert told == [MessageSendResult.Ok] * 3
+
+
+def test_outcomes_that_came_before_close_are_told(peer: Any) -> None:
+    peer.accept = False
+    told: list[Any] = []
+    message = Message(b"x")
+    message.on_send_complete = lambda *outcome: told.append(outcome)
+    client = SendClient(peer.url)
+    client.queue_message(message)
+    client.open()
+    until(client, lambda: len(peer.records(r.Delivery)) == 1)
+    (record,) = peer.records(r.Delivery)
+    peer.do(lambda: peer.engine.settle(peer.link, record.delivery_id, record.delivery_id, True, ACCEPTED))
+    inbox = client._session._inbox
+    end = time.monotonic() + LIMIT
+    while not inbox.records and message.state is not DONE:
+        assert time.monotonic() < end
+        client._connection._step(0.01) if not hasattr(client, "close_async") else client.do_work()
+    client.close()
+    assert (message.state, client.pending_messages) == (DONE, [])
+    assert told == [(MessageSendResult.Ok, None)]
+
+
+def test_a_batch_that_cannot_be_made_queues_nothing(broker: Broker) -> None:
+    with SendClient(broker.url + "/q") as client:
+        batch = BatchMessage(data=[b"x" * 700_000, b"y" * 700_000, unsendable()], multi_messages=True)
+        with pytest.raises(TypeError, match="no AMQP type"):
+            client.send_message(batch)
+        assert client.pending_messages == []
+        client.send_message(Message(b"next"))
+    assert [str(m) for m in broker.messages("q")] == ["next"]
 
 
 @pytest.mark.blocking("threads")

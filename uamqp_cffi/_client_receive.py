@@ -362,8 +362,8 @@ class ReceiveClient(_LinkClient):
 
         `on_message_received(message)` is called with each as it comes in, also with those that only the next call gives.
         `timeout` in ms: how long to wait for the first message; 0: until the client's own `timeout`. Gives an empty list
-        when there was none. With `auto_complete` the messages are accepted. Raises ValueError for more than `prefetch`,
-        and the error of connection, session or link when it broke."""
+        when there was none. With `auto_complete` the messages are accepted. Raises ValueError for more than
+        `prefetch` or less than 1, and the error of connection, session or link when it broke."""
         return self._run(self._batch_plan(max_batch_size, on_message_received, timeout))
 
     def _batch_plan(
@@ -372,6 +372,8 @@ class ReceiveClient(_LinkClient):
         size = self._prefetch if max_batch_size is None else max_batch_size
         if size > self._prefetch:
             raise ValueError(f"max_batch_size {size} is more than prefetch, {self._prefetch}")
+        if size < 1:
+            raise ValueError(f"max_batch_size must be 1 or more, not {size}")
         yield from self._opened_plan()
         deadline = time.monotonic() + timeout / 1000 if timeout and timeout > 0 else None
         unread = self._received_messages

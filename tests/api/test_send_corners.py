@@ -188,6 +188,23 @@ def test_outcomes_that_came_before_close_are_told(peer: Any) -> None:
     assert told == [(MessageSendResult.Ok, None)]
 
 
+def test_close_gives_back_what_is_out_next_to_a_send_by_hand(peer: Any) -> None:
+    """`message_handler` is public, and so is its `send`."""
+    peer.accept = False
+    told: list[Any] = []
+    client = SendClient(peer.url)
+    message = Message(b"x")
+    client.queue_message(message)
+    client.open()
+    until(client, lambda: len(peer.records(r.Delivery)) == 1)
+    client.message_handler.send(Message(b"y"), lambda *outcome: told.append(outcome[1]))
+    until(client, lambda: len(peer.records(r.Delivery)) == 2)
+    client.close()
+    assert told == [MessageSendResult.Error.value]
+    assert client.pending_messages == [message]
+    assert message.state is WAITING
+
+
 def test_a_batch_that_cannot_be_made_queues_nothing(broker: Broker) -> None:
     with SendClient(broker.url + "/q") as client:
         batch = BatchMessage(data=[b"x" * 700_000, b"y" * 700_000, unsendable()], multi_messages=True)

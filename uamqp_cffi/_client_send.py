@@ -264,16 +264,15 @@ class SendClient(_LinkClient):
 
     def _refused(self, message: Message, condition: Any, description: Any, info: Any) -> None:
         policy = self._error_policy
+        error = errors.process_message_error(policy, condition, description, info)
+        action = error.action
+        again, backoff = False, 0.0
         try:
-            error = errors.process_message_error(policy, condition, description, info)
-            action = error.action
-            again, backoff = False, 0.0
             if action is not None and action.retry and message.retries < policy.max_retries:
                 again, backoff = True, action.backoff or 0.0
             due = time.monotonic() + backoff
         except Exception:
             _logger.exception(_POLICY_FAILED)
-            error = errors.process_message_error(errors.ErrorPolicy(on_error=_never), condition, description, info)
             error.action, error.retryable = errors.ErrorAction(retry=False), False
             again = False
         if not again:
@@ -849,10 +848,6 @@ class _TooLarge(errors.ClientMessageError, errors.MessageSizeExceeded):
 
 def _nothing() -> None:
     """What a call waits for that waits until nothing is pending."""
-
-
-def _never(error: errors.AMQPError) -> errors.ErrorAction:
-    return errors.ErrorAction(retry=False)
 
 
 _BASE_SEND = sender.MessageSender.send

@@ -129,6 +129,40 @@ def test_a_policy_that_fails_fails_its_message_only(
     assert [str(m) for m in broker.messages("q")] == ["next"]
 
 
+class FailsForLinks(errors.ErrorPolicy):
+    def on_link_error(self, error: errors.AMQPConnectionError) -> errors.ErrorAction:
+        raise ZeroDivisionError
+
+    def on_connection_error(self, error: errors.ConnectionClose) -> errors.ErrorAction:
+        raise ZeroDivisionError
+
+
+@pytest.mark.parametrize("scope", ["link", "session", "connection"])
+def test_a_policy_that_fails_does_not_hide_what_the_peer_said(
+    peer: Any, caplog: pytest.LogCaptureFixture, scope: str
+) -> None:
+    why = peer.error("amqp:internal-error", "so there")
+
+    def fail(p: Any, record: Any) -> None:
+        if scope == "link":
+            p.engine.detach(record.link, True, why)
+        elif scope == "session":
+            p.engine.end(p.records(r.Begin)[0].session, why)
+        else:
+            p.engine.close(why)
+
+    peer.on[r.Delivery] = fail
+    client = SendClient(peer.url, error_policy=FailsForLinks())
+    message = Message(b"x")
+    for _ in range(2):
+        with pytest.raises(errors.AMQPConnectionError) as caught:
+            client.send_message(message) if not client.pending_messages else client.wait()
+        assert (caught.value.scope, caught.value.description) == (scope, b"so there")
+    assert client.pending_messages == [message]
+    assert "error policy failed" in caplog.text
+    client.close()
+
+
 def test_a_message_is_pending_until_its_policy_has_judged(broker: Broker) -> None:
     seen: list[bool] = []
 

@@ -14,6 +14,7 @@ Every exception here answers three questions, whatever its class:
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -22,6 +23,8 @@ from .constants import Delivery, ErrorCodes
 
 if TYPE_CHECKING:
     Condition = ErrorCodes | bytes
+
+_logger = logging.getLogger("uamqp.errors")
 
 
 def _restore(cls: type[BaseException], args: tuple[Any, ...], state: dict[str, Any]) -> BaseException:
@@ -534,7 +537,11 @@ _E = TypeVar("_E", bound=AMQPError)
 
 
 def _judged(error: _E, method: Callable[[Any], ErrorAction]) -> _E:
-    error.action = method(error)
+    try:
+        error.action = method(error)
+    except Exception:  # in the middle of bookkeeping: what the peer said must not get lost over it
+        _logger.exception("the error policy failed: taken as a no to trying again")
+        error.action = ErrorAction(retry=False)
     error.retryable = bool(getattr(error.action, "retry", False))
     return error
 

@@ -165,6 +165,10 @@ class MessageReceiver(Link):
         kept = [record for record in self._arrived if record.settled]
         self._arrived.clear()
         self._arrived.extend(kept)
+        due = set(self._due)
+        again = [message for message in self._again if message.settled and message.delivery_no not in due]
+        self._again.clear()
+        self._again.extend(again)
         if self._client is not None:
             self._client._unread(self)
         self._due.clear()
@@ -217,8 +221,10 @@ class MessageReceiver(Link):
             if not self._turn.acquire(blocking=False):
                 return count
             self._turn_of = get_ident()
+            client = self._client
             try:
-                client = self._client
+                if client is not None:
+                    client._begin_turn()
                 if client is not None and client._takes_runs(self):
                     count += self._hand_run(client)
                 else:
@@ -226,25 +232,34 @@ class MessageReceiver(Link):
                         self._hand_one()
                         count += 1
             finally:
+                if client is not None:
+                    client._end_turn()
                 self._turn_of = 0
                 self._turn.release()
         return count
 
     def _hand_run(self, client: Any) -> int:
         """All that is there at once."""
+        again: list[Message] = []
         run: list[Delivery] = []
         messages: list[Message] = []
         try:
             with self._session._lock:  # a close() takes what is in either place
+                if self._again:
+                    again = list(self._again)
+                    self._again.clear()
+                    client._take_run(again)
                 run = list(self._arrived)
                 self._arrived.clear()
                 messages = self._messages(run)
                 client._take_run(messages)
         except BaseException:  # Ctrl-C
+            if again and not self._again and not client._has(again):
+                self._again.extend(again)
             if run and not self._arrived and not (messages and client._has(messages)):
                 self._arrived.extendleft(reversed(run))
             raise
-        return len(run)
+        return len(again) + len(run)
 
     def _messages(self, run: Iterable[Delivery]) -> list[Message]:
         if self._rcv_mode is ReceiverSettleMode.PeekLock:
@@ -344,7 +359,8 @@ class MessageReceiver(Link):
         if len(self._due) > unread and not self._turn_of:  # who hands out tidies up after it
             with self._session._lock:
                 if self._client is not None:
-                    unread = len(self._client._received_messages)  # others may have handed out meanwhile
+                    # others may have handed out meanwhile
+                    unread = len(self._client._received_messages) + len(self._again)
                 pop = self._due.popleft
                 self._settle_all([pop() for _ in range(len(self._due) - unread)], ACCEPTED)
         if self._credit < self._granted:

@@ -115,6 +115,12 @@ def test_a_batch_is_no_larger_than_prefetch(broker: Broker) -> None:
         assert 0 < len(client.receive_message_batch()) <= 10
 
 
+@pytest.mark.parametrize("size", [0, -1])
+def test_a_batch_is_of_one_at_least(client: ReceiveClient, size: int) -> None:
+    with pytest.raises(ValueError, match="1 or more"):
+        client.receive_message_batch(size)
+
+
 def test_the_callback_of_a_batch_sees_messages_before_they_are_accepted(broker: Broker, client: ReceiveClient) -> None:
     sent = fill(broker, 5)
     seen: list[tuple[str, MessageState]] = []

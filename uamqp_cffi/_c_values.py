@@ -397,9 +397,9 @@ class StringValue(AMQPValue):
     _empty = b""
 
     def create(self, value: bytes) -> None:
-        if not isinstance(value, bytes):
+        if not isinstance(value, (bytes, bytearray)):
             raise TypeError(f"expected bytes, {type(value).__name__} found")
-        self._content = value
+        self._content = bytes(value)
 
     def encoded(self, depth: int = 0) -> bytes:
         return values.enc_str(self._content)

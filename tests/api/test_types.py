@@ -59,7 +59,7 @@ def test_a_wrapper_has_its_value_and_its_type(wrapper: types.AMQPType, value: An
 def test_integers_are_held_to_their_range(cls: Any, bits: int, signed: bool) -> None:
     low, high = (-(1 << bits - 1), (1 << bits - 1) - 1) if signed else (0, (1 << bits) - 1)
     assert (cls(low).value, cls(high).value) == (low, high)
-    for number in (low - 1, high + 1, None, [1]):
+    for number in (low - 1, high + 1, None, [1], float("inf")):
         with pytest.raises(ValueError):
             cls(number)
 

@@ -131,6 +131,7 @@ def test_a_native_value_shows_what_it_is(made: Any, kind: str, value: Any, text:
 
 def test_native_values_are_equal_when_type_and_value_are() -> None:
     assert c_uamqp.string_value(b"x") == c_uamqp.string_value(b"x")
+    assert c_uamqp.string_value(bytearray(b"x")) == c_uamqp.string_value(b"x")  # type: ignore[arg-type]
     assert c_uamqp.string_value(b"x") != c_uamqp.string_value(b"y")
     assert c_uamqp.string_value(b"x") != c_uamqp.symbol_value(b"x")
     assert c_uamqp.int_value(1) != c_uamqp.long_value(1)

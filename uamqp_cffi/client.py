@@ -872,7 +872,7 @@ class SendClient(_LinkClient):
     def _enqueue(self, gathered: Iterable[Message]) -> list[Message]:
         parts = []
         timeout = self._msg_timeout
-        for message in gathered:
+        for message in list(gathered):  # all of a batch, or, when a part of it cannot be made, none
             message.state = _WAITING
             if (
                 type(message) is not Message

@@ -1019,6 +1019,10 @@ class Message:
 
     # -- sending --
 
+    def _is_empty(self) -> bool:
+        """Whether it is a batch of nothing, which has an encoding, but is no message: §3.2 wants a body."""
+        return self._raw is None and type(self._held) is DataBody and not self._held._parts
+
     def gather(self) -> Iterable[Message]:
         """The messages that this one stands for: itself. Raises TypeError for a received one, and for one that was sent
         what became of it (`MessageAlreadySettled`, or its failure)."""
@@ -1212,6 +1216,8 @@ class BatchMessage(Message):
     batch_format = constants.BATCH_MESSAGE_FORMAT
     max_message_length = constants.MAX_MESSAGE_LENGTH_BYTES
     size_offset = 0
+    if not TYPE_CHECKING:
+        _format = property(lambda self: self.batch_format)
 
     def __init__(
         self,

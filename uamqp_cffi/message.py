@@ -137,7 +137,14 @@ class SequenceBody(MessageBody):
     @property
     def data(self) -> Iterator[list[Any]]:
         for part in self._parts:
-            yield values.decode(part)
+            yield self._list(part)
+
+    @staticmethod
+    def _list(part: bytes) -> list[Any]:
+        items = values.decode(part)
+        if not isinstance(items, list):
+            raise ValueError("an amqp-sequence section holds no list")  # noqa: TRY004 - it is what the peer sent
+        return items
 
     def __len__(self) -> int:
         return len(self._parts)
@@ -146,8 +153,7 @@ class SequenceBody(MessageBody):
         return True
 
     def __getitem__(self, index: int) -> list[Any]:
-        part: list[Any] = values.decode(self._at(index))
-        return part
+        return self._list(self._at(index))
 
     def __bytes__(self) -> bytes:
         items = [item for part in self.data for item in part]

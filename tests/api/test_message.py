@@ -815,6 +815,22 @@ def test_only_the_known_responses_have_an_outcome() -> None:
         sections.outcome(errors.MessageAlreadySettled())
 
 
+@pytest.mark.parametrize(
+    ("wire", "words"),
+    [
+        ("005375a00161" + "005377a10162", "one kind.*data and amqp-value"),
+        ("0053775401" + "0053775402", "more than one amqp-value"),
+        ("0053765401", "amqp-sequence section holds no list"),
+    ],
+)
+def test_a_body_that_is_none_says_so_when_looked_at_and_is_passed_on(wire: str, words: str) -> None:
+    message = Message._received(bytes.fromhex(wire))
+    for look in (str, lambda m: list(m.get_data()), lambda m: list(m.sequence)):
+        with pytest.raises(ValueError, match=words):
+            look(message)
+    assert message.encode_message().hex() == wire
+
+
 # ---- copies -----------------------------------------------------------------------------------------------------------
 
 

@@ -8,6 +8,7 @@ decoded when first looked at, and a section nobody looked at, or changed, goes o
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Generator, Iterable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -407,7 +408,9 @@ class MessageProperties:
 
     def _text(self, name: str, value: str | bytes) -> str | bytes:
         if isinstance(value, str):
-            return value if self._encoding == "UTF-8" else value.encode(self._encoding)
+            if self._encoding == "UTF-8":
+                return value if type(value) is str else str.__str__(value)
+            return value.encode(self._encoding)
         if isinstance(value, bytes):
             return value
         raise TypeError(f"{name} must be bytes or str, not {type(value).__name__}")
@@ -490,6 +493,11 @@ class MessageProperties:
 # ---- header (§3.2.1) ------------------------------------------------------------------------------------------------
 
 
+def _whole(value: Any) -> int:
+    """A number of the header; as in uamqp a float is cut, since that is what seconds times 1000 often are."""
+    return int(value) if isinstance(value, float) else operator.index(value)
+
+
 class MessageHeader:
     """The transport header: `delivery_count`, `time_to_live` (ms), `first_acquirer`, `durable`, `priority`. Attributes
     left None are sent as null. `header` wraps a native one, or a received one (its encoded list)."""
@@ -519,10 +527,10 @@ class MessageHeader:
             return values.enc_list(
                 (
                     NULL if self.durable is None else values.enc_bool(self.durable),
-                    NULL if self.priority is None else values.enc_ubyte(self.priority),
-                    NULL if self.time_to_live is None else values.enc_uint(self.time_to_live),
+                    NULL if self.priority is None else values.enc_ubyte(_whole(self.priority)),
+                    NULL if self.time_to_live is None else values.enc_uint(_whole(self.time_to_live)),
                     NULL if self.first_acquirer is None else values.enc_bool(self.first_acquirer),
-                    NULL if self.delivery_count is None else values.enc_uint(self.delivery_count),
+                    NULL if self.delivery_count is None else values.enc_uint(_whole(self.delivery_count)),
                 )
             )
         except (TypeError, ValueError, OverflowError) as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import enum
 import gc
 import pickle
 import sys
@@ -450,6 +451,28 @@ def test_setting_a_property_after_encoding_counts() -> None:
     assert decoded(message).properties.subject == b"b"  # type: ignore[union-attr]
     properties.subject = None
     assert properties._encode() == values.EMPTY_LIST
+
+
+def test_numbers_of_a_header_may_be_floats_and_are_cut() -> None:
+    header = MessageHeader()
+    header.time_to_live, header.priority, header.delivery_count = 1000.9, 4.0, 1.0  # type: ignore[assignment]
+    assert encoded(b"", header=header) == "005370c00c05405004" + "70000003e8" + "405201" + "005375a000"
+    header.time_to_live = "5"  # type: ignore[assignment]
+    with pytest.raises(TypeError, match="header.*str"):
+        encoded(b"", header=header)
+
+
+def test_members_of_text_enumerations_are_text() -> None:
+    class Kind(str, enum.Enum):
+        ORDER = "order"
+
+    properties = MessageProperties(subject=Kind.ORDER, message_id=Kind.ORDER)
+    properties.content_type = Kind.ORDER
+    assert [type(v) for v in (properties.subject, properties.message_id, properties.content_type)] == [bytes] * 3
+    assert properties.subject == properties.message_id == properties.content_type == b"order"
+    assert encoded(b"", properties=properties) == encoded(
+        b"", properties=MessageProperties(subject="order", message_id="order", content_type="order")
+    )
 
 
 def test_the_native_objects_of_properties_and_header_are_the_described_sections() -> None:

@@ -483,6 +483,8 @@ class MessageProperties:
         state = dict(self.__dict__)
         for name in ("_encoding", "_fields", "_received", "_wire"):
             state[name] = getattr(self, name)
+        if self._fields is not None:
+            state["_fields"] = self._fields.copy()
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -1169,6 +1171,8 @@ class Message:
                 state[name] = getattr(self, name)
             except AttributeError:  # a slot of a message that is one bytes body
                 continue
+        if self._rest is not None:
+            state["_rest"] = self._rest.copy()  # what becomes of one of them is not what becomes of the other
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -886,6 +886,21 @@ def test_a_deep_copy_has_its_own_maps() -> None:
     assert message.application_properties == {"k": "v"}
 
 
+def test_what_becomes_of_a_message_does_not_become_of_its_copy() -> None:
+    message = full()
+    other = copy.copy(message)
+    other.retries = 3
+    other._response = errors.MessageSendFailed(b"x")
+    assert (message.retries, message.settled, list(message.gather())) == (0, False, [message])
+
+
+def test_a_copy_of_properties_has_its_own_fields() -> None:
+    properties = MessageProperties(subject="s")
+    other = copy.copy(properties)
+    other.subject = "t"
+    assert (properties.subject, other.subject) == (b"s", b"t")
+
+
 def test_a_message_that_can_be_settled_is_not_copied() -> None:
     message = received(Settler())
     for clone in (copy.copy, copy.deepcopy, pickle.dumps):

@@ -488,6 +488,10 @@ class MessageProperties:
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
+        if "_fields" not in state:  # pickled by uamqp: what each field reads as
+            state = dict(state)
+            given = {name: state.pop(name, None) for name, _ in _PROPERTIES}
+            MessageProperties.__init__(self, **given, encoding=state["_encoding"])
         for name, value in state.items():
             setattr(self, name, value)
 
@@ -1176,10 +1180,30 @@ class Message:
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
+        if "_rest" not in state:
+            state = self._set_as_in_uamqp(dict(state))
         for name, value in state.items():
             setattr(self, name, value)
 
+    def _set_as_in_uamqp(self, state: dict[str, Any]) -> dict[str, Any]:
+        """Takes what uamqp pickles of a message, which is its parts as Python has them; gives what is to be set besides."""
+        kind = constants.BODY_TYPE_C_PYTHON_MAP.get(state.pop("_body_type"))
+        Message.__init__(
+            self,
+            state.pop("_body"),
+            body_type=kind,
+            encoding=state.pop("_encoding"),
+            **{name: state.pop("_" + name) for name in _SECTIONS_IN_UAMQP},
+        )
+        state["state"] = MessageState(state["state"])
+        for name in ("_message", "_settler", "_need_further_parse"):
+            del state[name]
+        return state
 
+
+_SECTIONS_IN_UAMQP = (
+    "properties", "application_properties", "annotations", "header", "footer", "delivery_annotations",
+)  # fmt: skip
 _PREFIX_HEADER = sections.PREFIX[sections.HEADER]
 _PREFIX_PROPERTIES = sections.PREFIX[sections.PROPERTIES]
 
@@ -1260,6 +1284,12 @@ class BatchMessage(Message):
         self.application_properties = application_properties
         self.annotations = annotations
         self.header = header
+
+    def _set_as_in_uamqp(self, state: dict[str, Any]) -> dict[str, Any]:
+        names = ("properties", "application_properties", "annotations", "header", "multi_messages", "encoding")
+        BatchMessage.__init__(self, state.pop("_body_gen"), **{name: state.pop("_" + name) for name in names})
+        del state["_need_further_parse"]
+        return state
 
     @property
     def data(self) -> Any:

@@ -1052,7 +1052,7 @@ class Message:
             raise TypeError("only new messages can be gathered, not received ones")
         response = self._response
         if response is not None:
-            raise response
+            raise response.with_traceback(None)  # else it would grow with each call
         return [self]
 
     @property

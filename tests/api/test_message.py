@@ -721,6 +721,17 @@ def test_a_sent_message_raises_what_became_of_it() -> None:
     assert failed.settled
 
 
+def test_asking_again_and_again_keeps_nothing_of_the_askers() -> None:
+    failed = Message(b"x")
+    failed.state, failed._response = MessageState.SendFailed, errors.MessageSendFailed(b"x")
+    depths = set()
+    for _ in range(3):
+        with pytest.raises(errors.MessageSendFailed) as caught:
+            failed.gather()
+        depths.add(len(caught.traceback))
+    assert len(depths) == 1
+
+
 def test_a_message_on_its_way_can_be_gathered() -> None:
     message = Message(b"x")
     message.state = MessageState.WaitingForSendAck

@@ -1215,16 +1215,29 @@ def _passed_on(received: Sections | None, code: int) -> bytes:
 
 def _put_header(parts: list[bytes], header: Any, received: Sections | None) -> None:
     """The header; a received one that is still what it was goes out as it came."""
-    raw = None if received is None else received.raw(sections.HEADER)
-    if raw is not None and (header is _UNREAD or header._as_dict() == MessageHeader(raw)._as_dict()):
+    if header is _UNREAD or (received is not None and _unchanged_header(header, received.raw(sections.HEADER))):
         parts.append(_passed_on(received, sections.HEADER))
-    elif header is not _UNREAD:
+    else:
         parts += (_PREFIX_HEADER, header._encode())
+
+
+def _unchanged_header(header: MessageHeader, raw: bytes | None) -> bool:
+    try:
+        return raw is not None and header._as_dict() == MessageHeader(raw)._as_dict()
+    except (ValueError, TypeError):  # malformed; it was replaced
+        return False
+
+
+def _unchanged_map(mapping: Any, received: Sections, code: int) -> bool:
+    try:
+        return sections.same(mapping, received.mapping(code))
+    except (ValueError, TypeError):
+        return False
 
 
 def _put_map(parts: list[bytes], code: int, mapping: Any, received: Sections | None, encoding: str) -> None:
     """A section that is a map. A received one that is still what it was keeps the AMQP types it came with."""
-    if received is not None and (mapping is _UNREAD or sections.same(mapping, received.mapping(code))):
+    if received is not None and (mapping is _UNREAD or _unchanged_map(mapping, received, code)):
         parts.append(received.whole(code))
     elif mapping:
         try:

@@ -850,6 +850,26 @@ def test_only_the_known_responses_have_an_outcome() -> None:
 
 
 @pytest.mark.parametrize(
+    ("code", "name", "good"),
+    [
+        ("70", "header", MessageHeader()),
+        ("72", "annotations", {"a": 1}),
+        ("74", "application_properties", {"a": 1}),
+        ("78", "footer", {"a": 1}),
+    ],
+)
+@pytest.mark.parametrize("bad", ["5401", "c104024550" + "01"], ids=["int", "list as key"])
+def test_a_malformed_section_can_be_replaced(code: str, name: str, good: Any, bad: str) -> None:
+    message = Message._received(bytes.fromhex("0053" + code + bad + "005375a00161"))
+    with pytest.raises(
+        (ValueError, TypeError), match=f"{name}|unhashable" if code == "70" else "section h(olds no map|as a key)"
+    ):
+        getattr(message, name)
+    setattr(message, name, good)
+    assert message.encode_message() == Message(b"a", **{name: good}).encode_message()
+
+
+@pytest.mark.parametrize(
     ("wire", "words"),
     [
         ("005375a00161" + "005377a10162", "one kind.*data and amqp-value"),

@@ -119,11 +119,15 @@ class Sections:
         return b"".join([self.payload[section:end] for section, _, end in self._spans(code)])
 
     def mapping(self, code: int) -> dict[Any, Any] | None:
-        """The map in that section as Python has it, None without one."""
+        """The map in that section as Python has it, None without one. Raises ValueError when it holds no map, TypeError when
+        the map has a list or a map as key."""
         raw = self.raw(code)
         if raw is None:
             return None
-        value = values.decode(raw)
+        try:
+            value = values.decode(raw)
+        except TypeError as error:
+            raise TypeError(f"the {_NAMES[code]} section has a key that no dict can have: {error}") from error
         if value is not None and not isinstance(value, dict):
             raise ValueError(f"the {_NAMES[code]} section holds no map")
         return value

@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from . import utils
+from ._core.values import Described
 from .constants import Delivery, ErrorCodes
 
 if TYPE_CHECKING:
@@ -53,14 +54,21 @@ def _known(condition: Condition | str | None) -> Condition:
 
 
 def _as_bytes(value: Any) -> Any:
-    """What a peer sent, with text as bytes all through: the form in which uamqp hands out error info."""
+    """What a peer sent, with text as bytes all through, and described values alone: the form in which uamqp hands out error
+    info. Keys that were lists are tuples."""
     if isinstance(value, str):
         return value.encode("utf-8", "surrogateescape")
     if isinstance(value, Mapping):
-        return {_as_bytes(key): _as_bytes(item) for key, item in value.items()}
+        return {_as_key(_as_bytes(key)): _as_bytes(item) for key, item in value.items()}
+    if isinstance(value, Described):
+        return _as_bytes(value.value)
     if type(value) in (list, tuple):
         return [_as_bytes(item) for item in value]
     return value
+
+
+def _as_key(value: Any) -> Any:
+    return tuple(map(_as_key, value)) if isinstance(value, list) else value
 
 
 def _text(condition: Condition, description: str | bytes | None, encoding: str) -> str:

@@ -280,6 +280,8 @@ class MessageSender(Link):
                 break
             try:
                 body = message.encode_message()
+                if message_format and message._is_empty():
+                    raise ValueError("a batch of nothing is no message")
             except Exception as error:
                 if not bodies:
                     raise Unsendable(error) from error

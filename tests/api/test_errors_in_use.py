@@ -72,6 +72,19 @@ def test_detach(peer: Any, condition: str | None, cls: type, code: Any, retryabl
     peer.wait(r.Detach)
 
 
+def test_info_of_any_shape_is_told(peer: Any) -> None:
+    from uamqp_cffi._core.values import Described, Symbol, described_composite, enc_list, enc_map, enc_symbol, encode
+
+    odd = enc_list([encode([1]), encode("two")])
+    info = enc_map([(odd, encode("text")), (enc_symbol("k"), encode(Described(Symbol("d"), ["a"])))])
+    error = described_composite("error", condition=enc_symbol("amqp:not-allowed"), info=info)
+    expected = {((1,), b"two"): b"text", b"k": [b"a"]}
+    client, message, raised = in_use(peer, lambda: peer.engine.close(error))
+    assert isinstance(raised, errors.ConnectionClose) and raised.info == expected
+    assert_came_back(client, message, raised, Delivery.UNKNOWN)
+    assert_ended(client, errors.ConnectionClose)
+
+
 def test_redirect_is_told_and_followed(peer: Any, broker: Broker) -> None:
     from uamqp_cffi._core.values import described_composite, enc_map, enc_str, enc_symbol, enc_uint
 

@@ -40,11 +40,21 @@ def _as_bytes(parsed: ParseResult) -> ParseResultBytes:
 
 
 def _masked(text: str, parsed: ParseResult) -> str:
+    if not parsed.scheme:
+        return _name_masked(text)
     if parsed.password is None:
         return text
     user_info, _, host = parsed.netloc.rpartition("@")
     masked = text.replace(f"{user_info}@{host}", f"{user_info.partition(':')[0]}:***@{host}", 1)
     return masked if masked != text else _unsafe_masked(text)
+
+
+def _name_masked(text: str) -> str:
+    """A node name; one such as "user:password@host/q" was probably meant as a URL."""
+    before, at, after = text.rpartition("@")
+    user, colon, _ = before.partition(":")
+    path = text.startswith("/") and not text.startswith("//")
+    return text if path or not at or not colon else f"{user}:***@{after}"
 
 
 class Address:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from uamqp_cffi import types
+from uamqp_cffi import SendClient, types
 from uamqp_cffi._core import values
 from uamqp_cffi._core.values import Described, Symbol
 from uamqp_cffi.address import Address, Source, Target
@@ -93,6 +93,29 @@ def test_the_password_is_not_shown(url: str) -> None:
     assert "s3cret" not in str(address) + repr(address) + f"{address}"
     assert address.password is not None
     assert "s3cret" in address.password
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("me:s3cret@h/q", "me:***@h/q"),
+        ("me:s3c@ret@h", "me:***@h"),
+        ("//me:s3cret@h/q", "//me:***@h/q"),
+        ("amqps:/me:s3cret@h/q", "amqps:***@h/q"),
+        ("amqps:me:s3cret@h/q", "amqps:***@h/q"),
+    ],
+)
+def test_a_name_that_was_meant_as_a_url_does_not_show_its_password(url: str, shown: str) -> None:
+    assert str(Source(url)) == shown and shown in repr(Source(url))
+    assert Source(url).address == url
+    with pytest.raises(ValueError, match="host") as caught:
+        SendClient(url)
+    assert shown in str(caught.value) and "s3c" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["/queues/a:b@c", "a::b", "a@b", "/a:b@c"])
+def test_other_names_are_shown_as_they_are(name: str) -> None:
+    assert str(Target(name)) == name == Target(name).address
 
 
 def test_the_rest_of_the_url_is_shown() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from uamqp_cffi import AMQPClient, Connection, Message, SendClient
+from uamqp_cffi import AMQPClient, Connection, Message, SendClient, Session
 from uamqp_cffi._core import records as r
 from uamqp_cffi.authentication import SASLAnonymous
 from uamqp_cffi.broker import Broker
@@ -355,6 +355,20 @@ def test_destroying_the_session_ends_the_wait(broker: Broker, client: SendClient
     with pytest.raises(MessageHandlerError):
         client.mgmt_request(Message(b"x"), "SLEEP")
     timer.join()
+
+
+def test_ending_a_session_ends_the_wait_of_an_operation_on_it(broker: Broker) -> None:
+    """Of one that the session does not know, on a connection that goes on."""
+    broker.answer("SLEEP", None)
+    auth = SASLAnonymous("localhost", port=broker.port, use_tls=False)
+    with Connection("localhost", auth) as connection:
+        session = Session(connection)
+        operation = MgmtOperation(session)
+        timer = threading.Timer(0.1, session._end)
+        timer.start()
+        with pytest.raises(MessageHandlerError, match="session"):
+            operation.execute(b"SLEEP", None, Message(b"x"), timeout=5000)
+        timer.join()
 
 
 def test_what_cannot_be_encoded_is_said_at_once(client: SendClient) -> None:

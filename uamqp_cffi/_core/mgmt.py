@@ -363,6 +363,8 @@ def exchange_plan(
                 raise answer.error.with_traceback(None)
             if answer.message is not None:
                 break
+            if session._ended:
+                raise errors.MessageHandlerError("the session was ended")
             limit = deadline if node.ready else attach_by
             if limit is not None and time.monotonic() >= limit:
                 raise _late(node, answer, operation, timeout, limit is deadline)

@@ -9,12 +9,24 @@ import ssl
 import pytest
 import trustme
 
+from uamqp_cffi._core.filters.base import TransportError
 from uamqp_cffi.authentication import AMQPAuth, SASLAnonymous, SASLExternal, SASLPlain
 from uamqp_cffi.client import SendClient
 from uamqp_cffi.constants import TransportType
 
 LOOPBACK = (socket.AF_INET, socket.SOCK_STREAM, 0, "", ("127.0.0.1", 0))
 REMOTE = (socket.AF_INET, socket.SOCK_STREAM, 0, "", ("192.0.2.1", 0))
+
+
+ENCRYPTED_KEY = """\
+-----BEGIN ENCRYPTED PRIVATE KEY-----
+MIHsMFcGCSqGSIb3DQEFDTBKMCkGCSqGSIb3DQEFDDAcBAjF3sub8l6H5QICCAAw
+DAYIKoZIhvcNAgkFADAdBglghkgBZQMEASoEELFGKDYqOIeLqniB8QhQszQEgZC3
+K5F+azbz0Lafse42O2u/NW+fQ6wyJrcCAQpy9p7OBy0ywDuYs0cVU0cdzPC853Nw
+p99f9mTA88no027Cv4KwK56nn5lYDxTa3S89RDj9HvnM8RIZw9UpHkGa6g9vAKvS
+1j7NcLadUpEwsjkER9IytLe/B5iMuR0zBvowHtW04k6uh67hEyPWs60UnX17ndM=
+-----END ENCRYPTED PRIVATE KEY-----
+"""
 
 
 @pytest.fixture
@@ -95,6 +107,26 @@ def test_the_default_context_verifies_chain_and_name_and_is_made_once(ca_file):
     assert own is not context
     assert own.verify_mode is ssl.CERT_REQUIRED
     assert len(own.get_ca_certs()) == 1  # instead of certifi's
+
+
+@pytest.mark.parametrize(
+    ("password", "text"), [(None, "the key is encrypted, and no password was given"), ("wrong", "is it the password")]
+)
+def test_a_key_that_cannot_be_read_is_told_and_nobody_is_asked_for_its_password(tmp_path, password, text):
+    trustme.CA().issue_cert("me").cert_chain_pems[0].write_to_path(str(tmp_path / "cert.pem"))
+    (tmp_path / "key.pem").write_text(ENCRYPTED_KEY)
+    auth = SASLExternal(
+        "h", cert_file=str(tmp_path / "cert.pem"), key_file=str(tmp_path / "key.pem"), password=password
+    )
+    with pytest.raises(TransportError, match=text) as caught:
+        auth._context(None)
+    assert "cert.pem" in str(caught.value) and "wrong" not in str(caught.value)
+
+
+def test_a_file_without_certificates_is_told(tmp_path):
+    (tmp_path / "ca.pem").write_text("none")
+    with pytest.raises(TransportError, match=r"verify: .*ca\.pem"):
+        SASLAnonymous("h", verify=str(tmp_path / "ca.pem"))._context(None)
 
 
 def test_a_given_context_is_used_as_it_is():

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from .._core.drivers.sync import Address, is_loopback
+from .._core.filters.base import TransportError
 from ..constants import DEFAULT_AMQP_PORT, DEFAULT_AMQP_WSS_PORT, DEFAULT_AMQPS_PORT, TransportType
 
 
@@ -29,9 +30,19 @@ class Mechanism(NamedTuple):
 @functools.cache
 def _certifi_context() -> ssl.SSLContext:
     """The context for those who gave no CA file; made once, as reading the bundle takes milliseconds."""
-    import certifi  # only for TLS
+    return _trusting(None)
 
-    return ssl.create_default_context(cafile=certifi.where())
+
+def _trusting(path: str | None) -> ssl.SSLContext:
+    """A context of its own that trusts the certificates in this file, or certifi's."""
+    if path is None:
+        import certifi  # only for TLS
+
+        path = certifi.where()
+    try:
+        return ssl.create_default_context(cafile=path)
+    except OSError as error:  # SSLError is one
+        raise TransportError(f"verify: there are no certificates to be had from {path!r}: {error}") from error
 
 
 def _as_bytes(value: str | bytes, encoding: str) -> bytes:
@@ -188,7 +199,7 @@ class AMQPAuth:
             return given
         if self.cert_file is None:
             return _certifi_context()
-        return ssl.create_default_context(cafile=self.cert_file)
+        return _trusting(self.cert_file)
 
     def close(self) -> None:
         """Done with; what it had to hide is forgotten with the object."""
@@ -289,11 +300,18 @@ class SASLExternal(AMQPAuth):
             return super()._context(given)
         if self.ssl_context is not None or given is not None:
             context = super()._context(given)
-        elif self.cert_file is None:
-            import certifi  # a context of our own: the shared one must not get this certificate
-
-            context = ssl.create_default_context(cafile=certifi.where())
         else:
-            context = ssl.create_default_context(cafile=self.cert_file)
-        context.load_cert_chain(certificate, key, password)
+            context = _trusting(self.cert_file)  # not the shared one, which must not get this certificate
+        try:
+            context.load_cert_chain(certificate, key, _no_password if password is None else password)
+        except (OSError, ValueError) as error:
+            what = f"the certificate in {certificate!r} cannot be used with its key: {error}"
+            if password is not None:
+                what += "; is it the password of the key?"
+            raise TransportError(what) from error
         return context
+
+
+def _no_password() -> str:
+    """Instead of OpenSSL's question on the terminal, which would wait for somebody to answer."""
+    raise ValueError("the key is encrypted, and no password was given")

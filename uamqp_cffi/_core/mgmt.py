@@ -11,7 +11,7 @@ import logging
 import time
 import uuid
 from array import array
-from collections import deque
+from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
 
 from .. import constants, errors
@@ -86,7 +86,7 @@ class Node:
         self._credit = 0
         self._granted = 0
         self._next_id = 0
-        self._waiting: deque[tuple[bytes, Answer]] = deque()
+        self._waiting: OrderedDict[int, tuple[bytes, Answer]] = OrderedDict()  # by request id
         self._label = b""  # in the names of the links, while they are of use
         self._names: set[bytes] = set()
         self._answers: dict[int, Answer] = {}
@@ -173,21 +173,23 @@ class Node:
         encoded = _request(message, request_id, operation, op_type, more)
         answer = Answer()
         self._answers[request_id] = answer
-        self._waiting.append((encoded, answer))
+        self._waiting[request_id] = encoded, answer
         self.offer()
         return request_id, answer
 
     def forget(self, request_id: int) -> None:
         """Nobody waits for that answer any more."""
-        answer = self._answers.pop(request_id, None)
-        if answer is not None and any(one is answer for _, one in self._waiting):
-            self._waiting = deque(one for one in self._waiting if one[1] is not answer)
+        self._answers.pop(request_id, None)
+        self._waiting.pop(request_id, None)
 
     def offer(self) -> None:
         """Hand over what the peer takes, and send it off; nothing before the answers have a link to come on."""
         moved = False
-        while self._waiting and self._credit > 0 and self.ready and self._hand_over(*self._waiting[0]):
-            self._waiting.popleft()
+        while self._waiting and self._credit > 0 and self.ready:
+            request_id, first = next(iter(self._waiting.items()))
+            if not self._hand_over(*first):
+                break
+            del self._waiting[request_id]
             moved = True
         if moved:  # whoever took in the record that allowed it may have nothing else to send
             self.session._connection._flush()
@@ -367,7 +369,7 @@ def exchange_plan(
                 raise errors.MessageHandlerError("the session was ended")
             limit = deadline if node.ready else attach_by
             if limit is not None and time.monotonic() >= limit:
-                raise _late(node, answer, operation, timeout, limit is deadline)
+                raise _late(node, request_id, operation, timeout, limit is deadline)
             yield from connection._token_plan()
             try:
                 yield Wait(mine, earlier(limit, connection._token_deadline()))
@@ -386,12 +388,12 @@ def exchange_plan(
     return _read(answer.message, status_code_field, description_fields)
 
 
-def _late(node: Node, answer: Answer, operation: bytes | str, timeout: float, ours: bool) -> TimeoutError:
+def _late(node: Node, request_id: int, operation: bytes | str, timeout: float, ours: bool) -> TimeoutError:
     if not ours:
         return errors.ConnectTimeout(f"the peer did not attach the links to {_text(node.name)!r} in time")
     what = f"no answer to {_text(operation)!r} from {_text(node.name)!r} within {timeout} ms"
     error = errors.RequestTimeout(what)
-    waits = any(waiting is answer for _, waiting in node._waiting)
+    waits = request_id in node._waiting
     error.delivery = constants.Delivery.NOT_DELIVERED if waits else constants.Delivery.UNKNOWN
     return error
 

@@ -484,6 +484,15 @@ def test_connecting_to_nowhere_can_be_cancelled(run: Any) -> None:
     run(main)
 
 
+@pytest.mark.parametrize("package", [None, "uamqp_cffi_of_mine"])
+def test_a_blocking_call_names_its_twin_whoever_calls(package: str | None) -> None:
+    """A script has no package; another may have a name that begins with ours."""
+    caller = {"__package__": package, "__name__": package or "__main__", "client": SendClientAsync("amqp://h/q")}
+    for code, names in (("client.open()", "SendClientAsync.open"), ("client.__enter__()", "SendClientAsync.open")):
+        with pytest.raises(RuntimeError, match=rf"{names}\(\) would block .*await open_async\(\)"):
+            exec(code, caller)
+
+
 def test_the_lock_is_given_on_when_its_next_holder_is_cancelled(broker: Broker, run: Any) -> None:
     async def main() -> None:
         async with ConnectionAsync("localhost", here(broker)) as connection:

@@ -98,6 +98,16 @@ def test_a_given_port_is_the_port():
     assert SASLAnonymous("h", port=1234)._endpoint(None, [REMOTE]) == (True, 1234)
 
 
+@pytest.mark.parametrize("port", ["5672", b"5672", 5672.0, True, -1, 65536])
+def test_what_cannot_be_a_port_is_told_at_once_and_when_a_redirect_names_it(port):
+    with pytest.raises(ValueError, match="port must be an int from 0 to 65535"):
+        SASLAnonymous("h", port=port)
+    auth = SASLAnonymous("h")
+    auth._port = port
+    with pytest.raises(ValueError, match="port must be an int from 0 to 65535"):
+        auth._endpoint(None, [REMOTE])
+
+
 def test_the_default_context_verifies_chain_and_name_and_is_made_once(ca_file):
     context = SASLAnonymous("h")._context(None)
     assert context.verify_mode is ssl.CERT_REQUIRED

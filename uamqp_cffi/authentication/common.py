@@ -49,6 +49,13 @@ def _as_bytes(value: str | bytes, encoding: str) -> bytes:
     return value.encode(encoding) if isinstance(value, str) else value
 
 
+def _port(given: int | None) -> int | None:
+    """Raises ValueError for what cannot be a port."""
+    if given is not None and (not isinstance(given, int) or isinstance(given, bool) or not 0 <= given <= 65535):
+        raise ValueError(f"port must be an int from 0 to 65535, not {given!r}")
+    return given
+
+
 class Proxy(NamedTuple):
     """An HTTP proxy; `username` None: no credentials. Its text never shows the password."""
 
@@ -168,7 +175,7 @@ class AMQPAuth:
         self, hostname: str | bytes, port: int | None, http_proxy: dict[str, Any] | None, transport_type: TransportType
     ) -> None:
         self._connect_to = _as_bytes(hostname, self._encoding).decode(self._encoding)
-        self._port = port
+        self._port = _port(port)
         self._proxy = None if http_proxy is None else _proxy(http_proxy, self._encoding)
         self._http_proxy = None if http_proxy is None else dict(http_proxy)
         self._transport_type = transport_type
@@ -189,7 +196,7 @@ class AMQPAuth:
             here = bool(addresses) and all(map(is_loopback, addresses))
             wanted = not (self._plain_on_loopback and not websocket and here)
         default = DEFAULT_AMQP_WSS_PORT if websocket else DEFAULT_AMQPS_PORT if wanted else DEFAULT_AMQP_PORT
-        return wanted, self._port or default
+        return wanted, _port(self._port) or default  # a redirect may have set it
 
     def _context(self, given: ssl.SSLContext | None) -> ssl.SSLContext:
         """The TLS context: our own, the one given, else one that verifies chain and host name."""

@@ -6,6 +6,7 @@ or a bare node name such as `/queues/orders`, which goes out as it is. `str()` a
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any, TypeVar
 from urllib.parse import ParseResult, ParseResultBytes, urlsplit
 
@@ -33,6 +34,13 @@ def _parse(text: str) -> ParseResult | str:
     except ValueError:
         return "its port is no number from 0 to 65535; percent-encode '/' in a password"
     return ParseResult(parts.scheme, parts.netloc, parts.path, "", parts.query, parts.fragment)
+
+
+def _decoded(address: bytes, encoding: str) -> str | None:
+    """None when it cannot be decoded: a UnicodeDecodeError holds all of it, the password too."""
+    with contextlib.suppress(UnicodeDecodeError):
+        return address.decode(encoding)
+    return None
 
 
 def _as_bytes(parsed: ParseResult) -> ParseResultBytes:
@@ -73,7 +81,9 @@ class Address:
             given = "nothing" if not address else type(address).__name__
             raise ValueError(f"a {kind} address is a str or bytes that is not empty: {given} was given")
         self._encoding = encoding
-        text = address.decode(encoding) if isinstance(address, bytes) else address
+        text = address if isinstance(address, str) else _decoded(address, encoding)
+        if text is None:
+            raise ValueError(f"this is no {kind} address: its bytes are not {encoding}")
         parsed = _parse(text)
         if isinstance(parsed, str):
             raise ValueError(f"this is no {kind} address ({parsed}): {_unsafe_masked(text)!r}")

@@ -136,6 +136,13 @@ def test_no_error_tells_the_password(url: str) -> None:
         error = error.__cause__ or error.__context__
 
 
+def test_bytes_that_cannot_be_decoded_are_not_shown() -> None:
+    with pytest.raises(ValueError, match="not UTF-8") as caught:
+        Source(b"amqps://me:s3cret\xff@h/q")
+    assert type(caught.value) is ValueError  # UnicodeDecodeError has the bytes
+    assert caught.value.__cause__ is caught.value.__context__ is None
+
+
 @pytest.mark.parametrize("odd", [5, True, [1], {"a": 1}, "\udcff", b"\xff", values.Described(1, 2)])
 def test_a_peers_terminus_may_hold_anything(odd: object) -> None:
     for kind in (Source, Target):

@@ -5,12 +5,13 @@ from __future__ import annotations
 import enum
 import socket
 import ssl
+from datetime import timedelta
 
 import pytest
 import trustme
 
 from uamqp_cffi._core.filters.base import TransportError
-from uamqp_cffi.authentication import AMQPAuth, SASLAnonymous, SASLExternal, SASLPlain
+from uamqp_cffi.authentication import AMQPAuth, SASLAnonymous, SASLExternal, SASLPlain, SASTokenAuth
 from uamqp_cffi.client import SendClient
 from uamqp_cffi.constants import TransportType
 
@@ -58,6 +59,25 @@ def test_mechanisms(auth, name, response):
 def test_no_text_shows_a_password():
     auth = SASLPlain("h", "user", "sesame")
     assert "sesame" not in repr(auth) + str(auth) + repr(auth.sasl) + str(auth.sasl)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: SASLPlain("h", "u", "s3cr\udce9t"),
+        lambda: SASLPlain("h", "u", "s3cr\xe9t", encoding="ascii"),
+        lambda: SASTokenAuth("a", "amqps://h/q", "s3cr\udce9t", expires_in=timedelta(hours=1)),
+        lambda: SASTokenAuth.from_shared_access_key("amqps://h/q", "k", "s3cr\udce9t"),
+        lambda: SASLAnonymous(
+            "h", http_proxy={"proxy_hostname": "p", "proxy_port": 1, "username": "u", "password": "s3cr\udce9t"}
+        ),
+    ],
+)
+def test_what_cannot_be_encoded_is_not_shown(make):
+    with pytest.raises(ValueError, match="cannot encode") as caught:
+        make()
+    assert type(caught.value) is ValueError  # UnicodeEncodeError has the text
+    assert caught.value.__cause__ is caught.value.__context__ is None
 
 
 def test_plain_has_no_room_for_nul():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import re
 import ssl
@@ -46,7 +47,12 @@ def _trusting(path: str | None) -> ssl.SSLContext:
 
 
 def _as_bytes(value: str | bytes, encoding: str) -> bytes:
-    return value.encode(encoding) if isinstance(value, str) else value
+    """Raises ValueError without the text, which may be a password; a UnicodeEncodeError holds all of it."""
+    if not isinstance(value, str):
+        return value
+    with contextlib.suppress(UnicodeEncodeError):
+        return value.encode(encoding)
+    raise ValueError(f"a text of the auth object has a character that {encoding} cannot encode")
 
 
 def _port(given: int | None) -> int | None:

@@ -174,6 +174,7 @@ class Connection:
         self._links: dict[int, Inbox] = {}
         self._link_sessions: dict[int, int] = {}
         self._session_inboxes: dict[int, Inbox] = {}
+        self._node_names: set[bytes] = set()  # in the names of pairs of management links
         self._leaving: set[int] = set()  # sessions whose END the peer has not answered
         self._room_wanted: list[Inbox] = []
         # threads

@@ -11,7 +11,7 @@ import asyncio
 import logging
 import time
 import weakref
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Callable
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
@@ -48,6 +48,11 @@ def _wake(future: asyncio.Future[None]) -> None:
         future.set_result(None)
 
 
+def _answer(future: asyncio.Future[bool], answer: bool) -> None:
+    if not future.done():
+        future.set_result(answer)
+
+
 def _if_alive(method: weakref.WeakMethod[Callable[[], None]]) -> None:
     """Call it. Timers are no reason for a connection to live."""
     alive = method()
@@ -60,7 +65,7 @@ class _Turns:
 
     def __init__(self) -> None:
         self._held = False
-        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._waiting: OrderedDict[asyncio.Future[bool], None] = OrderedDict()
 
     async def acquire(self, seconds: float | None) -> bool:
         """False when it was not free within that time."""
@@ -68,29 +73,25 @@ class _Turns:
             self._held = True
             return True
         loop = asyncio.get_running_loop()
-        future: asyncio.Future[None] = loop.create_future()
-        self._waiting.append(future)
-        timer = None if seconds is None else loop.call_later(max(0.0, seconds), future.cancel)
+        future: asyncio.Future[bool] = loop.create_future()
+        self._waiting[future] = None
+        timer = None if seconds is None else loop.call_later(max(0.0, seconds), _answer, future, False)
         try:
-            await future
-            return True
+            return await future
         except asyncio.CancelledError:
-            if not future.cancelled():  # it was given to us, and we are cancelled
+            if future.done() and not future.cancelled() and future.result():  # it was given to us, and we are cancelled
                 self.release()
-                raise
-            if timer is None or timer.when() > loop.time():
-                raise
-            return False
+            raise
         finally:
+            self._waiting.pop(future, None)
             if timer is not None:
                 timer.cancel()
 
     def release(self) -> None:
         """Give it to who has waited longest. Nothing happens when nobody holds it."""
-        while self._waiting:
-            first = self._waiting.popleft()
+        for first in self._waiting:
             if not first.done():
-                first.set_result(None)
+                first.set_result(True)
                 return
         self._held = False
 

@@ -294,7 +294,7 @@ def _sign(uri: str, key_name: str, key: str, expires_in: timedelta) -> tuple[byt
     """A shared access signature, and when it expires."""
     expires_at = time.time() + expires_in.total_seconds()
     name, scope = quote_plus(key_name).encode(), quote_plus(uri).encode()
-    return utils._sas_token(name, key.encode(), scope, int(expires_at)), expires_at
+    return utils._sas_token(name, _as_bytes(key, "UTF-8"), scope, int(expires_at)), expires_at
 
 
 class JWTTokenAuth(_TokenAuth):

@@ -897,10 +897,13 @@ class Connection:
         return True
 
     def _tell(self, inbox: Inbox) -> None:
-        """Something is in that inbox now; the leader sees its own without being woken."""
+        """Something is in that inbox now; the leader sees its own without being woken, unless it was another thread that
+        put it there."""
         leading = self._leading
         if inbox is leading:
             inbox.poked = True
+            if self._leader != get_ident():
+                self._poller.wake()
             return
         if leading is not None and inbox.serves(leading):
             leading.poked = True

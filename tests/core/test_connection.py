@@ -738,6 +738,24 @@ def test_a_follower_is_served_by_the_leader(peer, connect, running, tools):
     assert results == [True]
 
 
+def test_a_leader_hears_of_what_another_thread_sent_settled(peer, connect, running, tools):
+    """Of the last byte with the kernel no byte of the peer's tells: who put it there does."""
+    connection = opened(peer, connect, running, tools)
+    link = tools.Link(connection)
+    end = time.monotonic() + tools.LIMIT
+    while connection._engine.link(link.link).credit == 0:
+        assert connection._wait(link.inbox, end)
+        link.inbox.records.clear()
+    link.inbox.records.clear()
+    link.inbox.ready()  # takes back what is left of a poke
+    results = []
+    thread = waiter(connection, link.inbox, results, time.monotonic() + tools.LIMIT)
+    until(lambda: connection._poller.polling)
+    link.send(b"x", settled=True)
+    thread.join(tools.LIMIT / 2)
+    assert results == [True]
+
+
 def test_close_from_another_thread_wakes_all(peer, connect, running, tools):
     connection = opened(peer, connect, running, tools)
     inboxes, results = [Inbox(), Inbox(), Inbox()], []

@@ -228,8 +228,9 @@ class Session:
                 handle_max=enc_uint(self._handle_max),
             )
             with connection._io:
-                self._id = connection._engine.begin(begin)
-                connection._route_session(self._id, self._inbox)
+                if not self._id:  # else another thread was quicker
+                    self._id = connection._engine.begin(begin)
+                    connection._route_session(self._id, self._inbox)
         return self._id
 
     def _attach(self, link: _Link, performative: bytes) -> int:

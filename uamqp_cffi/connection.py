@@ -29,7 +29,7 @@ from ._core import heartbeat, plan, records, values
 from ._core.drivers.sync import READ, WRITE, Address, Dialer, Poller
 from ._core.filters.base import Filter, HttpRefused
 from ._core.filters.tls import Tls, TransportError
-from ._core.locks import Lock
+from ._core.locks import Lock, Signal
 from ._core.plan import Call, Inbox, Plan
 from ._core.wire import Wire, clock
 from .c_uamqp import ConnectionState
@@ -180,7 +180,7 @@ class Connection:
         self._inside = 0
         self._leader = 0
         self._leading: Inbox | None = None
-        self._followers: list[threading.Event] = []
+        self._followers: list[Signal] = []
         # pace
         self._idle = 0
         self._closing: Inbox | None = None
@@ -428,11 +428,15 @@ class Connection:
             self._start()
         me = get_ident()
         try:
-            if self._take_lead(me):
-                return self._turn(wait)
-        finally:
-            if self._leader == me:
-                self._drop_lead(me)
+            try:
+                if self._take_lead(me):
+                    return self._turn(wait)
+            finally:
+                if self._leader == me:
+                    self._drop_lead(me)
+        except BaseException:
+            self._let_go(me)
+            raise
         if wait > 0:
             self._follow(Inbox(), wait)
         return False
@@ -467,15 +471,19 @@ class Connection:
         me = get_ident()
         while True:
             try:
-                if self._take_lead(me):
-                    self._leading = inbox
-                    inbox.wait_with(self._poller.wake)
-                    return self._lead(inbox, deadline)
-            finally:
-                if self._leader == me:
-                    self._leading = None
-                    inbox.wait_with(None)
-                    self._drop_lead(me)
+                try:
+                    if self._take_lead(me):
+                        self._leading = inbox
+                        inbox.wait_with(self._poller.wake)
+                        return self._lead(inbox, deadline)
+                finally:
+                    if self._leader == me:
+                        self._leading = None
+                        inbox.wait_with(None)
+                        self._drop_lead(me)
+            except BaseException:
+                self._let_go(me)
+                raise
             left = _LONG if deadline is None else deadline - time.monotonic()
             self._follow(inbox, max(0.0, min(left, _LONG)))
             if inbox.ready():
@@ -519,29 +527,46 @@ class Connection:
 
     def _drop_lead(self, me: int) -> None:
         with self._turns:
-            if self._poller.polling:  # a signal handler ran a step inside a wait of this very thread
-                return
-            self._leader = 0
-            if self._followers:
-                self._followers[0].set()
+            if self._leader == me and not self._poller.polling:  # else a signal handler ran a step inside our own wait
+                self._leader = 0
+            self._offer_lead()
+
+    def _offer_lead(self) -> None:
+        """Tell a follower that nobody leads, if so. Under `_turns`."""
+        if self._leader == 0 and self._followers:
+            self._followers[0].set()
+
+    def _let_go(self, me: int) -> None:
+        """A wait or a step was broken off: lead no more. An error has seen to that, but Ctrl-C may have come while it was
+        done, and the others would wait for who will not come back."""
+        if self._leader == me:
+            self._leading = None
+        self._drop_lead(me)
 
     def _follow(self, inbox: Inbox, left: float) -> None:
         """Wait, at most `left` seconds, until something came for `inbox` or the lead is free."""
-        event = threading.Event()
-        with self._turns:
-            if self._leader == 0:
-                return
-            self._followers.append(event)
+        event = Signal()
         try:
-            inbox.wait_with(event.set)
-            if not (inbox.poked or inbox.records or self._done):
-                event.wait(left)
-        finally:
-            inbox.wait_with(None)
             with self._turns:
+                if self._leader == 0:
+                    return
+                self._followers.append(event)
+            try:
+                inbox.wait_with(event.set)
+                if not (inbox.poked or inbox.records or self._done):
+                    event.wait(left)
+            finally:
+                self._unfollow(inbox, event)
+        except BaseException:  # Ctrl-C may have come while that was done
+            self._unfollow(inbox, event)
+            raise
+
+    def _unfollow(self, inbox: Inbox, event: Signal) -> None:
+        inbox.wait_with(None)
+        with self._turns:
+            if event in self._followers:
                 self._followers.remove(event)
-                if event.is_set() and self._leader == 0 and self._followers:
-                    self._followers[0].set()  # we were offered the lead but may not want it
+            self._offer_lead()  # it may have been offered to us, who may not want it
 
     def _wake_all(self) -> None:
         """Have everybody who waits look around."""
@@ -1141,13 +1166,15 @@ class Connection:
         cbs, self._cbs = self._cbs, None
         if cbs is not None:
             cbs.auth.close_authenticator()
-        with self._turns:
-            if self._closed:
-                return
-            self._closed = True
+        mine = False
         deadline = time.monotonic() + timeout
-        inbox = self._closing = Inbox()
+        inbox = Inbox()
         try:
+            with self._turns:
+                if self._closed:
+                    return
+                self._closed = mine = True
+            self._closing = inbox
             while self._leaving and not self._done:
                 if not (yield Call(self._wait_closed, (inbox, deadline - timeout / 2))):
                     break
@@ -1156,7 +1183,8 @@ class Connection:
                 if not (yield Call(self._wait_closed, (inbox, deadline))):
                     break
         finally:  # whoever interrupts gets no half-closed connection
-            self._give_back()
+            if mine:
+                self._give_back()
 
     def _say_close(self) -> None:
         if not self._opened or self._done:

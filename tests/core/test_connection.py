@@ -842,6 +842,69 @@ def test_an_interrupt_while_waiting_leaves_the_connection_usable(peer, connect, 
     assert connection._wait(link.inbox, time.monotonic() + 10)
 
 
+def test_an_interrupt_while_the_lead_is_given_up_stops_no_other_thread(peer, connect, running, tools, monkeypatch):
+    connection = opened(peer, connect, running, tools)
+    inbox, results = Inbox(), []
+    real = Connection._drop_lead
+
+    def interrupted(self, me):
+        monkeypatch.setattr(Connection, "_drop_lead", real)
+        raise KeyboardInterrupt
+
+    assert connection._take_lead(threading.get_ident())
+    thread = waiter(connection, inbox, results, time.monotonic() + tools.LIMIT)
+    until(lambda: connection._followers)
+    monkeypatch.setattr(Connection, "_drop_lead", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        connection._wait(Inbox(), time.monotonic() + 0.01)
+    until(lambda: connection._leader == thread.ident)
+    inbox.poke()
+    thread.join(tools.LIMIT)
+    assert results == [True]
+
+
+def test_an_interrupt_of_who_follows_stops_no_other_thread(peer, connect, running, tools):
+    class Torn(Inbox):
+        __slots__ = ("times",)
+        times: int
+
+        def wait_with(self, notify):
+            super().wait_with(notify)
+            self.times += 1
+            if self.times == 2:
+                raise KeyboardInterrupt
+
+    connection = opened(peer, connect, running, tools)
+    first, torn, second, results = Inbox(), Torn(), Inbox(), []
+    torn.times = 0
+    leader = waiter(connection, first, results)
+    until(lambda: connection._leader == leader.ident)
+    with pytest.raises(KeyboardInterrupt):
+        connection._wait(torn, time.monotonic() + 0.01)
+    other = waiter(connection, second, results)
+    until(lambda: connection._followers)
+    first.poke()
+    leader.join(tools.LIMIT)
+    until(lambda: connection._leader == other.ident)
+    second.poke()
+    other.join(tools.LIMIT)
+    assert results == [True, True]
+
+
+def test_an_interrupted_close_may_be_repeated(peer, connect, running, tools, monkeypatch):
+    def interrupted():
+        raise KeyboardInterrupt
+
+    connection = opened(peer, connect, running, tools)
+    with monkeypatch.context() as patch:
+        patch.setattr("uamqp_cffi.connection.Inbox", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            connection.destroy()
+    connection.destroy()
+    assert connection._sock is None
+    assert peer.seen(r.Close)
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_forked_child_sends_nothing_and_the_parent_goes_on(peer, connect, tools):
     connection = connect(peer)

@@ -75,9 +75,6 @@ class Signal:
         except RuntimeError:  # it is set
             return
 
-    def is_set(self) -> bool:
-        return not self._closed.locked()
-
     def wait(self, seconds: float | None = None) -> bool:
         """Wait until it is set, and take that back: True. Or for that time: False."""
         return self._closed.acquire(timeout=-1 if seconds is None else min(seconds, threading.TIMEOUT_MAX))

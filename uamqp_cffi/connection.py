@@ -807,6 +807,9 @@ class Connection:
             self._connected(sock)
         except (OSError, ValueError) as error:
             self._not_connected(error)
+        except Exception as error:  # of an auth object's
+            with self._io:
+                self._lose(self._explain(error))
         return True
 
     def _not_connected(self, error: OSError | ValueError) -> None:

@@ -327,6 +327,9 @@ class ConnectionAsync(Connection):
                 raise
         except (OSError, ValueError) as error:
             self._not_connected(error)
+        except Exception as error:  # of an auth object's: nobody waits for this task
+            with self._io:
+                self._lose(self._explain(error))
         except asyncio.CancelledError:  # by who cancels all tasks there are, if not by _lose
             with self._io:
                 self._lose(errors.AMQPConnectionError("connecting was cancelled"))

@@ -183,14 +183,14 @@ class AsyncDialer(Dialer):
         loop = asyncio.get_running_loop()
         try:
             if _at_once(self.host):
-                self.addresses = _resolve(self.host)
+                addresses = _resolve(self.host)
             else:
-                self.addresses = list(await loop.getaddrinfo(self.host, 0, type=socket.SOCK_STREAM))
+                addresses = list(await loop.getaddrinfo(self.host, 0, type=socket.SOCK_STREAM))
         except (OSError, UnicodeError) as error:
             raise OSError(f"cannot resolve {self.host!r}: {error}") from error
-        self.port = self._choose_port(self.addresses)
-        for at, address in enumerate(self.addresses):
-            left = len(self.addresses) - at
+        self._resolved(addresses)
+        for at, address in enumerate(addresses):
+            left = len(addresses) - at
             share = None if self._deadline is None or left == 1 else max(0.0, self._deadline - time.monotonic()) / left
             try:
                 return await self._try(loop, address, share)

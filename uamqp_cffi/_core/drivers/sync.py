@@ -232,8 +232,7 @@ class Dialer:
                 return None
             if isinstance(answer, BaseException):
                 raise OSError(f"cannot resolve {self.host!r}: {answer}") from answer
-            self.addresses = answer
-            self.port = self._choose_port(answer)
+            self._resolved(answer)
         while not self._closed:
             if self.sock is None and not self._begin():
                 raise self._nobody()
@@ -244,6 +243,14 @@ class Dialer:
             if self.sock is not None:
                 return None
         return None
+
+    def _resolved(self, addresses: list[Address]) -> None:
+        """Raises ValueError for a port that is none."""
+        port = self._choose_port(addresses)
+        self.port = int(port)
+        if not 0 < self.port < 1 << 16:
+            raise ValueError(f"cannot connect to {self.host!r}: there is no port {port}")
+        self.addresses = addresses
 
     def _begin(self) -> bool:
         """Begin with the next address; False when there is none."""

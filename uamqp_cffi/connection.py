@@ -672,6 +672,8 @@ class Connection:
             bits = self._look(poller) or poller.wait(wait, self._blocked)
         else:
             bits = poller.wait(wait, self._blocked)
+        if poller is not self._poller:
+            poller.close()
         self._looked_at = time.perf_counter()
         if self._inside and self._reentered():
             raise RuntimeError("this connection's own section was interrupted by the signal handler that uses it")
@@ -765,6 +767,7 @@ class Connection:
             self._quick = 16
 
     def _other_poller(self, sock: socket.socket) -> Poller:
+        """For a signal handler that runs inside our own wait; good for one."""
         poller = Poller()
         poller.watch(sock)
         return poller

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 import weakref
 
 import pytest
@@ -889,6 +890,29 @@ def test_an_interrupt_of_who_follows_stops_no_other_thread(peer, connect, runnin
     second.poke()
     other.join(tools.LIMIT)
     assert results == [True, True]
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs setitimer")
+def test_a_signal_handler_may_wait_inside_a_wait_and_leaves_nothing_open(peer, connect, running, tools):
+    connection = opened(peer, connect, running, tools)
+    waited = []
+
+    def handler(*args):
+        waited.append(connection._wait(Inbox(), time.monotonic() + 0.02))
+        outer.poke()
+
+    outer = Inbox()
+    before = signal.signal(signal.SIGALRM, handler)
+    try:
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            signal.setitimer(signal.ITIMER_REAL, 0.02)
+            assert connection._wait(outer, time.monotonic() + tools.LIMIT)
+            gc.collect()
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert waited == [False]
+    assert [str(one.message) for one in told if one.category is ResourceWarning] == []
 
 
 def test_an_interrupted_close_may_be_repeated(peer, connect, running, tools, monkeypatch):

@@ -731,6 +731,8 @@ class Connection:
         """After something came in: send what it gave rise to, and see whether this is the end (`ended`: the transport
         is). True when anything was sent. Only inside the critical section."""
         before = wire.total
+        if self._ending and self._blocked:
+            writable = False  # what the kernel has not taken by now was called not delivered
         if writable and (self._blocked or self._room_wanted or not wire.quiet):
             self._send(now)
         if self._engine.presettled and wire.settling:
@@ -1117,6 +1119,7 @@ class Connection:
         last: list[records.Record] = []
         try:
             if wire is not None:
+                self._account(wire)
                 last = wire.lost(clock())
             elif self._started:
                 self._engine.lost()
@@ -1142,10 +1145,14 @@ class Connection:
         if self._closing is not None:
             self._closing.poke()
 
+    def _account(self, wire: Wire) -> None:
+        """Before the engine may judge: tell the wire what else the kernel has. A socket tells at once."""
+
     def _hang_up(self, sock: socket.socket, wire: Wire | None) -> None:
-        """Say the goodbyes of WebSocket and TLS if there is room for them, and close."""
+        """Say the goodbyes of WebSocket and TLS if there is room for them, and close. What is still to be sent was called
+        not delivered, and must not leave now."""
         try:
-            if wire is not None and not self._broken:
+            if wire is not None and not self._broken and not wire.output():
                 wire.close()
                 if out := wire.output():
                     sock.send(out)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import gc
 import logging
@@ -20,7 +21,7 @@ import weakref
 import pytest
 import trustme
 
-from uamqp_cffi import errors
+from uamqp_cffi import Message, SendClientAsync, errors
 from uamqp_cffi._core import records as r
 from uamqp_cffi._core import values
 from uamqp_cffi._core.engine import undump
@@ -29,7 +30,7 @@ from uamqp_cffi._core.wire import clock
 from uamqp_cffi.authentication import SASLAnonymous, SASLExternal, SASLPlain
 from uamqp_cffi.c_uamqp import ConnectionState
 from uamqp_cffi.connection import PACE, Connection
-from uamqp_cffi.constants import ErrorCodes
+from uamqp_cffi.constants import Delivery, ErrorCodes, MessageState, SenderSettleMode
 
 
 @pytest.fixture(scope="module")
@@ -1051,6 +1052,116 @@ def test_a_confirmed_send_is_three_crossings(server_context, ca_file, connect, t
     assert len(link.take(r.Settled)) == 1
     assert counting.calls == ["uam_send_messages", "uam_send_window", "uam_step"]
     peer.close()
+
+
+# ---- what is said of a message when the connection goes, on a loop
+
+
+@pytest.fixture
+def small_buffers(peer, monkeypatch):
+    """The kernel holds little, so that a transport does."""
+    from uamqp_cffi._core.drivers import aio
+
+    def tuned(sock):
+        tune(sock)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+
+    tune = aio.tune
+    monkeypatch.setattr(aio, "tune", tuned)
+    peer.listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    peer.accept = False
+    peer.credit = 1000
+
+
+def read_all(peer):
+    before = -1
+    while peer.received != before:
+        before = peer.received
+        peer.step()
+
+
+async def sending(peer, count, **kwargs):
+    """A client on its way to send messages of 3000 bytes; the peer has granted credit for all of them."""
+    auth = SASLAnonymous("127.0.0.1", port=peer.port, use_tls=False)
+    client = SendClientAsync("amqp://127.0.0.1/q", auth=auth, **kwargs)
+    await client.open_async()
+    while not (await client.client_ready_async() and client.message_handler._credit):
+        peer.step()
+        await client.do_work_async()
+    messages = [Message(b"x" * 3000) for _ in range(count)]
+    client.queue_message(*messages)
+    return client, messages, asyncio.ensure_future(client.wait_async())
+
+
+def fates(messages):
+    return [message.delivery for message in messages]
+
+
+@pytest.mark.parametrize("settled", [False, True])
+def test_what_a_broken_transport_may_have_sent_is_unknown(peer, small_buffers, settled):
+    async def main():
+        mode = SenderSettleMode.Settled if settled else SenderSettleMode.Unsettled
+        client, messages, task = await sending(peer, 300, send_settle_mode=mode)
+        connection = client._connection
+        while peer.received < connection._wire.total + 50_000:  # the peer has more than the stream counted
+            await asyncio.sleep(0)
+            read_all(peer)
+        assert len(peer.seen(r.Delivery)) < 100
+        peer.reset()
+        with pytest.raises(errors.AMQPConnectionError):
+            await task
+        await client.close_async()
+        return messages
+
+    messages = asyncio.run(main())
+    there = len(peer.seen(r.Delivery))
+    assert there > 10
+    assert Delivery.NOT_DELIVERED not in fates(messages[:there])
+    assert fates(messages)[-1] is Delivery.NOT_DELIVERED
+    pending = [message for message in messages if message.state is MessageState.WaitingToBeSent]
+    assert messages[-len(pending) :] == pending
+    if settled:  # what was in the transport is not called sent
+        assert len([message for message in pending if message.delivery is Delivery.UNKNOWN]) > 10
+
+
+def test_what_was_called_not_delivered_does_not_leave_afterwards(peer, small_buffers):
+    async def main():
+        client, messages, task = await sending(peer, 300, idle_timeout=200)
+        with pytest.raises(errors.AMQPConnectionError):  # the peer, which reads nothing, is silent
+            await task
+        said = fates(messages)
+        while not peer.ended:
+            await asyncio.sleep(0)
+            peer.step()
+        await client.close_async()
+        return said
+
+    said = asyncio.run(main())
+    there = len(peer.seen(r.Delivery))
+    assert there
+    assert Delivery.NOT_DELIVERED in said
+    assert set(said[:there]) == {Delivery.UNKNOWN}
+
+
+def test_what_was_called_not_delivered_when_there_is_room_again_does_not_leave(peer, connect, tools):
+    connection = connect(peer, idle_timeout=50)
+    connection._start()
+    link = tools.Link(connection)
+    peer.accept = False
+    tools.pump(connection, peer, lambda: any(isinstance(x, r.Credit) for x in link.inbox.records))
+    while not connection._blocked:
+        link.send(b"x" * 200_000)
+    link.take(r.Settled)
+    silent = time.monotonic() + 0.06
+    while time.monotonic() < silent or not connection._poller.wait(0, write=True):
+        peer.step()  # which makes room, and says nothing
+    connection._step(0)
+    assert connection._failure is not None
+    not_delivered = [e.first for e in link.take(r.Settled) if e.outcome == 2]
+    assert not_delivered
+    while not peer.ended:
+        peer.step()
+    assert not {e.delivery_id for e in peer.seen(r.Delivery)} & set(not_delivered)
 
 
 # ---- Ctrl-C at any time

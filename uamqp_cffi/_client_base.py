@@ -13,6 +13,7 @@ from urllib.parse import unquote_plus
 
 from . import address, authentication, c_uamqp, constants, errors
 from ._core import plan as plans
+from ._core.locks import RLock, fork_safe
 from ._core.plan import Call, Plan, Wait, earlier
 from .authentication.cbs_auth import CBSAuthMixin
 from .connection import Connection
@@ -105,7 +106,7 @@ class AMQPClient:
         self._error_policy = error_policy or errors.ErrorPolicy()
         self._keep_alive_interval = int(keep_alive_interval) if keep_alive_interval else 0
         self._keep_alive_thread: threading.Thread | None = None
-        self._lock = threading.RLock()
+        self._lock = fork_safe(RLock())
 
         # connection settings
         self._max_frame_size = kwargs.get("max_frame_size") or constants.MAX_FRAME_SIZE_BYTES

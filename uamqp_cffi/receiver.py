@@ -8,7 +8,6 @@ one thread at a time. Credit goes back to `prefetch` when half of it is used up;
 from __future__ import annotations
 
 import logging
-import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from threading import get_ident
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import constants, errors
 from ._core.engine import StateError
+from ._core.locks import RLock, fork_safe
 from ._core.receiving import ranges
 from ._core.records import Credit, Delivery, Record, Settled
 from ._core.sections import ACCEPTED, RELEASED, modified, outcome
@@ -92,7 +92,7 @@ class MessageReceiver(Link):
         self._arrived: deque[Delivery] = deque()
         self._again: deque[Message] = deque()  # messages that go before them: handed out, and given back by the client
         self._due: deque[int] = deque()  # ReceiveAndDelete: deliveries that the peer wants an outcome of
-        self._turn = threading.Lock()  # held by who hands out
+        self._turn: Any = fork_safe(RLock())  # held by who hands out
         self._turn_of = 0
         self._unsent = False  # there is output that was not flushed
         self._settler = self._settle_message
@@ -218,11 +218,13 @@ class MessageReceiver(Link):
         inside `on_message_received`: who is at it goes on until nothing is left."""
         count = 0
         while self._arrived or self._again:
-            if not self._turn.acquire(blocking=False):
+            if self._nested:
                 return count
-            self._turn_of = get_ident()
             client = self._client
             try:
+                if not self._turn.acquire(blocking=False):
+                    return count
+                self._turn_of = get_ident()
                 if client is not None:
                     client._begin_turn()
                 if client is not None and client._takes_runs(self):
@@ -232,10 +234,11 @@ class MessageReceiver(Link):
                         self._hand_one()
                         count += 1
             finally:
-                if client is not None:
-                    client._end_turn()
-                self._turn_of = 0
-                self._turn.release()
+                while self._turn._is_owned():  # by us, however soon an interrupt came
+                    if client is not None:
+                        client._end_turn()
+                    self._turn_of = 0
+                    self._turn.release()
         return count
 
     def _hand_run(self, client: Any) -> int:

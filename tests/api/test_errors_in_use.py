@@ -322,6 +322,28 @@ def test_a_refused_password_names_the_mechanism(peer: Any) -> None:
     assert_ended(client, errors.ConnectionClose)
 
 
+@pytest.mark.parametrize("port", [70000, -1, "none"])
+def test_a_port_that_is_none_is_told_at_once(port: Any) -> None:
+    auth = authentication.SASLAnonymous("127.0.0.1", port=port, use_tls=False)
+    client = SendClient("amqp://127.0.0.1/q", auth=auth, connect_timeout=None)
+    with pytest.raises(errors.AMQPConnectionError, match=f"no port {port}|'{port}'"):
+        client.send_message(Message(b"x"))
+    assert_ended(client, errors.AMQPConnectionError)
+
+
+def test_an_auth_object_that_fails_is_told_at_once() -> None:
+    class Failing(authentication.SASLAnonymous):
+        def _endpoint(self, *args: Any) -> Any:
+            raise RuntimeError("no idea where that is")
+
+    auth = Failing("127.0.0.1", port=1, use_tls=False)
+    client = SendClient("amqp://127.0.0.1/q", auth=auth, connect_timeout=None)
+    with pytest.raises(errors.AMQPConnectionError, match="no idea") as caught:
+        client.send_message(Message(b"x"))
+    assert isinstance(caught.value.__cause__, RuntimeError)
+    assert_ended(client, errors.AMQPConnectionError)
+
+
 def test_an_outcome_that_never_comes_does_not_hold_up_close(peer: Any) -> None:
     peer.accept = False
     client = SendClient(peer.url)

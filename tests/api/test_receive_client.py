@@ -388,6 +388,33 @@ def test_a_runtime_error_of_the_callback_breaks_the_link(broker: Broker, client:
     assert left(broker) == ["m0"]
 
 
+@pytest.mark.blocking("a loop is interrupted between its steps")
+def test_ctrl_c_when_messages_are_about_to_be_handed_out_loses_nothing(broker: Broker, client: ReceiveClient) -> None:
+    """The call that takes the turn is done, and what follows it has not begun."""
+    assert client.receive_message_batch(1, timeout=1) == []
+    receiver = client.message_handler
+    turn = receiver._turn
+
+    class Interrupted:
+        def acquire(self, blocking: bool = True) -> bool:
+            assert turn.acquire(blocking=blocking)
+            raise KeyboardInterrupt
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(turn, name)
+
+    receiver._turn = Interrupted()
+    fill(broker, 1)
+    with pytest.raises(KeyboardInterrupt):
+        client.receive_message_batch(1)
+    receiver._turn = turn
+    got: list[str] = []
+    other = threading.Thread(target=lambda: got.extend(texts(client.receive_message_batch(1, timeout=5000))))
+    other.start()
+    other.join(LIMIT)
+    assert got == ["m0"]
+
+
 @pytest.mark.blocking("a loop lets KeyboardInterrupt through")
 def test_ctrl_c_in_a_callback_shuts_the_call_down(broker: Broker) -> None:
     fill(broker, 2)

@@ -85,6 +85,26 @@ def test_a_socket_may_be_closed_before_it_is_unwatched(poller, pair):
 
 
 @pytest.mark.skipif(not hasattr(select, "poll"), reason="needs poll")
+def test_an_interrupt_before_a_socket_is_registered_leaves_the_poller_usable(poller, pair, monkeypatch):
+    a, b = pair
+    real = poller._poll
+
+    class Interrupted:
+        def register(self, *args):
+            raise KeyboardInterrupt
+
+        def __getattr__(self, name):
+            return getattr(real, name)
+
+    poller._poll = Interrupted()
+    with pytest.raises(KeyboardInterrupt):
+        poller.watch(a)
+    poller._poll = real
+    poller.watch(a)
+    b.send(b"x")
+    assert poller.wait(10) == READ
+
+
 def test_descriptors_above_1023_work():
     resource = pytest.importorskip("resource")
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -226,6 +246,42 @@ def test_a_closed_dialer_begins_nothing_more(server):
     dialer.close()
     assert dialer.step() is None
     assert dialer.sock is None
+
+
+def test_a_dialer_closed_by_another_thread_leaves_no_socket_open(server, monkeypatch):
+    made = []
+    real = socket.socket.connect_ex
+
+    def connect_ex(self, where):
+        made.append(self)
+        code = real(self, where)
+        dialer.close()  # which is another thread's, just then
+        return code
+
+    monkeypatch.setattr(socket.socket, "connect_ex", connect_ex, raising=False)
+    dialer = Dialer("127.0.0.1", lambda given: server.getsockname()[1], None, lambda: None)
+    assert dialer.step() is None
+    assert [sock.fileno() for sock in made] == [-1]
+
+
+@pytest.mark.parametrize("host", ["localhost", "broker.example"])
+def test_an_interrupt_before_anybody_asks_for_the_addresses_leaves_the_dialer_usable(server, monkeypatch, host):
+    def interrupted(*args):
+        raise KeyboardInterrupt
+
+    def resolve(host):
+        return [address("127.0.0.1")]
+
+    where = ("uamqp_cffi._core.drivers.sync._at_once", interrupted)
+    if host != "localhost":
+        where = (threading.Thread, "start", interrupted)
+    resolver = [] if host == "localhost" else [resolve]
+    dialer = Dialer(host, lambda given: server.getsockname()[1], None, lambda: None, *resolver)
+    with monkeypatch.context() as patch:
+        patch.setattr(*where)
+        with pytest.raises(KeyboardInterrupt):
+            dialer.step()
+    dial(dialer).close()
 
 
 def test_resolving_in_vain_is_told():

@@ -18,6 +18,7 @@ from .. import errors
 from ..constants import CBSAuthStatus, MessageBodyType
 from ..message import Message
 from . import mgmt
+from .locks import fork_safe
 from .plan import Call, Inbox, Plan
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ class Exchange:
         self.auth: Any = auth
         self._wall = wall
         self._clock = clock
-        self._turn = threading.Lock()  # held by who makes a step, also while the user's function runs
+        self._turn = fork_safe(threading.Lock())  # held by who makes a step, also while the user's function runs
         self._missed = False  # somebody else wanted to make one meanwhile
         self._node: mgmt.Node | None = None
         self._answer: mgmt.Answer | None = None

@@ -328,6 +328,9 @@ class ConnectionAsync(Connection):
                 raise
         except (OSError, ValueError) as error:
             self._not_connected(error)
+        except Exception as error:  # of an auth object's: nobody waits for this task
+            with self._io:
+                self._lose(self._explain(error))
         except asyncio.CancelledError:  # by who cancels all tasks there are, if not by _lose
             with self._io:
                 self._lose(errors.AMQPConnectionError("connecting was cancelled"))
@@ -361,6 +364,7 @@ class ConnectionAsync(Connection):
                 return
             self._inside = get_ident()
             try:
+                self._account(wire)
                 act(wire, clock())
             except Exception as error:
                 self._lose(self._explain(error))
@@ -446,6 +450,15 @@ class ConnectionAsync(Connection):
                 timer.cancel()
         self._limit = self._timer = None
 
+    def _account(self, wire: Wire) -> None:
+        if self._stream is None:
+            return
+        done, perhaps = self._stream.account()
+        if done:
+            wire.sent(done, clock())
+        if perhaps:
+            self._route(wire.perhaps_sent(perhaps, clock()))
+
     def _close_plan(self, timeout: float) -> Plan[None]:
         yield from super()._close_plan(timeout)
         stream, self._stream = self._stream, None
@@ -454,7 +467,7 @@ class ConnectionAsync(Connection):
 
     def _hang_up(self, sock: Any, wire: Wire | None) -> None:
         try:
-            if wire is not None and not self._broken:
+            if wire is not None and not self._broken and not wire.output():
                 wire.close()
                 sock.goodbye(wire.output())
         except (TransportError, EngineError) as error:

@@ -483,6 +483,7 @@ class Connection:
                         inbox.wait_with(None)
                         self._drop_lead(me)
             except BaseException:
+                inbox.wait_with(None)
                 self._let_go(me)
                 raise
             left = _LONG if deadline is None else deadline - time.monotonic()

@@ -865,6 +865,25 @@ def test_an_interrupt_while_the_lead_is_given_up_stops_no_other_thread(peer, con
     assert results == [True]
 
 
+def test_an_interrupt_while_the_lead_is_given_up_leaves_nothing_of_the_wait(peer, connect, running, tools):
+    class Torn(Inbox):
+        __slots__ = ("torn",)
+        torn: bool
+
+        def wait_with(self, notify):
+            if notify is None and not self.torn:
+                self.torn = True
+                raise KeyboardInterrupt
+            super().wait_with(notify)
+
+    connection = opened(peer, connect, running, tools)
+    inbox = Torn()
+    inbox.torn = False
+    with pytest.raises(KeyboardInterrupt):
+        connection._wait(inbox, time.monotonic() + 0.01)
+    assert (inbox._notify, connection._leader, connection._leading) == (None, 0, None)
+
+
 def test_an_interrupt_of_who_follows_stops_no_other_thread(peer, connect, running, tools):
     class Torn(Inbox):
         __slots__ = ("times",)

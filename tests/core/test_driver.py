@@ -72,6 +72,25 @@ def test_a_wake_before_the_wait_counts_once(poller, pair):
     assert time.monotonic() - start >= 0.015
 
 
+def test_a_wake_may_meet_a_close(pair):
+    class Closing(Poller):
+        """Whose pair is there when it is looked at, and not any more when it is used."""
+
+        @property
+        def _pair(self):
+            pair, self._kept = self._kept, None
+            return pair
+
+        @_pair.setter
+        def _pair(self, value):
+            self._kept = value
+
+    poller, (a, b) = Closing(), pair
+    poller._pair = (a, b)
+    poller.wake()
+    assert a.recv(1) == b"\0"
+
+
 def test_a_peer_that_went_away_is_readable(poller, pair):
     poller.watch(pair[0])
     pair[1].close()

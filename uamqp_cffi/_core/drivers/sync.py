@@ -116,9 +116,10 @@ class Poller:
         if self._awake:
             return
         self._awake = True
-        if self._pair is not None:
+        pair = self._pair  # which another thread may close
+        if pair is not None:
             try:
-                self._pair[1].send(b"\0")
+                pair[1].send(b"\0")
             except OSError as error:  # full: then it is awake already; closed: nobody waits any more
                 if error.errno not in _AWAKE:
                     raise
@@ -226,7 +227,7 @@ class Dialer:
                     threading.Thread(target=self._ask, name="uamqp-resolver", daemon=True).start()
                 else:
                     self._ask()
-                self._asked = True  # not sooner: an interrupt, or a thread that cannot be started, would leave nobody asking
+                self._asked = True  # not sooner: after an interrupt, or without a thread, nobody would be asking
             answer = self._answer
             if answer is None:
                 return None

@@ -1163,7 +1163,7 @@ def test_what_was_called_not_delivered_does_not_leave_afterwards(peer, small_buf
 
 
 def test_what_was_called_not_delivered_when_there_is_room_again_does_not_leave(peer, connect, tools):
-    connection = connect(peer, idle_timeout=50)
+    connection = connect(peer, idle_timeout=150)
     connection._start()
     link = tools.Link(connection)
     peer.accept = False
@@ -1171,7 +1171,7 @@ def test_what_was_called_not_delivered_when_there_is_room_again_does_not_leave(p
     while not connection._blocked:
         link.send(b"x" * 200_000)
     link.take(r.Settled)
-    silent = time.monotonic() + 0.06
+    silent = time.monotonic() + 0.2
     while time.monotonic() < silent or not connection._poller.wait(0, write=True):
         peer.step()  # which makes room, and says nothing
     connection._step(0)

@@ -62,6 +62,7 @@ class Peer:
         settings = self.core.settings
         engine = eng.Engine(server=True)
         engine.set(eng.OPT_MAX_MESSAGE, settings.max_message_size)
+        engine.set(eng.OPT_EXPLICIT, 1)
         if settings.mechanisms:
             engine.sasl_server(settings.mechanisms)
             if settings.sasl_required:

@@ -81,12 +81,18 @@ def node_name(address: Any) -> str:
 
 def encode_error(condition: str, description: str | None = None, info: dict[Any, Any] | None = None) -> bytes:
     """An `error` (§2.8.14) as the engine takes it. `info` keys become symbols."""
-    fields = {"condition": v.enc_symbol(condition)}
+    fields: dict[str, bytes] = {"condition": v.enc_symbol(condition)}
     if description is not None:
         fields["description"] = v.enc_str(description)
     if info:
         fields["info"] = v.enc_map((v.enc_symbol(str(k)), v.encode(x)) for k, x in info.items())
-    return v.described_composite("error", **fields)
+    return _whole("error", fields)
+
+
+def _whole(name: str, fields: dict[str, bytes]) -> bytes:
+    """A composite with absent fields at the end as nulls, like the performatives of our engine (OPT_EXPLICIT)."""
+    code, names = eng.FIELDS[name]
+    return v.enc_described(code, v.enc_list(fields.get(field, v.NULL) for field in names))
 
 
 class Refused(Exception):
@@ -129,7 +135,7 @@ class Outcome:
             if self.annotations:
                 pairs = ((v.enc_symbol(str(k)), v.encode(x)) for k, x in self.annotations.items())
                 fields["message_annotations"] = v.enc_map(pairs)
-        return v.described_composite(self.name, **fields)
+        return _whole(self.name, fields)
 
 
 @dataclass

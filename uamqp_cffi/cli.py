@@ -750,7 +750,7 @@ def _fill_in_streams() -> None:
     """A program may be started without output (`>&-`, a service without a terminal): it goes nowhere then."""
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, "w"))
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -174,10 +174,12 @@ class Broker:
     def url(self) -> str:
         """`amqp://127.0.0.1:PORT`, or `amqps://localhost:PORT` with TLS (certificates name hosts, not addresses)."""
         host = self.host
-        if self._tls is not None and host in ("127.0.0.1", "::1"):
-            host = "localhost"
         if host in ("", "0.0.0.0"):
             host = "127.0.0.1"
+        elif host == "::":
+            host = "::1"
+        if self._tls is not None and host in ("127.0.0.1", "::1"):
+            host = "localhost"
         if ":" in host:
             host = f"[{host}]"
         return f"{'amqp' if self._tls is None else 'amqps'}://{host}:{self.port}"

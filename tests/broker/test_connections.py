@@ -173,6 +173,19 @@ def test_a_reply_goes_to_the_queue_that_reply_to_names(
     assert parse(broker.payloads("answers")[1])[0x74]["statusCode"] == 200
 
 
+def test_a_reply_goes_to_the_link_whose_target_reply_to_names(broker: Broker, connect: Connect, terminus: Any) -> None:
+    client, session = connect()
+    links = []
+    for name in ("one", "two"):
+        node, here = terminus("source", "$management"), terminus("target", name)
+        links.append(client.attach(session, name, False, node, here))
+        client.engine.flow(links[-1], 10)
+    sender = client.sender(session, "$management")
+    for number, reply_to in enumerate(("two", "one", "two", None)):
+        client.send(sender, request(number, "hello", reply_to=reply_to))
+    assert [d.link for d in client.of(r.Delivery)] == [links[1], links[0], links[1], links[0]]
+
+
 def test_a_request_that_is_no_message_is_rejected(broker: Broker, connect: Connect) -> None:
     client, session = connect()
     client.send(client.sender(session, "$management"), b"\x00\x53\x74\xff")

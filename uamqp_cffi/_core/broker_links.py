@@ -181,7 +181,7 @@ class Outgoing:
 
     __slots__ = (
         "blocked", "closed", "count", "credit", "draining", "dynamic", "id", "key", "peer", "queue", "script",
-        "session", "settled", "unsettled",
+        "session", "settled", "target", "unsettled",
     )
 
     def __init__(self, peer: Peer, link: int, session: int, queue: Queue, settled: bool) -> None:
@@ -198,17 +198,18 @@ class Outgoing:
         self.blocked = False  # the engine takes no more until its output is gone or the session window opens
         self.closed = False
         self.dynamic = False
+        self.target: str | None = None  # the address at the receiver's end
         self.unsettled: dict[int, Entry] = {}
 
     def send(self, limit: int) -> int:
-        """Send up to `limit` messages; how many the engine took."""
+        """Send up to `limit` messages; how many were sent, or turned out to be too large for this receiver."""
         script = self.script
         failing = script is not None and script.breaks and self.count < script.after
         n = min(limit, self.credit, script.after - self.count if failing and script is not None else limit)
         if n <= 0 or self.blocked or self.closed or self.peer.hung or self.peer.dropping:
             return 0
         entries = self.queue.take(n, _SEND_BYTES, self.key)
-        sent = 0
+        sent = barred = 0
         try:
             while sent < len(entries) and not self.blocked:
                 run = _same_format(entries, sent)
@@ -217,6 +218,7 @@ class Outgoing:
                 except eng.SizeError:
                     entry = entries.pop(sent)
                     self.queue.give_back([entry._replace(barred=(*entry.barred, self.key))])
+                    barred += 1
                     continue
                 sent += taken
                 if taken < len(run):
@@ -231,7 +233,7 @@ class Outgoing:
                 self.peer.touch()
         if failing and script is not None and self.count >= script.after and script.take():
             self.peer.fail(self, script)
-        return sent
+        return sent + barred
 
     def send_run(self, run: list[Entry]) -> int:
         payloads = [redelivered(e) if e.failures else e.payload for e in run]

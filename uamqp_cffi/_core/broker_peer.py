@@ -286,6 +286,7 @@ class Peer:
         settled = record.fields.get("snd_settle_mode") == 1
         link = Outgoing(self, record.link, record.session, queue, settled)
         link.dynamic = dynamic
+        link.target = target.address
         outcomes = v.symbols([f"amqp:{name}:list" for name in ("accepted", "rejected", "released", "modified")])
         fields = {"source": source.encode("source", outcomes=outcomes), "target": target.encode("target")}
         if not target.given:

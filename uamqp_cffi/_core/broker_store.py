@@ -218,6 +218,7 @@ class Queue:
     def __init__(self, name: str, room: Bytes, store: bool = True) -> None:
         self.name = name
         self.store = store
+        self.dropped = False  # what its consumers still have is gone with them
         self.consumers: deque[Any] = deque()
         self.received = self.received_bytes = self.delivered = self.unsettled = self.bytes = 0
         self.dead: deque[Entry] = deque()
@@ -252,7 +253,9 @@ class Queue:
 
     def settle(self, entries: list[Entry], record: Settled, consumer: object) -> None:
         """A consumer's outcome for messages that it was sent."""
-        if record.outcome == eng.OUT_REJECTED:
+        if self.dropped:
+            self.forget(entries)
+        elif record.outcome == eng.OUT_REJECTED:
             self.dead.extend(entries)
         elif record.outcome == eng.OUT_MODIFIED:
             self.give_back(modified(entries, record.state, consumer))
@@ -263,7 +266,10 @@ class Queue:
 
     def left(self, entries: list[Entry]) -> None:
         """The link that these were sent on is gone, and no outcome has come."""
-        self.give_back(entries)
+        if self.dropped:
+            self.forget(entries)
+        else:
+            self.give_back(entries)
 
     def receiver_gone(self, link: Outgoing) -> None:
         """A link that received from this node is over; what it left has been said."""

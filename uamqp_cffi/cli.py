@@ -10,6 +10,7 @@ Results go to standard output (one JSON object with --json), progress and compla
     2    usage: an unknown option, a bad address, a file that cannot be read
     3    no connection: name resolution, TCP, TLS, SASL or the attach failed; the broker could not listen
     130  Ctrl-C (143: SIGTERM); what had been confirmed until then is still reported
+    141  whoever read standard output has left; what receive could not print stays with the broker
 """
 
 from __future__ import annotations

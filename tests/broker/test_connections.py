@@ -100,6 +100,19 @@ def test_mistakes_in_the_arguments_are_named() -> None:
         Broker(listen=False, max_frame_size=100)
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("port", 65536), ("port", -1), ("max_bytes", -1), ("max_message_size", 0), ("max_message_size", -1),
+        ("max_connections", 0), ("idle_timeout", -1), ("idle_timeout", 1e7), ("idle_timeout", float("nan")),
+        ("credit", -1), ("credit", 1 << 32),
+    ],
+)  # fmt: skip
+def test_a_number_out_of_range_is_named(name: str, value: float) -> None:
+    with pytest.raises(ValueError, match=rf"^{name}={value} is not between "):
+        Broker(**{name: value})
+
+
 # ---- management ----
 
 

@@ -137,7 +137,9 @@ class Incoming:
             return script.outcome
         assert script.outcome is not None
         try:
-            return as_outcome(script.outcome(self.peer.core.make_message(delivery.payload)), script)
+            outcome = as_outcome(script.outcome(self.peer.core.make_message(delivery.payload)), script)
+            outcome.encode()
+            return outcome
         except Exception as error:
             _log.exception("the function for messages to %r failed", self.name)
             why = f"the function for this address raised {type(error).__name__}"

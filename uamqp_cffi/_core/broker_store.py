@@ -36,6 +36,8 @@ _DEFAULT_CONDITIONS = {
     "close": "amqp:connection:forced",
 }
 
+_MOST = {"delay": 4_000_000, "credit": 0xFFFFFFFF, "max_message_size": (1 << 64) - 1}
+
 MANAGEMENT = "$management"
 CBS = "$cbs"
 NODES = frozenset((MANAGEMENT, CBS))  # what is no queue: requests come in, answers go out
@@ -160,8 +162,11 @@ class Script:
         if self.fail is not None and self.fail not in FAILURES:
             raise ValueError(f"fail={self.fail!r} is none of {', '.join(FAILURES)}")
         for name in ("times", "delay", "after", "credit", "max_message_size"):
-            if (getattr(self, name) or 0) < 0:
-                raise ValueError(f"{name}={getattr(self, name)!r} is negative")
+            value = getattr(self, name) or 0
+            if value < 0:
+                raise ValueError(f"{name}={value!r} is negative")
+            if not value <= _MOST.get(name, value):
+                raise ValueError(f"{name}={value!r} is more than {_MOST[name]}")
 
     @property
     def per_message(self) -> bool:

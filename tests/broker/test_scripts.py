@@ -113,10 +113,15 @@ def test_a_function_that_fails_rejects_the_message_and_hurts_nobody_else(
     assert "the function for messages to 'q' failed" in caplog.text
 
 
-def test_an_outcome_that_cannot_be_encoded_is_the_functions_failure(
-    broker: Broker, connect: Connect, data: Data
+@pytest.mark.parametrize(
+    "outcome",
+    [Outcome("rejected", info={"what": object()}), Outcome("rejected", description="x" * 4096)],
+    ids=["no AMQP type", "too long"],
+)
+def test_an_outcome_that_cannot_be_sent_is_the_functions_failure(
+    broker: Broker, connect: Connect, data: Data, outcome: Outcome
 ) -> None:
-    broker.on_message("q", lambda message: Outcome("rejected", info={"what": object()}))
+    broker.on_message("q", lambda message: outcome)
     client, session = connect()
     client.send(client.sender(session, "q"), data(b"x"))
     assert client.outcomes() == [(0, 0, eng.OUT_REJECTED)]
@@ -239,5 +244,8 @@ def test_mistakes_in_a_script_are_found_at_once(broker: Broker) -> None:
     for numbers in ({"credit": 1 << 32}, {"max_message_size": 1 << 64}, {"delay": float("inf")}, {"delay": float("nan")}):
         with pytest.raises(ValueError, match="is more than"):
             broker.script("q", **numbers)
+    for options in ({"outcome": "rejected"}, {"fail": "detach"}):
+        with pytest.raises(ValueError, match="no more than 4096 can be sent"):
+            broker.script("q", description="x" * 4096, **options)
     with pytest.raises(ValueError, match="after=-1 is negative"):
         broker.script("q", after=-1)

@@ -161,7 +161,7 @@ class Incoming:
                 return None, Outcome("rejected", "amqp:precondition-failed", why)
             return core.queue(node_name(to)), ACCEPTED
         except Refused as refused:
-            return None, Outcome("rejected", "amqp:not-found", str(refused))
+            return None, Outcome("rejected", "amqp:not-found", str(refused)[:500])
         except (eng.DecodeError, ValueError):
             return None, Outcome("rejected", "amqp:decode-error", "the message has no readable properties")
 

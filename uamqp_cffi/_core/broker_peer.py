@@ -236,7 +236,7 @@ class Peer:
         for link in links:
             name = link.name if isinstance(link, Incoming) else link.queue.name
             if not self.permits.cover(None if link.dynamic else name):
-                self.guard(self._take_back, link.id, f"the token for {name!r} has expired")
+                self.guard(self._take_back, link.id, f"the token for {name!r:.400} has expired")
         self.touch()
 
     def _take_back(self, link: int, why: str) -> None:

@@ -41,6 +41,8 @@ _MOST = {"delay": 4_000_000, "credit": 0xFFFFFFFF, "max_message_size": (1 << 64)
 MANAGEMENT = "$management"
 CBS = "$cbs"
 NODES = frozenset((MANAGEMENT, CBS))  # what is no queue: requests come in, answers go out
+_MAX_STATE = 4096  # UAM_MAX_STATE of csrc/limits.h
+_LONGEST = 500  # characters of a description that has a peer's words in it
 ID_MASK = 0xFFFFFFFF  # delivery-ids are 32 bits
 HEADER = 0x70
 PROPERTIES = 0x73
@@ -92,9 +94,13 @@ def encode_error(condition: str, description: str | None = None, info: dict[Any,
 
 
 def _whole(name: str, fields: dict[str, bytes]) -> bytes:
-    """A composite with absent fields at the end as nulls, like the performatives of our engine (OPT_EXPLICIT)."""
+    """A composite with absent fields at the end as nulls, like the performatives of our engine (OPT_EXPLICIT). Raises
+    ValueError for more than the engine takes."""
     code, names = eng.FIELDS[name]
-    return v.enc_described(code, v.enc_list(fields.get(field, v.NULL) for field in names))
+    encoded = v.enc_described(code, v.enc_list(fields.get(field, v.NULL) for field in names))
+    if len(encoded) > _MAX_STATE:
+        raise ValueError(f"{name} of {len(encoded)} bytes, and no more than {_MAX_STATE} can be sent")
+    return encoded
 
 
 class Refused(Exception):
@@ -102,7 +108,7 @@ class Refused(Exception):
 
     def __init__(self, condition: str, description: str) -> None:
         super().__init__(description)
-        self.error = encode_error(condition, description)
+        self.error = encode_error(condition, description[:_LONGEST])
 
 
 @dataclass(frozen=True)

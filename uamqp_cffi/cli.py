@@ -16,6 +16,7 @@ Results go to standard output (one JSON object with --json), progress and compla
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import logging
 import os
@@ -105,6 +106,23 @@ class _Signals:
     @property
     def name(self) -> str:
         return "stopped by SIGTERM" if self.number == signal.SIGTERM else "interrupted"
+
+
+class _Bell:
+    """Wakes the one thread that waits. Not an Event, whose `set` takes a lock that `wait` has held: a signal that comes in
+    between would wait for itself."""
+
+    def __init__(self) -> None:
+        self._silent = threading.Lock()
+        self._silent.acquire()
+
+    def ring(self) -> None:
+        with contextlib.suppress(RuntimeError):  # it rings already
+            self._silent.release()
+
+    def wait(self, seconds: float) -> bool:
+        """Whether it rang."""
+        return self._silent.acquire(timeout=seconds)
 
 
 # ---- text ----
@@ -503,8 +521,8 @@ def _broker(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
         except OSError as exc:
             parser.error(f"cannot use {' and '.join(args.tls)}: {exc}")
     port = args.port if args.port is not None else 5671 if args.tls else 5672
-    stop = threading.Event()
-    with _Signals(stop.set) as signals:
+    stop = _Bell()
+    with _Signals(stop.ring) as signals:
         signals.deferred = True
         try:
             broker = Broker(args.host, port, **options)
@@ -552,12 +570,12 @@ def _user(text: str, parser: argparse.ArgumentParser) -> tuple[str, str]:
     return name, password
 
 
-def _wait_for_eof(stop: threading.Event) -> None:
+def _wait_for_eof(stop: _Bell) -> None:
     try:
         while sys.stdin is not None and os.read(sys.stdin.fileno(), 4096):
             pass
     finally:
-        stop.set()
+        stop.ring()
 
 
 # ---- decode ----

@@ -778,6 +778,33 @@ def test_ctrl_c_leaves_a_report_that_is_being_printed_as_it_is(
 
 
 @posix
+@pytest.mark.parametrize("line", [1, 2])
+def test_a_signal_that_comes_while_the_broker_begins_to_wait_ends_it(tmp_path: Path, line: int) -> None:
+    """`line`: of the function in which it waits."""
+    code = f"""
+import os, signal, sys, threading
+from uamqp_cffi.cli import main
+
+lines = []
+
+def trace(frame, event, _):
+    if frame.f_code.co_name == "wait" and frame.f_back.f_code.co_name == "_broker" and event == "line":
+        lines.append(frame.f_lineno)
+        if len(lines) == {line}:
+            os.kill(os.getpid(), signal.SIGINT)
+    return trace
+
+late = threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT))  # where there is no such line
+late.daemon = True
+late.start()
+sys.settrace(trace)
+sys.exit(main(["broker", "--port", "0", "--quiet"]))
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=10)
+    assert (done.returncode, done.stderr) == (130, "")
+
+
+@posix
 @pytest.mark.parametrize(("number", "expected"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_broker_serves_until_ctrl_c_and_says_what_it_had(
     start: Callable[..., Command], run: Callable[..., Any], number: int, expected: int

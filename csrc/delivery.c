@@ -29,7 +29,7 @@ typedef struct transfer {
 } transfer;
 
 /* Frame header and performative up to the payload. Returns past its end; the size is filled in by the caller. */
-static uint8_t *put_transfer_head(uint8_t *frame, const uam_lnk *l, const transfer *t) {
+static uint8_t *put_transfer_head(const uam_engine *e, uint8_t *frame, const uam_lnk *l, const transfer *t) {
   static const uint8_t start[] = {2, 0, 0, 0, 0x00, 0x53, UAM_PERF_transfer, 0xc0, 0, 6};
   memcpy(frame + 4, start, sizeof start);
   store_be16(frame + 6, l->session->channel);
@@ -47,6 +47,12 @@ static uint8_t *put_transfer_head(uint8_t *frame, const uam_lnk *l, const transf
     memcpy(p, "\x40\x40\x40\x41", 4);
     p += 4;
     frame[13] = 10;
+  }
+  if (e->all_fields) {
+    size_t absent = (size_t)(UAM_COUNT_transfer - frame[13]);
+    memset(p, 0x40, absent);
+    p += absent;
+    frame[13] = UAM_COUNT_transfer;
   }
   frame[12] = (uint8_t)(p - (frame + 13));
   return p;
@@ -83,12 +89,12 @@ static bool put_frames(uam_engine *e, uam_lnk *l, transfer *t, message *m) {
     }
     t->more = chunk < left;
     uint8_t *frame = e->out.data + e->out.tail;
-    uint8_t *p = put_transfer_head(frame, l, t);
+    uint8_t *p = put_transfer_head(e, frame, l, t);
     if (t->more) chunk = max - (size_t)(p - frame); /* fill it to the brim */
     if (chunk >= left) {
       chunk = left;
       t->more = false;
-      p = put_transfer_head(frame, l, t);
+      p = put_transfer_head(e, frame, l, t);
     }
     p += take(m, p, chunk);
     size_t size = (size_t)(p - frame);
@@ -163,7 +169,7 @@ static void put_abort(uam_engine *e, uam_lnk *l) {
     return;
   }
   uint8_t *frame = e->out.data + e->out.tail;
-  size_t size = (size_t)(put_transfer_head(frame, l, &t) - frame);
+  size_t size = (size_t)(put_transfer_head(e, frame, l, &t) - frame);
   store_be32(frame, (uint32_t)size);
   e->out.tail += size;
   took_window(l->session);
@@ -377,7 +383,7 @@ static void put_disposition(uam_engine *e, uam_session *s) {
     p.set |= UAM_SET(disposition, state);
     p.state = uam_buf_span(&s->disp_state);
   }
-  if (p.state.len > 256 && uam_frame_size(UAM_PERF_disposition, &p) > e->remote_max_frame) {
+  if (p.state.len > 256 && uam_frame_size(e, UAM_PERF_disposition, &p) > e->remote_max_frame) {
     memcpy(small, bare, sizeof small); /* the outcome without its explanation */
     small[2] = p.state.ptr[2];
     p.state = (uam_span){small, sizeof small};
@@ -416,10 +422,15 @@ typedef struct verdict {
   uam_span state;
 } verdict;
 
+/* To a receiver that left it to us to settle its outcome (§2.6.12): done. */
+static void answer(uam_engine *e, uam_lnk *l, uint32_t first, uint32_t last, uint32_t code) {
+  const uint8_t outcome[4] = {0x00, 0x53, (uint8_t)code, 0x45};
+  hold_disposition(e, l->session, false, first, last, true, (uam_span){outcome, e->all_fields ? sizeof outcome : 0});
+}
+
 /* Deliveries of one link inside first..last: runs of them leave as one event each. */
 static void settle_range(uam_engine *e, uam_lnk *l, uint32_t first, uint32_t last, const verdict *v) {
   uam_ring *r = &l->unsettled;
-  static const uam_span none;
   bool run = false;
   uint32_t from = 0, to = 0;
   for (size_t i = uam_ring_next(r, uam_ring_find(r, first)); i < r->count; i = uam_ring_next(r, i)) {
@@ -429,7 +440,7 @@ static void settle_range(uam_engine *e, uam_lnk *l, uint32_t first, uint32_t las
     uam_ring_gone(r, i);
     if (run && d->id != to + 1) {
       uam_event_settled(e, l->id, from, to, v->code, v->settled ? UAM_F_SETTLED : 0, v->state);
-      if (v->answer) hold_disposition(e, l->session, false, from, to, true, none);
+      if (v->answer) answer(e, l, from, to, v->code);
       run = false;
     }
     if (!run) from = d->id;
@@ -438,7 +449,7 @@ static void settle_range(uam_engine *e, uam_lnk *l, uint32_t first, uint32_t las
   }
   if (run) {
     uam_event_settled(e, l->id, from, to, v->code, v->settled ? UAM_F_SETTLED : 0, v->state);
-    if (v->answer) hold_disposition(e, l->session, false, from, to, true, none);
+    if (v->answer) answer(e, l, from, to, v->code);
   }
   uam_ring_trim(r);
 }

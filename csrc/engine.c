@@ -83,6 +83,7 @@ int uam_set(uam_engine *e, int option, uint64_t value) {
       e->output_cap = (size_t)value;
       return UAM_OK;
     case UAM_OPT_SASL_REQUIRED: e->sasl_required = value != 0; return UAM_OK;
+    case UAM_OPT_EXPLICIT: e->all_fields = value != 0; return UAM_OK;
     default: return uam_refuse(e, UAM_E_ARG, "no option %d", option);
   }
 }

@@ -38,6 +38,13 @@ void uam_frame_empty(uam_engine *e) {
   else if (e->trace) uam_frame_trace(e, true, f, sizeof f);
 }
 
+/* Absent fields at the end may be left out (§1.4). There are peers (Azure's clients in Python) that look for a field in its
+ * place all the same: UAM_OPT_EXPLICIT is for them. */
+static void encode(const uam_engine *e, uam_writer *w, uint32_t code, const void *perf) {
+  if (e->all_fields) uam_perf_encode_all(w, code, perf);
+  else uam_perf_encode(w, code, perf);
+}
+
 void uam_frame_put(uam_engine *e, uint8_t type, uint16_t channel, uint32_t code, const void *perf) {
   uam_buf *o = &e->out;
   uam_writer w;
@@ -48,7 +55,7 @@ void uam_frame_put(uam_engine *e, uint8_t type, uint16_t channel, uint32_t code,
       return;
     }
     w = (uam_writer){o->data + o->tail + 8, 0, room};
-    uam_perf_encode(&w, code, perf);
+    encode(e, &w, code, perf);
     if (w.len <= room) break;
     room = w.len;
   }
@@ -66,7 +73,7 @@ void uam_frame_put_last(uam_engine *e, uint16_t channel, uint32_t code, void *pe
   uint8_t room[UAM_MIN_MAX_FRAME / 2];
   uam_p_error whole;
   uam_fault fault = {0};
-  if (error->len > sizeof room && uam_frame_size(code, perf) > e->remote_max_frame) {
+  if (error->len > sizeof room && uam_frame_size(e, code, perf) > e->remote_max_frame) {
     uam_writer w = {room, 0, sizeof room};
     uam_reader r = uam_reader_of(error->ptr, error->len);
     uint64_t what = uam_read_descriptor(&r);
@@ -82,9 +89,9 @@ void uam_frame_put_last(uam_engine *e, uint16_t channel, uint32_t code, void *pe
   uam_frame_put(e, 0, channel, code, perf);
 }
 
-size_t uam_frame_size(uint32_t code, const void *perf) {
+size_t uam_frame_size(const uam_engine *e, uint32_t code, const void *perf) {
   uam_writer w = {NULL, 0, 0};
-  uam_perf_encode(&w, code, perf);
+  encode(e, &w, code, perf);
   return 8 + w.len;
 }
 
@@ -117,6 +124,6 @@ void uam_error_encode(uam_engine *e, uam_buf *b, const char *condition, const ch
   err.description = (uam_span){(const uint8_t *)text, strlen(text)};
   uint8_t room[512];
   uam_writer w = {room, 0, sizeof room};
-  uam_perf_encode(&w, UAM_PERF_error, &err);
+  encode(e, &w, UAM_PERF_error, &err);
   uam_keep(e, b, room, w.len <= sizeof room ? w.len : 0);
 }

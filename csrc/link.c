@@ -162,7 +162,7 @@ static bool put_attach(uam_engine *e, uam_lnk *l) {
     p.set |= UAM_SET(attach, initial_delivery_count);
     p.initial_delivery_count = l->initial_count;
   }
-  size_t size = uam_frame_size(UAM_PERF_attach, &p);
+  size_t size = uam_frame_size(e, UAM_PERF_attach, &p);
   bool fits = size <= e->remote_max_frame;
   if (!fits || l->handle > s->remote_handle_max) {
     l->want_attach = false;

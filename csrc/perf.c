@@ -293,11 +293,11 @@ static void widen(uam_writer *w, size_t start, uint8_t count) {
   memcpy(w->p + start - 3, head, sizeof head);
 }
 
-void uam_perf_encode(uam_writer *w, uint32_t code, const void *in) {
+static void encode(uam_writer *w, uint32_t code, const void *in, bool all) {
   const composite *c = find(code);
   if (c == NULL) return;
   uint32_t set = *(const uint32_t *)in & ((1u << c->count) - 1u);
-  uint8_t count = 0;
+  uint8_t count = all ? (uint8_t)c->count : 0;
   while (set >> count != 0) count++;
   uint8_t head[6] = {0x00, 0x53, (uint8_t)code, (uint8_t)(count == 0 ? 0x45 : 0xc0)};
   uam_write_raw(w, head, count == 0 ? 4 : 6);
@@ -316,3 +316,7 @@ void uam_perf_encode(uam_writer *w, uint32_t code, const void *in) {
     w->p[start - 1] = count;
   }
 }
+
+void uam_perf_encode(uam_writer *w, uint32_t code, const void *in) { encode(w, code, in, false); }
+
+void uam_perf_encode_all(uam_writer *w, uint32_t code, const void *in) { encode(w, code, in, true); }

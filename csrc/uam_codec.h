@@ -189,6 +189,7 @@ void uam_fault_set(uam_fault *f, const char *condition, const char *format, ...)
 int uam_perf_decode(uint32_t code, uam_span list, void *out, uam_fault *fault);
 /* Descriptor and list of *in: fields whose bit is clear are null, trailing ones left out; smallest forms. */
 void uam_perf_encode(uam_writer *w, uint32_t code, const void *in);
+void uam_perf_encode_all(uam_writer *w, uint32_t code, const void *in); /* absent fields at the end as nulls, too */
 /* 0 when the code is not in the table. */
 uint32_t uam_perf_field_count(uint32_t code);
 /* The kind of the i-th field; UAM_K_ILLEGAL for RAW ones and past the end. */

@@ -120,7 +120,7 @@ struct uam_engine {
   char problem[200];
   uint64_t now;
   /* options */
-  bool pipeline, sasl_required;
+  bool pipeline, sasl_required, all_fields;
   uint32_t heartbeat_permille;
   int trace;
   uint64_t max_message;
@@ -195,7 +195,7 @@ void uam_event_resolve(uam_engine *e);
 
 /* ---- frame.c ---- */
 void uam_frame_put(uam_engine *e, uint8_t type, uint16_t channel, uint32_t code, const void *perf);
-size_t uam_frame_size(uint32_t code, const void *perf);   /* of a frame without payload */
+size_t uam_frame_size(const uam_engine *e, uint32_t code, const void *perf);   /* of a frame without payload */
 void uam_frame_put_last(uam_engine *e, uint16_t channel, uint32_t code, void *perf, uam_span *error); /* error: perf's last field */
 void uam_frame_empty(uam_engine *e);
 void uam_frame_header(uam_engine *e, uint8_t protocol);

@@ -110,6 +110,10 @@ class Received:
         self.seconds = 0.0
 
     @property
+    def begun(self) -> bool:
+        return self.received > 0
+
+    @property
     def done(self) -> int:
         return self.received
 
@@ -164,6 +168,7 @@ class Receiver:
     def __init__(
         self,
         client: ReceiveClient,
+        report: Received,
         *,
         count: int | None,
         ack: str,
@@ -172,7 +177,7 @@ class Receiver:
         check: Callable[[], object],
         write: Callable[[str], object],
     ) -> None:
-        self.report = Received()
+        self.report = report
         self._client = client
         self._count = count
         self._ack = ack
@@ -288,6 +293,15 @@ class Receiver:
 
 def write_out(text: str, check: Callable[[], object]) -> None:
     """To standard output, at once. While nobody takes it off our hands, `check` is called now and then and may raise."""
+    try:
+        _write_out(text, check)
+    except BrokenPipeError:
+        raise
+    except OSError as exc:
+        raise GaveUp(f"cannot write to standard output: {exc.strerror or exc}") from exc
+
+
+def _write_out(text: str, check: Callable[[], object]) -> None:
     sys.stdout.flush()
     fd = sys.stdout.fileno()
     data = memoryview(text.encode(sys.stdout.encoding or "utf-8", "backslashreplace"))

@@ -36,10 +36,10 @@ class GaveUp(Exception):
 
 
 def say(text: str) -> None:
-    """One line on standard error. When nobody reads there any more, that is no reason to stop sending."""
+    """One line on standard error. When nobody reads there any more, or it is full, that is no reason to stop sending."""
     try:
         print(text, file=sys.stderr, flush=True)
-    except BrokenPipeError:
+    except OSError:
         to_nowhere(sys.stderr)
 
 
@@ -238,7 +238,10 @@ class Lines:
         return [self._lines.popleft() for _ in range(n)]
 
     def _read(self) -> None:
-        block = self._file.read(_BLOCK)
+        try:
+            block = self._file.read(_BLOCK)
+        except OSError as exc:
+            raise GaveUp(f"cannot read line {self._taken + 1:,}: {exc.strerror or exc}") from exc
         if block:
             head, newline, tail = block.rpartition(b"\n")
             if newline:
@@ -288,6 +291,10 @@ class Report:
         self.seconds = 0.0
         self.latencies = Latencies()
         self.reasons: Counter[str] = Counter()
+
+    @property
+    def begun(self) -> bool:
+        return self.handed_over > 0
 
     @property
     def good(self) -> int:
@@ -372,13 +379,14 @@ class Sender:
         self,
         client: SendClient,
         source: Repeated | Lines,
+        report: Report,
         *,
         settled: bool,
         window: int,
         timeout: float,
         check: Callable[[], object],
     ) -> None:
-        self.report = Report()
+        self.report = report
         self._client = client
         self._outcomes: dict[int, str] = getattr(client, "outcomes", {})
         self._source = source
@@ -389,7 +397,7 @@ class Sender:
         self._check = check
         self._flights: deque[_Flight] = deque()
         self._in_flight = self._bytes_in_flight = 0
-        self._dry = False
+        self._dry = source.left == 0
 
     def connect(self) -> None:
         """Until the link is attached. Raises what the client raises; bounded by its connect_timeout."""

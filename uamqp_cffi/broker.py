@@ -104,8 +104,17 @@ class Broker:
         Raises OSError when the port cannot be had, ssl.SSLError for unusable certificates, ValueError for bad
         arguments.
         """
-        if not 512 <= max_frame_size <= 1 << 20:
-            raise ValueError(f"max_frame_size={max_frame_size} is not between 512 and {1 << 20}")
+        for name, value, least, most in (
+            ("port", port, 0, 65535),
+            ("max_bytes", max_bytes, 0, sys.maxsize),
+            ("max_message_size", max_message_size, 1, sys.maxsize),
+            ("max_frame_size", max_frame_size, 512, 1 << 20),
+            ("max_connections", max_connections, 1, sys.maxsize),
+            ("idle_timeout", idle_timeout, 0, 4_000_000),  # in milliseconds it has 32 bits
+            ("credit", credit, 0, 0xFFFFFFFF),
+        ):
+            if not least <= value <= most:
+                raise ValueError(f"{name}={value} is not between {least} and {most}")
         self._tls = ssl_context if ssl_context is not None else _server_context(cert_file, key_file, client_ca)
         check = as_check(tokens)
         mechanisms = self._mechanisms(sasl, users, check is not None)
@@ -175,10 +184,12 @@ class Broker:
     def url(self) -> str:
         """`amqp://127.0.0.1:PORT`, or `amqps://localhost:PORT` with TLS (certificates name hosts, not addresses)."""
         host = self.host
-        if self._tls is not None and host in ("127.0.0.1", "::1"):
-            host = "localhost"
         if host in ("", "0.0.0.0"):
             host = "127.0.0.1"
+        elif host == "::":
+            host = "::1"
+        if self._tls is not None and host in ("127.0.0.1", "::1"):
+            host = "localhost"
         if ":" in host:
             host = f"[{host}]"
         return f"{'amqp' if self._tls is None else 'amqps'}://{host}:{self.port}"

@@ -10,11 +10,13 @@ Results go to standard output (one JSON object with --json), progress and compla
     2    usage: an unknown option, a bad address, a file that cannot be read
     3    no connection: name resolution, TCP, TLS, SASL or the attach failed; the broker could not listen
     130  Ctrl-C (143: SIGTERM); what had been confirmed until then is still reported
+    141  whoever read standard output has left; what receive could not print stays with the broker
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import logging
 import os
@@ -106,6 +108,23 @@ class _Signals:
         return "stopped by SIGTERM" if self.number == signal.SIGTERM else "interrupted"
 
 
+class _Bell:
+    """Wakes the one thread that waits. Not an Event, whose `set` takes a lock that `wait` has held: a signal that comes in
+    between would wait for itself."""
+
+    def __init__(self) -> None:
+        self._silent = threading.Lock()
+        self._silent.acquire()
+
+    def ring(self) -> None:
+        with contextlib.suppress(RuntimeError):  # it rings already
+            self._silent.release()
+
+    def wait(self, seconds: float) -> bool:
+        """Whether it rang."""
+        return self._silent.acquire(timeout=seconds)
+
+
 # ---- text ----
 
 
@@ -194,9 +213,11 @@ class _ChildBroker:
         if os.name == "nt":
             group = {"creationflags": getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)}
         options = ["--port", "0", "--quiet", "--json", "--stop-on-eof", *more]
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", code, "broker", *options], stdin=subprocess.PIPE, stdout=subprocess.PIPE, **group
-        )
+        command = [sys.executable, "-c", code, "broker", *options]
+        try:
+            self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, **group)
+        except OSError as exc:
+            raise _NoBroker(f"the embedded broker did not start: {exc.strerror or exc}") from exc
         assert self._process.stdout is not None
         try:
             line = self._process.stdout.readline()
@@ -223,8 +244,13 @@ def _with_broker(
     work: Callable[[_Signals, bool], int],
     report: Report | Received,
 ) -> int:
-    """`work(signals, own)` with args.url complete: the user's, or that of an embedded broker of our `own`. The exit
-    status."""
+    """`work(signals, own)` with args.url complete: the user's, or that of an embedded broker of our `own`; it keeps its
+    books in `report`. The exit status."""
+    if args.url is not None:
+        try:
+            urlsplit(args.url)
+        except ValueError:  # its text may have the password in it
+            parser.error("the URL is malformed: its host is no host name and no [IPv6 address]")
     if args.user is not None:
         if args.url is None:
             parser.error("--user needs a URL: the embedded broker knows no users")
@@ -244,10 +270,14 @@ def _with_broker(
                 say(f"started the embedded broker in a child process: {child.url}")
             return work(signals, child is not None)
         except KeyboardInterrupt:
-            error = f"{signals.name}: nothing was {args.done}"
-            return _print(args, report, masked(args.url or ""), signals.exit_status, error)
+            if args.printing:  # nobody reads the report
+                to_nowhere(sys.stdout)
+                say(signals.name)
+                return signals.exit_status
+            error = f"{signals.name}: {report.so_far() if report.begun else f'nothing was {args.done}'}"
+            return _print(args, report, masked(args.url or ""), signals, signals.exit_status, error)
         except _NoBroker as exc:
-            return _print(args, report, "", NO_CONNECTION, str(exc))
+            return _print(args, report, "", signals, NO_CONNECTION, str(exc))
         finally:
             if child is not None:
                 child.stop()
@@ -261,7 +291,7 @@ def _drive(
     url: str,
     done: str,
 ) -> tuple[int, str | None]:
-    """Connect and do the work: the exit status, and what went wrong."""
+    """Connect and do the work: the exit status, and what went wrong. From here on signals are deferred."""
     from .errors import AMQPError
 
     report = worker.report
@@ -287,12 +317,14 @@ def _drive(
     except (AMQPError, OSError, ValueError) as exc:
         what = f"lost {url}" if attached else f"cannot connect to {url}"
         return NOT_ALL if attached else NO_CONNECTION, f"{what}: {_words(exc)}"
-    finally:
-        signals.deferred = False
 
 
-def _print(args: argparse.Namespace, report: Report | Received, url: str, status: int, error: str | None) -> int:
-    """The report, and the error on standard error; gives the exit status."""
+def _print(
+    args: argparse.Namespace, report: Report | Received, url: str, signals: _Signals, status: int, error: str | None
+) -> int:
+    """The report, and the error on standard error; gives the exit status. A signal does not cut the report off, a second
+    one does."""
+    signals.deferred = args.printing = True
     if args.json:
         print(json.dumps(report.as_json(url, error, status)))
         sys.stdout.flush()
@@ -311,42 +343,56 @@ def _words(exc: BaseException) -> str:
     return text
 
 
-def _finish(close: Callable[[], object], patience: float | None) -> None:
+def _finish(close: Callable[[], object], signals: _Signals, patience: float | None) -> None:
     """Call `close`, and let it go on by itself after `patience` seconds (None: never) or on Ctrl-C."""
     closing = threading.Thread(target=close, name="uamqp-cffi-close", daemon=True)
     closing.start()
     try:
+        signals.deferred = False
         closing.join(patience)
+        signals.deferred = True
     except KeyboardInterrupt:
+        signals.deferred = True
         closing.join(_CLOSING)
 
 
 # ---- send ----
 
 
-def _source(args: argparse.Namespace) -> Repeated | Lines:
+def _source(args: argparse.Namespace, parser: argparse.ArgumentParser) -> Repeated | Lines:
     if args.file is None:
-        body = b"x" * args.size if args.body is None else args.body.encode("utf-8", "surrogateescape")
+        try:
+            body = b"x" * args.size if args.body is None else args.body.encode("utf-8", "surrogateescape")
+        except (MemoryError, OverflowError):
+            parser.error(f"--size: there is no memory for {args.size:,} bytes")
         return Repeated(body, 1 if args.count is None else args.count)
     if args.file == "-":
+        if sys.stdin is None:
+            parser.error("--file -: there is no standard input")
         return Lines(open(sys.stdin.fileno(), "rb", buffering=0, closefd=False), args.count)
     return Lines(open(args.file, "rb", buffering=0), args.count)
 
 
 def _send(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     try:
-        source = _source(args)
+        source = _source(args, parser)
     except OSError as exc:
         parser.error(f"cannot read {args.file}: {exc.strerror}")
 
-    def work(signals: _Signals, own: bool) -> int:
-        return _send_to(args, parser, source, signals)
+    report = Report()
 
-    return _with_broker(args, parser, ("--discard",), work, Report())
+    def work(signals: _Signals, own: bool) -> int:
+        return _send_to(args, parser, source, report, signals)
+
+    return _with_broker(args, parser, ("--discard",), work, report)
 
 
 def _send_to(
-    args: argparse.Namespace, parser: argparse.ArgumentParser, source: Repeated | Lines, signals: _Signals
+    args: argparse.Namespace,
+    parser: argparse.ArgumentParser,
+    source: Repeated | Lines,
+    report: Report,
+    signals: _Signals,
 ) -> int:
     from .constants import SenderSettleMode
 
@@ -357,15 +403,16 @@ def _send_to(
     except ValueError as exc:
         parser.error(str(exc))
     settled = args.settle != "unsettled"
-    sender = Sender(client, source, settled=settled, window=args.window, timeout=args.timeout, check=signals.check)
-    report = sender.report
+    sender = Sender(
+        client, source, report, settled=settled, window=args.window, timeout=args.timeout, check=signals.check
+    )
     report.not_sent = source.left
     status, error = _drive(sender, client, lambda: make_progress(source.total, "sending"), signals, url, "sent")
     if status == OK and report.good < report.handed_over:
         status = NOT_ALL
         error = f"{report.handed_over - report.good:,} of {report.handed_over:,} messages were not accepted"
-    _finish(client.close, _CLOSING if signals.number else None)
-    return _print(args, report, url, status, error)
+    _finish(client.close, signals, _CLOSING if signals.number else None)
+    return _print(args, report, url, signals, status, error)
 
 
 def _show_sent(args: argparse.Namespace, report: Report, url: str, error: str | None) -> None:
@@ -384,13 +431,15 @@ def _receive(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     if args.output is None:
         args.output = "json" if args.json else "text"
 
+    report = Received()
+
     def work(signals: _Signals, own: bool) -> int:
         if own:
             args.count = DEMO if args.count is None else args.count
             _fill(args.url, args.count, signals)
-        return _receive_from(args, parser, signals)
+        return _receive_from(args, parser, report, signals)
 
-    return _with_broker(args, parser, (), work, Received())
+    return _with_broker(args, parser, (), work, report)
 
 
 def _fill(url: str, count: int, signals: _Signals) -> None:
@@ -406,7 +455,9 @@ def _fill(url: str, count: int, signals: _Signals) -> None:
     say(f"sent {count:,} messages to it, to be received now")
 
 
-def _receive_from(args: argparse.Namespace, parser: argparse.ArgumentParser, signals: _Signals) -> int:
+def _receive_from(
+    args: argparse.Namespace, parser: argparse.ArgumentParser, report: Received, signals: _Signals
+) -> int:
     from ._cli_receive import CREDIT, FORMATS, Receiver, write_out
     from .client import ReceiveClient
 
@@ -417,11 +468,13 @@ def _receive_from(args: argparse.Namespace, parser: argparse.ArgumentParser, sig
 
     try:
         credit = CREDIT if count is None else min(CREDIT, count)
-        client = ReceiveClient(args.url, auto_complete=False, prefetch=max(credit, 1), **_client_options(args))
+        client = ReceiveClient(args.url, auto_complete=False, prefetch=credit, **_client_options(args))
+        client._prefetch = credit  # 0 is no default here
     except ValueError as exc:
         parser.error(str(exc))
     receiver = Receiver(
         client,
+        report,
         count=count,
         ack=args.ack,
         form=FORMATS[args.output],
@@ -429,7 +482,6 @@ def _receive_from(args: argparse.Namespace, parser: argparse.ArgumentParser, sig
         check=signals.check,
         write=write,
     )
-    report = receiver.report
 
     def bar() -> Progress:
         return NoProgress() if args.output != "none" and sys.stdout.isatty() else make_progress(count, "receiving")
@@ -438,13 +490,13 @@ def _receive_from(args: argparse.Namespace, parser: argparse.ArgumentParser, sig
         status, error = _drive(receiver, client, bar, signals, url, "received")
     finally:
         connection = client._connection
-        _finish(client.close, _CLOSING if signals.number else None)
+        _finish(client.close, signals, _CLOSING if signals.number else None)
     if status == OK and (connection._failure is not None or connection._leaving):
         status = NOT_ALL
         error = f"lost {url} before it had confirmed the end: it may not know the outcomes, and send messages again"
     elif status == OK and report.malformed:
         status, error = NOT_ALL, f"{report.malformed:,} of {report.received:,} messages were malformed"
-    return _print(args, report, url, status, error)
+    return _print(args, report, url, signals, status, error)
 
 
 def _show_received(args: argparse.Namespace, report: Received, url: str, error: str | None) -> None:
@@ -469,8 +521,8 @@ def _broker(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
         except OSError as exc:
             parser.error(f"cannot use {' and '.join(args.tls)}: {exc}")
     port = args.port if args.port is not None else 5671 if args.tls else 5672
-    stop = threading.Event()
-    with _Signals(stop.set) as signals:
+    stop = _Bell()
+    with _Signals(stop.ring) as signals:
         signals.deferred = True
         try:
             broker = Broker(args.host, port, **options)
@@ -487,7 +539,7 @@ def _broker(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
                 continue
             _print_queues(broker, args.json, args.quiet)
         finally:
-            _finish(broker.close, _CLOSING)
+            _finish(broker.close, signals, _CLOSING)
         return signals.exit_status if signals.number else OK
 
 
@@ -518,18 +570,20 @@ def _user(text: str, parser: argparse.ArgumentParser) -> tuple[str, str]:
     return name, password
 
 
-def _wait_for_eof(stop: threading.Event) -> None:
+def _wait_for_eof(stop: _Bell) -> None:
     try:
-        while os.read(sys.stdin.fileno(), 4096):
+        while sys.stdin is not None and os.read(sys.stdin.fileno(), 4096):
             pass
     finally:
-        stop.set()
+        stop.ring()
 
 
 # ---- decode ----
 
 
 def _decode(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
+    if args.hex == ["-"] and sys.stdin is None:
+        parser.error("there is no standard input")
     try:
         data = unhex(sys.stdin.read() if args.hex == ["-"] else " ".join(args.hex))
     except ValueError as exc:
@@ -649,7 +703,7 @@ def _add_send(parser: argparse.ArgumentParser) -> None:
     add("--settle", choices=("unsettled", "settled", "mixed"), default="unsettled", help=modes)
     window = f"messages in flight at most (default {WINDOW}); 1 shows the latency of a single message"
     add("--window", type=_number(1), default=WINDOW, metavar="N", help=window)
-    parser.set_defaults(run=_send, show=_show_sent, done="sent", parser=parser)
+    parser.set_defaults(run=_send, show=_show_sent, done="sent", printing=False, parser=parser)
 
 
 def _add_connection(parser: argparse.ArgumentParser, silence: str) -> None:
@@ -686,7 +740,7 @@ def _add_receive(parser: argparse.ArgumentParser) -> None:
     add("--ack", choices=("accept", "release", "reject"), default="accept", help=ack)
     output = "text: the body (default); json: the whole message as one JSON object (default with --json); none"
     add("--output", choices=("text", "json", "none"), help=output)
-    parser.set_defaults(run=_receive, show=_show_received, done="received", parser=parser)
+    parser.set_defaults(run=_receive, show=_show_received, done="received", printing=False, parser=parser)
 
 
 def _add_broker(parser: argparse.ArgumentParser) -> None:
@@ -711,9 +765,17 @@ def _add_decode(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=_decode, parser=parser)
 
 
+def _fill_in_streams() -> None:
+    """A program may be started without output (`>&-`, a service without a terminal): it goes nowhere then."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the command with `argv` (default: the process's); the exit status. Usage errors leave by SystemExit(2)."""
     args = make_parser().parse_args(argv)
+    _fill_in_streams()
     logging.getLogger("uamqp").addHandler(logging.NullHandler())  # what matters is in the one line that we print
     try:
         status: int = args.run(args, args.parser)
@@ -722,6 +784,10 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:
         to_nowhere(sys.stdout)
         return _BROKEN_PIPE
+    except OSError as exc:
+        to_nowhere(sys.stdout)
+        say(f"error: cannot write to standard output: {exc.strerror or exc}")
+        return NOT_ALL
     except KeyboardInterrupt:
         say("interrupted")
         return 128 + signal.SIGINT

@@ -13,7 +13,7 @@ from uamqp_cffi._core import records as r
 from uamqp_cffi._core import values as v
 from uamqp_cffi._core.filters.websocket import WebSocket
 from uamqp_cffi._core.wire import Wire
-from uamqp_cffi.broker import Broker
+from uamqp_cffi.broker import Broker, Pipe
 
 Connect = Callable[..., tuple[Any, int]]
 Data = Callable[[bytes], bytes]
@@ -100,6 +100,19 @@ def test_mistakes_in_the_arguments_are_named() -> None:
         Broker(listen=False, max_frame_size=100)
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("port", 65536), ("port", -1), ("max_bytes", -1), ("max_message_size", 0), ("max_message_size", -1),
+        ("max_connections", 0), ("idle_timeout", -1), ("idle_timeout", 1e7), ("idle_timeout", float("nan")),
+        ("credit", -1), ("credit", 1 << 32),
+    ],
+)  # fmt: skip
+def test_a_number_out_of_range_is_named(name: str, value: float) -> None:
+    with pytest.raises(ValueError, match=rf"^{name}={value} is not between "):
+        Broker(**{name: value})
+
+
 # ---- management ----
 
 
@@ -171,6 +184,19 @@ def test_a_reply_goes_to_the_queue_that_reply_to_names(
     broker.put("answers", b"first")
     assert management(request(1, "hello", reply_to="answers")) == []
     assert parse(broker.payloads("answers")[1])[0x74]["statusCode"] == 200
+
+
+def test_a_reply_goes_to_the_link_whose_target_reply_to_names(broker: Broker, connect: Connect, terminus: Any) -> None:
+    client, session = connect()
+    links = []
+    for name in ("one", "two"):
+        node, here = terminus("source", "$management"), terminus("target", name)
+        links.append(client.attach(session, name, False, node, here))
+        client.engine.flow(links[-1], 10)
+    sender = client.sender(session, "$management")
+    for number, reply_to in enumerate(("two", "one", "two", None)):
+        client.send(sender, request(number, "hello", reply_to=reply_to))
+    assert [d.link for d in client.of(r.Delivery)] == [links[1], links[0], links[1], links[0]]
 
 
 def test_a_request_that_is_no_message_is_rejected(broker: Broker, connect: Connect) -> None:
@@ -336,3 +362,70 @@ def test_closing_the_broker_closes_its_connections(broker: Broker, connect: Conn
     assert client.of(r.Close)[0].error.condition == b"amqp:connection:forced"
     with pytest.raises(ValueError, match="closed"):
         broker.connect()
+
+
+@pytest.fixture
+def said(monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[v.Described]]:
+    """Gives the performatives that the broker has sent so far, on all connections."""
+    stream = bytearray()
+    take = Pipe.take
+
+    def watched(pipe: Pipe, n: int | None = None) -> bytes:
+        out = take(pipe, n)
+        stream.extend(out)
+        return out
+
+    def frames() -> list[v.Described]:
+        found = []
+        rest = bytes(stream)
+        while rest:
+            size = 8 if rest.startswith(b"AMQP") else int.from_bytes(rest[:4], "big")
+            body, rest = rest[8:size], rest[size:]
+            if body:  # a transfer has its message behind the list
+                found.append(v.decode_exact(body[: 4 if body[3] == 0x45 else 5 + body[4]]))
+        return found
+
+    monkeypatch.setattr(Pipe, "take", watched)
+    return frames
+
+
+def test_no_field_at_the_end_of_a_list_is_left_out(
+    broker: Broker, connect: Connect, data: Data, terminus: Any, said: Callable[[], list[v.Described]]
+) -> None:
+    """Azure's clients look for some in their place, however long the list is."""
+    broker.script("full", "rejected", condition="amqp:not-allowed")
+    client, session = connect()
+    client.send(client.sender(session, "q"), data(b"x"))
+    client.send(client.sender(session, "full", name="full"), data(b"y"))
+    client.receiver(session, "q", credit=1)
+    client.receiver(session, "", credit=0, name="nowhere")
+    client.engine.end(session)
+    client.run()
+    client.engine.close()
+    client.run()
+    lengths = {code: len(names) for code, names in eng.FIELDS.values()}
+    got = [(frame.descriptor, len(frame.value)) for frame in said()]
+    assert {code for code, _ in got} == set(range(0x10, 0x19))
+    assert got == [(code, lengths[code]) for code, _ in got]
+    (rejected,) = [frame.value[4] for frame in said() if frame.descriptor == 0x15 and frame.value[4].value]
+    assert rejected.value[0].value == ["amqp:not-allowed", None, None]
+    (detach,) = [frame for frame in said() if frame.descriptor == 0x16]
+    assert detach.value[2].value == ["amqp:invalid-field", "the address names no queue", None]
+
+
+def test_an_outcome_that_the_broker_is_to_settle_is_said_again(
+    broker: Broker, connect: Connect, said: Callable[[], list[v.Described]]
+) -> None:
+    broker.put("q", b"one")
+    broker.put("q", b"two")
+    client, session = connect()
+    link = client.receiver(session, "q", credit=2)
+    client.engine.settle(link, 0, 0, False, v.described_composite("accepted"))
+    client.engine.settle(link, 1, 1, False, v.described_composite("rejected"))
+    client.run()
+    answers = [frame.value[:5] for frame in said() if frame.descriptor == 0x15]
+    assert [(answer[:4], answer[4].descriptor) for answer in answers] == [
+        ([False, 0, 0, True], 0x24),
+        ([False, 1, 1, True], 0x25),
+    ]
+    assert broker.info("q")[1:4] == (0, 0, 1)

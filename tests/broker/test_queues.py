@@ -299,6 +299,15 @@ def test_a_message_too_large_for_one_consumer_does_not_block_the_others(
     assert other.payloads() == [data(bytes(200))]
 
 
+def test_a_message_too_large_for_a_consumer_does_not_hold_up_smaller_ones(broker: Broker, connect: Connect) -> None:
+    broker.put("q", b"x" * 300_000)  # as much as is handed out at once, and more
+    broker.put("q", b"small")
+    client, session = connect()
+    client.receiver(session, "q", max_message_size=v.enc_ulong(1000))
+    assert [payload[-5:] for payload in client.payloads()] == [b"small"]
+    assert broker.info("q").messages == 1
+
+
 def test_a_link_without_target_routes_by_the_to_of_each_message(broker: Broker, connect: Connect, data: Data) -> None:
     client, session = connect()
     link = client.sender(session, None)
@@ -327,6 +336,28 @@ def test_a_dynamic_source_is_a_queue_of_the_consumers_own(
     client.engine.detach(link)
     client.run()
     assert address not in broker.queues
+
+
+@pytest.mark.parametrize("outcome", ["released", "rejected", None])
+def test_what_others_hold_of_a_dynamic_queue_goes_with_it(
+    broker: Broker, connect: Connect, terminus: Any, outcome: str | None
+) -> None:
+    owner, session = connect()
+    link = owner.attach(session, "own", False, terminus("source", None, dynamic=v.enc_bool(True)), terminus("target", "x"))
+    owner.run()
+    (name,) = broker.queues
+    other, its_session = connect()
+    its_link = other.receiver(its_session, name)
+    broker.put(name, b"one")
+    other.run()
+    assert len(other.payloads()) == 1
+    owner.engine.detach(link)
+    owner.run()
+    if outcome is not None:
+        other.engine.settle(its_link, 0, 0, True, v.described_composite(outcome))
+    other.engine.detach(its_link)
+    other.run()
+    assert (broker.queues, broker._core.room.held) == ([], 0)
 
 
 def test_there_is_an_end_to_the_number_of_queues_and_links(

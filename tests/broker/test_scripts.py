@@ -113,6 +113,21 @@ def test_a_function_that_fails_rejects_the_message_and_hurts_nobody_else(
     assert "the function for messages to 'q' failed" in caplog.text
 
 
+@pytest.mark.parametrize(
+    "outcome",
+    [Outcome("rejected", info={"what": object()}), Outcome("rejected", description="x" * 4096)],
+    ids=["no AMQP type", "too long"],
+)
+def test_an_outcome_that_cannot_be_sent_is_the_functions_failure(
+    broker: Broker, connect: Connect, data: Data, outcome: Outcome
+) -> None:
+    broker.on_message("q", lambda message: outcome)
+    client, session = connect()
+    client.send(client.sender(session, "q"), data(b"x"))
+    assert client.outcomes() == [(0, 0, eng.OUT_REJECTED)]
+    assert broker.connections == 1
+
+
 def test_a_refused_attach_has_a_null_terminus_and_the_error(broker: Broker, connect: Connect) -> None:
     broker.script("q", fail="attach", condition="amqp:unauthorized-access", description="not you", times=1)
     client, session = connect()
@@ -226,5 +241,11 @@ def test_mistakes_in_a_script_are_found_at_once(broker: Broker) -> None:
         broker.script("q", "acepted")
     with pytest.raises(ValueError, match="fail='explode'"):
         broker.script("q", fail="explode")  # type: ignore[arg-type]
+    for numbers in ({"credit": 1 << 32}, {"max_message_size": 1 << 64}, {"delay": float("inf")}, {"delay": float("nan")}):
+        with pytest.raises(ValueError, match="is more than"):
+            broker.script("q", **numbers)
+    for options in ({"outcome": "rejected"}, {"fail": "detach"}):
+        with pytest.raises(ValueError, match="no more than 4096 can be sent"):
+            broker.script("q", description="x" * 4096, **options)
     with pytest.raises(ValueError, match="after=-1 is negative"):
         broker.script("q", after=-1)

@@ -18,6 +18,7 @@ import trustme
 from uamqp_cffi._core import engine as eng
 from uamqp_cffi._core import records as r
 from uamqp_cffi._core import values as v
+from uamqp_cffi._core.drivers.broker import BrokerThread
 from uamqp_cffi._core.filters.tls import Tls
 from uamqp_cffi._core.wire import Wire, clock
 from uamqp_cffi.broker import Broker
@@ -328,6 +329,32 @@ def test_a_scripted_drop_ends_the_stream_after_the_outcomes(
     assert client.settled() == 2 and client.of(r.Close) == []
 
 
+def test_a_client_that_stays_after_a_drop_costs_no_time(
+    amqp_broker: Broker, dial: Callable[..., SocketClient], data: Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It wanted heartbeats; none are due any more."""
+    looks = 0
+    tick_all = BrokerThread._tick_all
+
+    def watched(thread: BrokerThread) -> None:
+        nonlocal looks
+        looks += 1
+        tick_all(thread)
+
+    monkeypatch.setattr(BrokerThread, "_tick_all", watched)
+    amqp_broker.script("fragile", "none", fail="drop", after=1)
+    client = dial(amqp_broker, idle_time_out=v.enc_uint(20))
+    link = client.attach("fragile", True)
+    with pytest.raises(AssertionError, match="has ended the connection"):
+        client.until(lambda: client.of(r.Credit))
+        client.send(link, [data(b"x")])
+        client.until(lambda: False)
+    assert amqp_broker._thread is not None
+    while amqp_broker._thread._by_peer:  # for a second
+        time.sleep(0.01)
+    assert looks < 100
+
+
 def test_all_connections_can_be_dropped_and_new_ones_come(
     amqp_broker: Broker, dial: Callable[..., SocketClient]
 ) -> None:
@@ -401,3 +428,13 @@ def test_the_port_of_another_is_an_error_that_leaves_no_thread() -> None:
         with pytest.raises(OSError):
             Broker(port=broker.port)
         assert threading.active_count() == threads
+
+
+@pytest.mark.parametrize("host", ["", "0.0.0.0", "::"])
+def test_a_broker_on_all_addresses_gives_one_that_means_this_machine(host: str) -> None:
+    try:
+        broker = Broker(host)
+    except OSError as error:
+        pytest.skip(f"no broker on {host!r} here: {error}")
+    with broker:
+        assert broker.url == f"amqp://{'[::1]' if host == '::' else '127.0.0.1'}:{broker.port}"

@@ -238,6 +238,18 @@ def test_links_are_detached_when_their_token_expires(cbs: Callable[..., Cbs], se
     assert "expired" in str(peer.client.of(r.Detach)[0].error.description)
 
 
+def test_a_long_address_is_refused_and_taken_back_in_few_words(cbs: Callable[..., Cbs], seconds: list[float]) -> None:
+    peer = cbs(tokens=lambda *_: (202, "Accepted", seconds[0] + 10))
+    address = "q/" + "x" * 10_000
+    peer.client.sender(peer.session, address, name="before")
+    assert peer.refusals() == ["amqp:unauthorized-access"]
+    peer.status()
+    peer.client.sender(peer.session, address)
+    seconds[0] += 11
+    peer.client.run(peer.client.now + 11_000)
+    assert peer.refusals() == ["amqp:unauthorized-access"] * 2
+
+
 def test_a_signature_expires_when_it_says(cbs: Callable[..., Cbs], seconds: list[float]) -> None:
     peer = cbs(tokens=lambda *_: None)
     peer.ask(put_token(sas(seconds=5)))

@@ -617,9 +617,9 @@ static void new_engine(run *r, bool server) {
 }
 
 static int set_option(run *r, char *p) {
-  static const char *const names[] = {"", "pipeline", "heartbeat", "trace", "max-message", "output-cap", "sasl-required"};
+  static const char *const names[] = {"", "pipeline", "heartbeat", "trace", "max-message", "output-cap", "sasl-required", "explicit"};
   const char *name = word(&p);
-  for (int i = 1; i <= UAM_OPT_SASL_REQUIRED; i++)
+  for (int i = 1; i <= UAM_OPT_EXPLICIT; i++)
     if (strcmp(names[i], name) == 0) return uam_set(r->e, i, strtoull(p, NULL, 0));
   return uam_set(r->e, atoi(name), strtoull(p, NULL, 0));
 }

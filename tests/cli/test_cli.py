@@ -35,9 +35,10 @@ class Command:
 
     def __init__(self, arguments: tuple[str, ...], cwd: Path, **options: Any) -> None:
         options.setdefault("stdin", subprocess.DEVNULL)
+        options.setdefault("stdout", subprocess.PIPE)
         self.process = subprocess.Popen(
             [sys.executable, "-m", "uamqp_cffi", *arguments],
-            cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options,
+            cwd=cwd, stderr=subprocess.PIPE, text=True, **options,
         )  # fmt: skip
         self.seen = ""
 
@@ -317,6 +318,10 @@ def test_a_proxy_that_is_none_is_named_and_gets_the_password_that_nobody_else_do
         (("send", "--size", "1", "--body", "x"), "not allowed with"),
         (("send", "--count", "-1"), "--count"),
         (("send", "--size", "x"), "--size"),
+        (("send", "--size", "1" + "0" * 14), "--size: there is no memory for"),
+        (("send", "--size", "1" + "0" * 40), "--size: there is no memory for"),
+        (("send", "amqp://ann:pw@[::1/q"), "the URL is malformed"),
+        (("receive", "amqp://[::1/q", "--user", "a"), "the URL is malformed"),
         (("send", "--timeout", "0"), "--timeout"),
         (("send", "--settle", "never"), "--settle"),
         (("send", "--file", "no-such-file"), "cannot read no-such-file"),
@@ -637,6 +642,26 @@ def test_messages_that_could_not_be_printed_stay_with_the_broker(start: Callable
     assert still_there and sent[-len(still_there) :] == still_there
 
 
+def test_receive_of_none_takes_none(run: Callable[..., Any], broker: Broker) -> None:
+    broker.put("q", "one")
+    assert run("receive", broker.url + "/q", "--count", "0")[:2] == (0, "")
+    assert broker.info("q").delivered == 0
+
+
+@posix
+def test_no_line_of_a_silent_pipe_is_waited_for_when_none_is_wanted(start: Callable[..., Command], broker: Broker) -> None:
+    command = start("send", broker.url + "/q", "--file", "-", "--count", "0", stdin=subprocess.PIPE)
+    assert command.process.wait(10) == 0
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/mem"), reason="no file there that opens and cannot be read")
+def test_a_file_that_fails_is_not_called_a_lost_connection(run: Callable[..., Any], broker: Broker) -> None:
+    status, out, err = run("send", broker.url + "/q", "--file", "/proc/self/mem", "--json")
+    error = "gave up: cannot read line 1: Input/output error"
+    assert (status, json.loads(out)["error"]) == (1, error)
+    assert only_line(err, "error: ") == f"error: {error}"
+
+
 @posix
 def test_ctrl_c_ends_receive_though_nobody_reads_its_output(start: Callable[..., Command], broker: Broker) -> None:
     for n in range(500):
@@ -675,7 +700,109 @@ def test_sending_goes_on_when_nobody_reads_the_progress(start: Callable[..., Com
     assert (command.process.returncode, json.loads(out)["accepted"]) == (0, 50)
 
 
+@posix
+@pytest.mark.parametrize(("stream", "accepted"), [("stdout", None), ("stderr", 5)])
+@pytest.mark.parametrize("how", ["closed", "full"])
+def test_an_output_that_takes_nothing_is_no_traceback(
+    tmp_path: Path, broker: Broker, stream: str, accepted: int | None, how: str
+) -> None:
+    if how == "full" and not os.path.exists("/dev/full"):
+        pytest.skip("there is no /dev/full")
+    number = {"stdout": 1, "stderr": 2}[stream]
+    command = f'"$0" -m uamqp_cffi send {broker.url}/q --count 5 --json {number}>' + ("&-" if how == "closed" else "/dev/full")
+    done = subprocess.run(["sh", "-c", command, sys.executable], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert "Traceback" not in done.stderr and broker.info("q").received == 5
+    if accepted is not None:
+        assert (done.returncode, json.loads(done.stdout)["accepted"]) == (0, accepted)
+    elif how == "full":
+        assert done.returncode == 1 and only_line(done.stderr, "error: ") == (
+            "error: cannot write to standard output: No space left on device"
+        )
+    else:
+        assert done.returncode == 0
+
+
+@posix
+def test_receive_says_that_it_cannot_write(tmp_path: Path, broker: Broker) -> None:
+    if not os.path.exists("/dev/full"):
+        pytest.skip("there is no /dev/full")
+    broker.put("q", "one")
+    command = [sys.executable, "-m", "uamqp_cffi", "receive", broker.url + "/q", "--count", "1"]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, cwd=tmp_path, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
+    assert done.returncode == 1
+    assert only_line(done.stderr, "error: ") == (
+        "error: gave up: cannot write to standard output: No space left on device"
+    )
+    assert held(broker) == ["one"]
+
+
+@posix
+@pytest.mark.parametrize("arguments", [("send", "--file", "-"), ("decode", "-")])
+def test_without_standard_input_there_is_nothing_to_read(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    command = ["sh", "-c", '"$0" -m uamqp_cffi "$@" <&-', sys.executable, *arguments]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert "there is no standard input" in done.stderr
+
+
+@posix
+@pytest.mark.parametrize("signals", [1, 2])
+def test_ctrl_c_leaves_a_report_that_is_being_printed_as_it_is(
+    start: Callable[..., Command], broker: Broker, signals: int
+) -> None:
+    """The second one ends the command, though nobody has taken the report."""
+    read, write = os.pipe()
+    with open(read, "rb") as output:
+        with open(write, "wb", buffering=0) as stuffed:
+            os.set_blocking(write, False)
+            while stuffed.write(b" " * 4096):
+                continue
+            os.set_blocking(write, True)
+            command = start("send", broker.url + "/q", "--json", stdout=stuffed)
+        broker.wait_for("q", 1)
+        while broker.connections:
+            time.sleep(0.001)
+        for _ in range(signals):
+            with pytest.raises(subprocess.TimeoutExpired):
+                command.process.wait(0.3)
+            command.process.send_signal(signal.SIGINT)
+        if signals == 1:
+            assert json.loads(output.read())["accepted"] == 1
+            assert command.process.wait(10) == 0
+        else:
+            assert command.process.wait(10) == 130
+            assert output.read().strip() == b""
+
+
 # ---- broker ----
+
+
+@posix
+@pytest.mark.parametrize("line", [1, 2])
+def test_a_signal_that_comes_while_the_broker_begins_to_wait_ends_it(tmp_path: Path, line: int) -> None:
+    """`line`: of the function in which it waits."""
+    code = f"""
+import os, signal, sys, threading
+from uamqp_cffi.cli import main
+
+lines = []
+
+def trace(frame, event, _):
+    if frame.f_code.co_name == "wait" and frame.f_back.f_code.co_name == "_broker" and event == "line":
+        lines.append(frame.f_lineno)
+        if len(lines) == {line}:
+            os.kill(os.getpid(), signal.SIGINT)
+    return trace
+
+late = threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT))  # where there is no such line
+late.daemon = True
+late.start()
+sys.settrace(trace)
+sys.exit(main(["broker", "--port", "0", "--quiet"]))
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=10)
+    assert (done.returncode, done.stderr) == (130, "")
 
 
 @posix

@@ -103,6 +103,7 @@ class Core:
     def drop_queue(self, queue: Queue) -> None:
         queue.clear()
         queue.store = False
+        queue.dropped = True
         self.queues.pop(queue.name, None)
 
     def set_script(self, name: str, script: Script | None) -> None:

@@ -137,7 +137,9 @@ class Incoming:
             return script.outcome
         assert script.outcome is not None
         try:
-            return as_outcome(script.outcome(self.peer.core.make_message(delivery.payload)), script)
+            outcome = as_outcome(script.outcome(self.peer.core.make_message(delivery.payload)), script)
+            outcome.encode()
+            return outcome
         except Exception as error:
             _log.exception("the function for messages to %r failed", self.name)
             why = f"the function for this address raised {type(error).__name__}"
@@ -159,7 +161,7 @@ class Incoming:
                 return None, Outcome("rejected", "amqp:precondition-failed", why)
             return core.queue(node_name(to)), ACCEPTED
         except Refused as refused:
-            return None, Outcome("rejected", "amqp:not-found", str(refused))
+            return None, Outcome("rejected", "amqp:not-found", str(refused)[:500])
         except (eng.DecodeError, ValueError):
             return None, Outcome("rejected", "amqp:decode-error", "the message has no readable properties")
 
@@ -181,7 +183,7 @@ class Outgoing:
 
     __slots__ = (
         "blocked", "closed", "count", "credit", "draining", "dynamic", "id", "key", "peer", "queue", "script",
-        "session", "settled", "unsettled",
+        "session", "settled", "target", "unsettled",
     )
 
     def __init__(self, peer: Peer, link: int, session: int, queue: Queue, settled: bool) -> None:
@@ -198,17 +200,18 @@ class Outgoing:
         self.blocked = False  # the engine takes no more until its output is gone or the session window opens
         self.closed = False
         self.dynamic = False
+        self.target: str | None = None  # the address at the receiver's end
         self.unsettled: dict[int, Entry] = {}
 
     def send(self, limit: int) -> int:
-        """Send up to `limit` messages; how many the engine took."""
+        """Send up to `limit` messages; how many were sent, or turned out to be too large for this receiver."""
         script = self.script
         failing = script is not None and script.breaks and self.count < script.after
         n = min(limit, self.credit, script.after - self.count if failing and script is not None else limit)
         if n <= 0 or self.blocked or self.closed or self.peer.hung or self.peer.dropping:
             return 0
         entries = self.queue.take(n, _SEND_BYTES, self.key)
-        sent = 0
+        sent = barred = 0
         try:
             while sent < len(entries) and not self.blocked:
                 run = _same_format(entries, sent)
@@ -217,6 +220,7 @@ class Outgoing:
                 except eng.SizeError:
                     entry = entries.pop(sent)
                     self.queue.give_back([entry._replace(barred=(*entry.barred, self.key))])
+                    barred += 1
                     continue
                 sent += taken
                 if taken < len(run):
@@ -231,7 +235,7 @@ class Outgoing:
                 self.peer.touch()
         if failing and script is not None and self.count >= script.after and script.take():
             self.peer.fail(self, script)
-        return sent
+        return sent + barred
 
     def send_run(self, run: list[Entry]) -> int:
         payloads = [redelivered(e) if e.failures else e.payload for e in run]

@@ -71,7 +71,7 @@ def respond(core: Core, link: Incoming, request: Request, answer: Answer) -> Out
     if name is not None and name != link.name and name in core.queues:
         core.put(name, reply)
         return Outcome()
-    receiver = _receiver(link)
+    receiver = _receiver(link, reply_to)
     if receiver is None:
         _log.info("a request to %s has nowhere to be answered to", link.name)
     elif len(receiver.queue) >= _MAX_PARKED or not receiver.queue.put(reply):
@@ -81,10 +81,11 @@ def respond(core: Core, link: Incoming, request: Request, answer: Answer) -> Out
     return Outcome()
 
 
-def _receiver(link: Incoming) -> Outgoing | None:
-    """The link of the requester's on which it listens to the same node, one of the same session first."""
+def _receiver(link: Incoming, reply_to: Any) -> Outgoing | None:
+    """The link of the requester's on which it listens to the same node, the one whose target it gave as reply-to first,
+    then one of the same session."""
     found = [out for out in link.peer.outgoing.values() if out.queue.name == link.name]
-    found.sort(key=lambda out: out.session != link.session)
+    found.sort(key=lambda out: (reply_to is None or out.target != reply_to, out.session != link.session))
     return found[0] if found else None
 
 

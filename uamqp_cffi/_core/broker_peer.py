@@ -62,6 +62,7 @@ class Peer:
         settings = self.core.settings
         engine = eng.Engine(server=True)
         engine.set(eng.OPT_MAX_MESSAGE, settings.max_message_size)
+        engine.set(eng.OPT_EXPLICIT, 1)
         if settings.mechanisms:
             engine.sasl_server(settings.mechanisms)
             if settings.sasl_required:
@@ -235,7 +236,7 @@ class Peer:
         for link in links:
             name = link.name if isinstance(link, Incoming) else link.queue.name
             if not self.permits.cover(None if link.dynamic else name):
-                self.guard(self._take_back, link.id, f"the token for {name!r} has expired")
+                self.guard(self._take_back, link.id, f"the token for {name!r:.400} has expired")
         self.touch()
 
     def _take_back(self, link: int, why: str) -> None:
@@ -285,6 +286,7 @@ class Peer:
         settled = record.fields.get("snd_settle_mode") == 1
         link = Outgoing(self, record.link, record.session, queue, settled)
         link.dynamic = dynamic
+        link.target = target.address
         outcomes = v.symbols([f"amqp:{name}:list" for name in ("accepted", "rejected", "released", "modified")])
         fields = {"source": source.encode("source", outcomes=outcomes), "target": target.encode("target")}
         if not target.given:

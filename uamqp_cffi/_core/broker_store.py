@@ -36,9 +36,13 @@ _DEFAULT_CONDITIONS = {
     "close": "amqp:connection:forced",
 }
 
+_MOST = {"delay": 4_000_000, "credit": 0xFFFFFFFF, "max_message_size": (1 << 64) - 1}
+
 MANAGEMENT = "$management"
 CBS = "$cbs"
 NODES = frozenset((MANAGEMENT, CBS))  # what is no queue: requests come in, answers go out
+_MAX_STATE = 4096  # UAM_MAX_STATE of csrc/limits.h
+_LONGEST = 500  # characters of a description that has a peer's words in it
 ID_MASK = 0xFFFFFFFF  # delivery-ids are 32 bits
 HEADER = 0x70
 PROPERTIES = 0x73
@@ -81,12 +85,22 @@ def node_name(address: Any) -> str:
 
 def encode_error(condition: str, description: str | None = None, info: dict[Any, Any] | None = None) -> bytes:
     """An `error` (§2.8.14) as the engine takes it. `info` keys become symbols."""
-    fields = {"condition": v.enc_symbol(condition)}
+    fields: dict[str, bytes] = {"condition": v.enc_symbol(condition)}
     if description is not None:
         fields["description"] = v.enc_str(description)
     if info:
         fields["info"] = v.enc_map((v.enc_symbol(str(k)), v.encode(x)) for k, x in info.items())
-    return v.described_composite("error", **fields)
+    return _whole("error", fields)
+
+
+def _whole(name: str, fields: dict[str, bytes]) -> bytes:
+    """A composite with absent fields at the end as nulls, like the performatives of our engine (OPT_EXPLICIT). Raises
+    ValueError for more than the engine takes."""
+    code, names = eng.FIELDS[name]
+    encoded = v.enc_described(code, v.enc_list(fields.get(field, v.NULL) for field in names))
+    if len(encoded) > _MAX_STATE:
+        raise ValueError(f"{name} of {len(encoded)} bytes, and no more than {_MAX_STATE} can be sent")
+    return encoded
 
 
 class Refused(Exception):
@@ -94,7 +108,7 @@ class Refused(Exception):
 
     def __init__(self, condition: str, description: str) -> None:
         super().__init__(description)
-        self.error = encode_error(condition, description)
+        self.error = encode_error(condition, description[:_LONGEST])
 
 
 @dataclass(frozen=True)
@@ -129,7 +143,7 @@ class Outcome:
             if self.annotations:
                 pairs = ((v.enc_symbol(str(k)), v.encode(x)) for k, x in self.annotations.items())
                 fields["message_annotations"] = v.enc_map(pairs)
-        return v.described_composite(self.name, **fields)
+        return _whole(self.name, fields)
 
 
 @dataclass
@@ -154,8 +168,11 @@ class Script:
         if self.fail is not None and self.fail not in FAILURES:
             raise ValueError(f"fail={self.fail!r} is none of {', '.join(FAILURES)}")
         for name in ("times", "delay", "after", "credit", "max_message_size"):
-            if (getattr(self, name) or 0) < 0:
-                raise ValueError(f"{name}={getattr(self, name)!r} is negative")
+            value = getattr(self, name) or 0
+            if value < 0:
+                raise ValueError(f"{name}={value!r} is negative")
+            if not value <= _MOST.get(name, value):
+                raise ValueError(f"{name}={value!r} is more than {_MOST[name]}")
 
     @property
     def per_message(self) -> bool:
@@ -212,6 +229,7 @@ class Queue:
     def __init__(self, name: str, room: Bytes, store: bool = True) -> None:
         self.name = name
         self.store = store
+        self.dropped = False  # what its consumers still have is gone with them
         self.consumers: deque[Any] = deque()
         self.received = self.received_bytes = self.delivered = self.unsettled = self.bytes = 0
         self.dead: deque[Entry] = deque()
@@ -246,7 +264,9 @@ class Queue:
 
     def settle(self, entries: list[Entry], record: Settled, consumer: object) -> None:
         """A consumer's outcome for messages that it was sent."""
-        if record.outcome == eng.OUT_REJECTED:
+        if self.dropped:
+            self.forget(entries)
+        elif record.outcome == eng.OUT_REJECTED:
             self.dead.extend(entries)
         elif record.outcome == eng.OUT_MODIFIED:
             self.give_back(modified(entries, record.state, consumer))
@@ -257,7 +277,10 @@ class Queue:
 
     def left(self, entries: list[Entry]) -> None:
         """The link that these were sent on is gone, and no outcome has come."""
-        self.give_back(entries)
+        if self.dropped:
+            self.forget(entries)
+        else:
+            self.give_back(entries)
 
     def receiver_gone(self, link: Outgoing) -> None:
         """A link that received from this node is over; what it left has been said."""

@@ -150,7 +150,8 @@ class BrokerThread(threading.Thread):
             if connection.wire.deadline <= now and not peer.hung and not connection.lingering:
                 self._guard(connection, lambda c: c.peer.handle(c.wire.tick(now, dry=True)))
                 self._core.dirty.add(peer)
-        self._next_tick = min((c.wire.deadline for c in self._by_peer.values() if not c.peer.hung), default=1 << 62)
+        ticking = (c for c in self._by_peer.values() if not c.peer.hung and not c.lingering)
+        self._next_tick = min((c.wire.deadline for c in ticking), default=1 << 62)
 
     # connections
 

@@ -16,7 +16,7 @@ def options(**more: Any) -> dict[str, Any]:
         "eventhub_name": "hub",
         "custom_endpoint_address": f"sb://localhost:{HOST['port']}",
         "connection_verify": HOST["ca"],
-        "uamqp_transport": True,
+        "uamqp_transport": HOST.get("uamqp_transport", True),
         "retry_total": 3,
         "retry_backoff_factor": 0.05,
         **more,

@@ -23,7 +23,7 @@ def options(**more: Any) -> dict[str, Any]:
         "custom_endpoint_address": f"sb://localhost:{HOST['port']}",
         "connection_verify": HOST["ca"],
         "transport_type": TransportType.Amqp,  # with an endpoint of one's own the default is WebSocket
-        "uamqp_transport": True,
+        "uamqp_transport": HOST.get("uamqp_transport", True),
         "retry_total": 3,
         "retry_backoff_factor": 0.05,
         **more,

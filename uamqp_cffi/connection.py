@@ -19,7 +19,7 @@ import threading
 import time
 import uuid
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -30,7 +30,7 @@ from ._core.drivers.sync import READ, WRITE, Address, Dialer, Poller
 from ._core.filters.base import Filter, HttpRefused
 from ._core.filters.tls import Tls, TransportError
 from ._core.locks import Lock, Signal
-from ._core.plan import Call, Inbox, Plan
+from ._core.plan import Call, Inbox, Plan, refuse_coroutine
 from ._core.wire import Wire, clock
 from .c_uamqp import ConnectionState
 from .constants import ErrorCodes, TransportType
@@ -370,6 +370,10 @@ class Connection:
         """For plans that wait: a step of the token exchange, if there is one and a step is due."""
         if self._cbs is not None and self._cbs.due():
             yield from self._cbs.step_plan()
+
+    def _beside(self, awaitable: Any, done: Callable[[], object], why_not: str) -> Any:
+        """With asyncio: a task for it, and `done()` is called when it is done. Here RuntimeError(why_not)."""
+        refuse_coroutine(awaitable, why_not)
 
     def _token_deadline(self) -> float | None:
         """For plans that wait: when to wake up for the next one (`time.monotonic`)."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Iterator
 from datetime import timedelta
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from uamqp_cffi import Message, MessageSender, Target, errors
+from uamqp_cffi import Message, MessageSender, ReceiveClientAsync, Target, errors
 from uamqp_cffi.async_ops import ConnectionAsync
 from uamqp_cffi.authentication import JWTTokenAsync, JWTTokenAuth, SASTokenAsync, SASTokenAuth, TokenRetryPolicy
 from uamqp_cffi.broker import Broker, Verdict
@@ -188,7 +189,7 @@ def test_async_tokens_are_renewed(broker: Broker, put: list[str]) -> None:
 
 
 def test_a_task_that_waits_for_a_token_holds_nobody_up(broker: Broker, put: list[str]) -> None:
-    """While one task awaits the renewal, another one's step returns at once."""
+    """Nobody's step awaits the renewal."""
 
     async def main() -> None:
         reached, go = asyncio.Event(), asyncio.Event()
@@ -206,7 +207,7 @@ def test_a_task_that_waits_for_a_token_holds_nobody_up(broker: Broker, put: list
             await work_async(auth, connection)
             task = asyncio.ensure_future(renew(auth, connection))
             await asyncio.wait_for(reached.wait(), LIMIT)
-            assert await auth.handle_token_async() == (None, None)
+            assert await auth.handle_token_async() == (False, False)
             go.set()
             await asyncio.wait_for(task, LIMIT)
 
@@ -217,6 +218,50 @@ def test_a_task_that_waits_for_a_token_holds_nobody_up(broker: Broker, put: list
 
     asyncio.run(main())
     assert put == ["t1", "t2"]
+
+
+def test_calls_that_are_cancelled_all_the_time_do_not_keep_a_token_from_being_renewed(broker: Broker, put: list[str]) -> None:
+    """Each call is given less time than the function takes."""
+
+    async def slow() -> SimpleNamespace:
+        if put:
+            await asyncio.sleep(0.3)
+        return token(f"t{len(put) + 1}", 2.0)
+
+    async def main() -> None:
+        auth = JWTTokenAsync(URL, URL, slow, refresh_window=1.9, **options(broker))
+        async with ReceiveClientAsync(URL, auth=auth) as client:
+            deadline = time.monotonic() + LIMIT
+            while len(put) < 3:
+                assert time.monotonic() < deadline
+                with contextlib.suppress(asyncio.TimeoutError):
+                    await asyncio.wait_for(client.receive_message_batch_async(), 0.05)
+
+    asyncio.run(asyncio.wait_for(main(), LIMIT))
+    assert put == ["t1", "t2", "t3"]
+
+
+def test_a_call_comes_back_in_its_time_though_a_token_is_asked_for(broker: Broker, put: list[str]) -> None:
+    async def stuck() -> SimpleNamespace:
+        if put:
+            await asyncio.sleep(3600)
+        return token("t1", 20.0)
+
+    async def main() -> None:
+        before = len(asyncio.all_tasks())
+        auth = JWTTokenAsync(URL, URL, stuck, refresh_window=19.9, **options(broker))
+        async with ReceiveClientAsync(URL, auth=auth) as client:
+            await client.open_async()
+            while not await client.client_ready_async():
+                continue
+            await asyncio.sleep(2.1)  # a tenth of its life, when it is to be renewed
+            began = time.monotonic()
+            assert await client.receive_message_batch_async(timeout=200) == []
+            assert time.monotonic() - began < 1.5
+        await asyncio.sleep(0)
+        assert len(asyncio.all_tasks()) == before
+
+    asyncio.run(asyncio.wait_for(main(), LIMIT))
 
 
 def test_an_async_refusal_is_raised() -> None:

@@ -6,15 +6,18 @@ import asyncio
 import logging
 import threading
 from datetime import timedelta
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
 
-from uamqp_cffi import errors
+from uamqp_cffi import Connection, errors
 from uamqp_cffi._core import cbs, mgmt
 from uamqp_cffi._core.plan import Inbox, run, run_async
 from uamqp_cffi._core.sending import Calls
+from uamqp_cffi.async_ops.connection_async import ConnectionAsync
 from uamqp_cffi.authentication import JWTTokenAsync, JWTTokenAuth, SASTokenAsync, SASTokenAuth, TokenRetryPolicy
+from uamqp_cffi.authentication.cbs_auth_async import CBSAsyncAuthMixin
 from uamqp_cffi.constants import CBSAuthStatus
 from uamqp_cffi.message import Message
 
@@ -52,11 +55,14 @@ class Node:
 class World:
     """An exchange, its clocks and its peer."""
 
-    def __init__(self, auth):
+    def __init__(self, auth, asyncio_too=False):
         self.auth = auth
         self.seconds = 0.0
         self.start = 0.0
-        connection = SimpleNamespace(_opened=True, _failure=None, _flush=lambda: True, container_id=b"c")
+        kind = ConnectionAsync if isinstance(auth, CBSAsyncAuthMixin) and asyncio_too else Connection
+        connection = SimpleNamespace(
+            _opened=True, _failure=None, _flush=lambda: True, container_id=b"c", _beside=partial(kind._beside, None)
+        )
         self.session = SimpleNamespace(
             _lock=threading.RLock(),
             _dispatch=lambda: None,
@@ -72,6 +78,9 @@ class World:
 
     def step(self):
         return run(self.exchange.step_plan(), cbs.no_wait)
+
+    async def step_async(self):
+        return await run_async(self.exchange.step_plan(), cbs.no_wait_async)
 
     def pair(self):
         return run(self.exchange.token_plan(), cbs.no_wait)
@@ -645,9 +654,9 @@ def test_a_pair_tells_of_acceptance():
 # ---- coroutines
 
 
-def due(auth):
+def due(auth, asyncio_too=True):
     """A world whose token is to be renewed now."""
-    made = World(auth)
+    made = World(auth, asyncio_too)
     auth.token, auth.expires_at = b"t1", 100
     made.step()
     made.reply()
@@ -655,34 +664,98 @@ def due(auth):
     return made
 
 
-def test_a_coroutine_function_is_awaited_by_the_asyncio_runner():
-    async def get_token():
+async def for_ever():
+    await asyncio.sleep(3600)
+
+
+async def poked(made):
+    while not made.session._inbox.poked:
         await asyncio.sleep(0)
-        return token("t2", 300)
-
-    made = due(JWTTokenAsync("aud", "amqps://host/q", get_token))
-    assert asyncio.run(run_async(made.exchange.step_plan(), cbs.no_wait_async)) is True
-    assert made.puts == [b"t1", b"t2"]
+    made.session._inbox.poked = False
 
 
-def test_a_blocking_class_refuses_an_async_auth_object():
-    made = due(SASTokenAsync("aud", "amqps://host/q", "t", expires_in=timedelta(seconds=100)))
-    with pytest.raises(RuntimeError, match="SASTokenAsync is for the asyncio classes"):
-        made.step()
+def test_a_coroutine_is_not_waited_for_by_the_step_that_asks():
+    go = []
 
-
-def test_a_cancelled_step_gives_its_turn_back():
     async def get_token():
-        await asyncio.sleep(3600)
+        while not go:
+            await asyncio.sleep(0)
+        return token("t2", 300)
 
     made = due(JWTTokenAsync("aud", "amqps://host/q", get_token))
 
     async def main():
-        task = asyncio.ensure_future(run_async(made.exchange.step_plan(), cbs.no_wait_async))
-        await asyncio.sleep(0)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
+        assert await made.step_async() is True
+        assert not made.exchange.due() and made.wait() == 5  # until the old one expires
+        assert await made.step_async() is True
+        assert made.puts == [b"t1"]
+        go.append(True)
+        await poked(made)
+        assert made.exchange.due() and made.wait() == 0
+        assert await made.step_async() is True
 
     asyncio.run(main())
-    assert made.exchange.enter()
+    assert made.puts == [b"t1", b"t2"]
+    assert made.reply() is True and made.wait() == 205 * 0.9
+
+
+def test_a_token_that_a_coroutine_fails_to_get_is_asked_for_again(caplog):
+    calls = []
+
+    async def get_token():
+        calls.append(made.seconds)
+        if len(calls) == 1:
+            raise OSError("secret words")
+        return token("t2", 300)
+
+    made = due(JWTTokenAsync("aud", "amqps://host/q", get_token))
+
+    async def main():
+        with caplog.at_level(logging.DEBUG, "uamqp"):
+            await made.step_async()
+            await poked(made)
+            assert await made.step_async() is True
+        assert made.wait() == cbs.AGAIN
+        made.seconds += cbs.AGAIN
+        await made.step_async()
+        await poked(made)
+        await made.step_async()
+
+    asyncio.run(main())
+    assert calls == [95, 96] and made.puts == [b"t1", b"t2"]
+    assert "OSError" in caplog.text and "secret" not in caplog.text
+
+
+def test_a_token_expires_though_a_coroutine_is_still_asking():
+    made = due(JWTTokenAsync("aud", "amqps://host/q", for_ever))
+
+    async def main():
+        await made.step_async()
+        made.seconds = 100
+        assert made.exchange.due()
+        with pytest.raises(errors.TokenExpired):
+            await made.step_async()
+        made.exchange.close()
+        await poked(made)
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    asyncio.run(main())
+
+
+def test_a_coroutine_that_somebody_cancels_is_one_that_failed():
+    made = due(JWTTokenAsync("aud", "amqps://host/q", for_ever))
+
+    async def main():
+        await made.step_async()
+        (asyncio.all_tasks() - {asyncio.current_task()}).pop().cancel()
+        await poked(made)
+        assert await made.step_async() is True
+        assert made.wait() == cbs.AGAIN
+
+    asyncio.run(main())
+
+
+def test_a_blocking_class_refuses_an_async_auth_object():
+    made = due(SASTokenAsync("aud", "amqps://host/q", "t", expires_in=timedelta(seconds=100)), asyncio_too=False)
+    with pytest.raises(RuntimeError, match="SASTokenAsync is for the asyncio classes"):
+        made.step()

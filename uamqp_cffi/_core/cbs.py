@@ -66,6 +66,7 @@ class Exchange:
         self._expires_at = self._refresh_at = 0.0  # of the accepted token, by `wall`
         self._ask_at = -math.inf  # not before it, by `clock`, is a new token asked for
         self._unrenewed: Exception | None = None  # why there is none
+        self._renewal: Any = None  # with asyncio: the task that asks for it
 
     @property
     def valid(self) -> bool:
@@ -83,7 +84,10 @@ class Exchange:
         if self._accepted is None:
             return None
         now, wall = self._clock(), self._wall()
-        return min(max(now + self._refresh_at - wall, self._ask_at), now + self._expires_at - wall, now + LOOK)
+        asks = max(now + self._refresh_at - wall, self._ask_at)
+        if self._renewal is not None:
+            asks = now if self._renewal.done() else math.inf  # who waits is woken when it is
+        return min(asks, now + self._expires_at - wall, now + LOOK)
 
     def due(self) -> bool:
         """Whether a step would do anything now."""
@@ -162,9 +166,11 @@ class Exchange:
                 self._put()
         elif self._accepted is None:
             self._put()
+        elif self._renewal is not None and self._renewal.done():
+            self._renewed()
         elif not self.valid:
             self._expire()
-        elif self._wall() >= self._refresh_at and self._clock() >= self._ask_at:
+        elif self._renewal is None and self._wall() >= self._refresh_at and self._clock() >= self._ask_at:
             yield from self._renew_plan()
 
     def _raise_over(self) -> None:
@@ -281,19 +287,41 @@ class Exchange:
     def _renew_plan(self) -> Plan[None]:
         """Ask for a new token and put it. One that cannot be had now is asked for again until the present one
         expires."""
-        auth = self.auth
         self._ask_at = self._clock() + AGAIN
         self.status = CBSAuthStatus.RefreshRequired
         try:
-            got = yield Call(auth.update_token)
+            (got,) = yield Call(self._ask)
         except Exception as error:
-            if self._unrenewed is None:  # of what a user's function raises only the type: its text may be anything
-                _logger.warning("the token for %r cannot be renewed now: %s", auth.audience, type(error).__name__)
-            self._unrenewed = error
+            self._not_renewed(error)
             return
-        refuse_coroutine(got, for_asyncio(auth))
+        if hasattr(got, "__await__"):
+            self._renewal = self.session._connection._beside(got, self.session._inbox.poke_all, for_asyncio(self.auth))
+        else:
+            self._take_new()
+
+    def _ask(self) -> tuple[Any]:
+        """What `update_token` gives. A coroutine is not awaited in the call that makes this step: it would end with that call,
+        and who always gives calls less time than it takes would never have a new token."""
+        return (self.auth.update_token(),)
+
+    def _renewed(self) -> None:
+        task, self._renewal = self._renewal, None
+        error = None if task.cancelled() else task.exception()
+        if error is None and not task.cancelled():
+            self._take_new()
+        elif error is None or isinstance(error, Exception):
+            self._not_renewed(error or errors.AuthenticationException("asking for a new token was cancelled"))
+        else:
+            raise error
+
+    def _not_renewed(self, error: Exception) -> None:
+        if self._unrenewed is None:  # of what a user's function raises only the type: its text may be anything
+            _logger.warning("the token for %r cannot be renewed now: %s", self.auth.audience, type(error).__name__)
+        self._unrenewed = error
+
+    def _take_new(self) -> None:
         self._unrenewed = None
-        if auth.token != self._accepted:
+        if self.auth.token != self._accepted:
             self._put()
 
     def _expire(self) -> None:
@@ -305,19 +333,13 @@ class Exchange:
     # the end
 
     def close(self) -> None:
-        """Detach the links. Repeatable."""
+        """Detach the links, and ask for no token any more. Repeatable."""
+        renewal, self._renewal = self._renewal, None
+        if renewal is not None:
+            renewal.cancel()
         node, self._node = self._node, None
         if node is not None:
             node.close()
-
-
-def refuse_coroutine(got: Any, why: str) -> None:
-    """Raises RuntimeError for a coroutine: nobody in this thread awaits it."""
-    if hasattr(got, "__await__"):
-        close = getattr(got, "close", None)
-        if close is not None:
-            close()
-        raise RuntimeError(why)
 
 
 def for_asyncio(auth: Any) -> str:

@@ -146,3 +146,12 @@ def blocking(target: Any, name: str) -> Any:
 def awaiting(target: Any, name: str) -> Any:
     """The `_async` twin of the method of that name, for plans that asyncio classes run."""
     return getattr(target, name + "_async", None) or getattr(target, name)
+
+
+def refuse_coroutine(got: Any, why: str) -> None:
+    """Raises RuntimeError for a coroutine: nobody in this thread awaits it."""
+    if hasattr(got, "__await__"):
+        close = getattr(got, "close", None)
+        if close is not None:
+            close()
+        raise RuntimeError(why)

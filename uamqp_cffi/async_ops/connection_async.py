@@ -308,6 +308,16 @@ class ConnectionAsync(Connection):
             self._broken = self._broken or OSError("the event loop is closed")
             self._lose(errors.AMQPConnectionError("the event loop that the connection lived on was closed"))
 
+    def _beside(self, awaitable: Any, done: Callable[[], object], why_not: str) -> Any:
+        def over(task: asyncio.Future[Any]) -> None:
+            if not task.cancelled():
+                task.exception()  # is seen, or nobody wants to know any more
+            done()
+
+        task = asyncio.ensure_future(awaitable)
+        task.add_done_callback(over)
+        return task
+
     # ---- connecting -----------------------------------------------------------------------------------------------
 
     def _call_out(self) -> None:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote_plus, urlparse
 
 from .. import errors, utils
-from .._core.cbs import Exchange, for_asyncio, no_wait, refuse_coroutine
+from .._core.cbs import Exchange, for_asyncio, no_wait
 from .._core.locks import Lock, fork_safe
-from .._core.plan import Call, Plan, run
+from .._core.plan import Call, Plan, refuse_coroutine, run
 from ..constants import TransportType
 from ..session import Session
 from .common import AMQPAuth, _as_bytes

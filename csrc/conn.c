@@ -54,7 +54,7 @@ bool uam_conn_move(uam_engine *e, int input) {
 
 void uam_conn_settle_all(uam_engine *e) {
   for (size_t i = 0; i < e->cap_links; i++)
-    if (e->links[i] != NULL) uam_link_settle_all(e, e->links[i]);
+    if (e->links[i] != NULL) uam_link_settle_all(e, e->links[i], UAM_OUT_NOT_DELIVERED);
 }
 
 /* The connection ends here and now: there is no way left, or no right, to send a close. */
@@ -64,11 +64,11 @@ void uam_conn_fail(uam_engine *e, const char *condition, const char *text) {
   uam_error_encode(e, &error, condition, text);
   if (e->conn_state != UAM_CONN_DISCARDING) uam_event_error(e, UAM_SCOPE_CONNECTION, 0, uam_buf_span(&error));
   uam_buf_free(&error, &e->mem);
-  uam_conn_settle_all(e);
   enter(e, UAM_CONN_END);
 }
 
-/* The peer broke a rule of the connection: close with an error and discard the rest (§2.4.3). */
+/* The peer broke a rule of the connection: close with an error and discard the rest (§2.4.3). What became of open deliveries
+ * is told when it is known: transfers that wait in the output still leave in front of the close, or the transport goes. */
 void uam_conn_error(uam_engine *e, const char *condition, const char *format, ...) {
   char text[160];
   va_list args;
@@ -84,7 +84,6 @@ void uam_conn_error(uam_engine *e, const char *condition, const char *format, ..
   }
   uam_error_encode(e, &e->close_error, condition, text);
   uam_event_error(e, UAM_SCOPE_CONNECTION, 0, uam_buf_span(&e->close_error));
-  uam_conn_settle_all(e);
   e->want_close = false;
   e->close_sent = true;
   uam_p_close p = {.set = UAM_SET(close, error), .error = uam_buf_span(&e->close_error)};
@@ -139,6 +138,13 @@ static bool may_open(const uam_engine *e) {
   return uam_conn_next(e->conn_state, UAM_S_OPEN) != 0 && (e->pipeline || e->conn_state != UAM_CONN_HDR_SENT);
 }
 
+/* Time-outs that would have us do little but send heartbeats need not be borne, but be answered with a reason (§2.4.5). */
+static void refuse_haste(uam_engine *e) {
+  if (e->conn_state != UAM_CONN_OPENED || e->remote_idle_timeout == 0 || e->remote_idle_timeout >= UAM_MIN_IDLE) return;
+  uam_conn_error(e, "amqp:not-implemented", "open.idle-time-out %lu ms < %u ms, the shortest that is kept here",
+                 (unsigned long)e->remote_idle_timeout, UAM_MIN_IDLE);
+}
+
 static void put_open(uam_engine *e) {
   uam_p_open p;
   uam_fault fault = {0};
@@ -153,6 +159,7 @@ static void put_open(uam_engine *e) {
   uam_frame_put(e, 0, 0, UAM_PERF_open, &p);
   if (e->last_received < e->now) e->last_received = e->now; /* silence counts from here */
   uam_conn_move(e, UAM_S_OPEN);
+  refuse_haste(e);
 }
 
 void uam_conn_flush_start(uam_engine *e) {
@@ -180,6 +187,7 @@ void uam_conn_on_open(uam_engine *e, const uam_p_open *p, uam_span list) {
   e->remote_idle_timeout = p->idle_time_out;
   uam_event_window(e, uam_event_push(e, UAM_EV_OPEN, 0), list);
   uam_conn_move(e, UAM_R_OPEN);
+  refuse_haste(e);
 }
 
 void uam_conn_on_close(uam_engine *e, const uam_p_close *p) {
@@ -212,7 +220,7 @@ void uam_conn_flush_close(uam_engine *e) {
   uam_p_close p = {0};
   bool error = uam_buf_len(&e->close_error) > 0;
   if (error) p = (uam_p_close){.set = UAM_SET(close, error), .error = uam_buf_span(&e->close_error)};
-  uam_frame_put(e, 0, 0, UAM_PERF_close, &p);
+  uam_frame_put_last(e, 0, UAM_PERF_close, &p, &p.error);
   bool discard = error && uam_conn_next(e->conn_state, UAM_S_CLOSE_ERR) != 0;
   uam_conn_move(e, discard ? UAM_S_CLOSE_ERR : UAM_S_CLOSE);
 }
@@ -223,7 +231,7 @@ static bool alive(const uam_engine *e) { return e->open_sent && !e->close_sent &
 static uint64_t heartbeat_due(const uam_engine *e) {
   if (e->remote_idle_timeout == 0 || !alive(e) || uam_buf_len(&e->out) > 0) return UAM_FOREVER;
   uint64_t every = (uint64_t)e->remote_idle_timeout * e->heartbeat_permille / 1000;
-  return e->last_sent + (every > 0 ? every : 1);
+  return e->last_sent + (every > UAM_MIN_BEAT ? every : UAM_MIN_BEAT);
 }
 
 static uint64_t silence_due(const uam_engine *e) {

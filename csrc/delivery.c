@@ -100,6 +100,7 @@ static bool put_frames(uam_engine *e, uam_lnk *l, transfer *t, message *m) {
     size_t size = (size_t)(p - frame);
     store_be32(frame, (uint32_t)size);
     e->out.tail += size;
+    e->offered += size;
     took_window(s);
     if (e->trace) uam_frame_trace(e, true, frame, size);
     if (!t->more) return true;
@@ -249,7 +250,7 @@ static bool start_receiving(uam_engine *e, uam_lnk *l, const uam_p_transfer *p) 
     uam_link_error(e, l, "amqp:link:transfer-limit-exceeded", "transfer %lu came without credit", (unsigned long)p->delivery_id);
     return false;
   }
-  if (l->unsettled.count >= UAM_MAX_UNSETTLED) {
+  if (l->unsettled.live >= UAM_MAX_UNSETTLED) {
     uam_link_error(e, l, "amqp:resource-limit-exceeded", "more than %u unsettled deliveries", UAM_MAX_UNSETTLED);
     return false;
   }
@@ -358,7 +359,7 @@ void uam_delivery_on_transfer(uam_engine *e, uam_lnk *l, const uam_p_transfer *p
   l->in_settled |= p->settled;
   bool last = !p->more || p->aborted;
   bool single = first && last;
-  if (uam_buf_len(&l->in) + payload.len > message_limit(e, l)) {
+  if (!p->aborted && uam_buf_len(&l->in) + payload.len > message_limit(e, l)) {
     uam_link_error(e, l, "amqp:link:message-size-exceeded", "delivery %lu is larger than max-message-size %lu",
                    (unsigned long)l->in_id, (unsigned long)message_limit(e, l));
     return;
@@ -495,7 +496,7 @@ static size_t section_head(uint8_t *h, uint32_t n) {
 
 static bool has_room(const uam_engine *e, const uam_lnk *l) {
   return l->credit > 0 && !l->partial && l->session->remote_incoming_window > 0 && uam_buf_len(&e->out) < e->output_cap &&
-         l->unsettled.count < UAM_MAX_UNSETTLED && l->sent.count < UAM_MAX_UNSETTLED;
+         l->unsettled.live < UAM_MAX_UNSETTLED && l->sent.live < UAM_MAX_UNSETTLED;
 }
 
 int64_t uam_send_messages(uam_engine *e, uint32_t link, const uint8_t *buf, const uint32_t *lens, size_t n,

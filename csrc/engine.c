@@ -222,7 +222,7 @@ static void take_all(uam_engine *e) {
       return;
     }
     if (!take_one(e)) return;
-    if (uam_buf_len(&e->out) > UAM_OUTPUT_HARD && !e->output_flooded) {
+    if (uam_buf_len(&e->out) > UAM_OUTPUT_HARD + e->offered && !e->output_flooded) { /* messages of ours don't count */
       e->output_flooded = true;
       uam_conn_error(e, "amqp:resource-limit-exceeded", "answers wait unread");
     }
@@ -265,10 +265,7 @@ static void flush_links(uam_engine *e) {
     turned = l->next_dirty;
     l->dirty = false;
     if (uam_link_flush(e, l)) {
-      bool names = l->detaching;
-      uam_link_free(e, l);
-      for (size_t i = 0; names && i < e->cap_links; i++) /* somebody may have waited for its name */
-        if (e->links[i] != NULL && e->links[i]->want_attach) uam_link_dirty(e, e->links[i]);
+      uam_link_free(e, l); /* who waits for its name is in the list, and has another turn */
     } else if (l->state != UAM_LINK_ATTACHED && link_waits(l)) {
       uam_link_dirty(e, l);
     }
@@ -382,6 +379,7 @@ const uint8_t *uam_send_window(uam_engine *e, size_t *n) {
 static int commit_sent(uam_engine *e, size_t n) {
   if (n > uam_buf_len(&e->out)) return uam_refuse(e, UAM_E_ARG, "more bytes than the window had");
   uam_buf_consume(&e->out, n);
+  if (e->offered > uam_buf_len(&e->out)) e->offered = uam_buf_len(&e->out);
   e->committed += n;
   if (n > 0) e->last_sent = e->now;
   return UAM_OK;

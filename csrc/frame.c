@@ -68,6 +68,27 @@ void uam_frame_put(uam_engine *e, uint8_t type, uint16_t channel, uint32_t code,
   if (e->trace) uam_frame_trace(e, true, h, 8 + w.len);
 }
 
+/* A detach, end or close. Where its error does not fit into the peer's frames (§2.3.1) its condition goes alone, or nothing of it. */
+void uam_frame_put_last(uam_engine *e, uint16_t channel, uint32_t code, void *perf, uam_span *error) {
+  uint8_t room[UAM_MIN_MAX_FRAME / 2];
+  uam_p_error whole;
+  uam_fault fault = {0};
+  if (error->len > sizeof room && uam_frame_size(e, code, perf) > e->remote_max_frame) {
+    uam_writer w = {room, 0, sizeof room};
+    uam_reader r = uam_reader_of(error->ptr, error->len);
+    uint64_t what = uam_read_descriptor(&r);
+    uam_span list = uam_read_value(&r);
+    *error = (uam_span){0};
+    if (r.err == 0 && what == UAM_PERF_error && uam_perf_decode(UAM_PERF_error, list, &whole, &fault) == 0) {
+      whole.set = UAM_SET(error, condition);
+      encode(e, &w, UAM_PERF_error, &whole);
+      if (w.len <= sizeof room) *error = (uam_span){room, w.len};
+    }
+    if (error->len == 0) *(uint32_t *)perf &= ~(1u << (uam_perf_field_count(code) - 1)); /* `set`, its first member */
+  }
+  uam_frame_put(e, 0, channel, code, perf);
+}
+
 size_t uam_frame_size(const uam_engine *e, uint32_t code, const void *perf) {
   uam_writer w = {NULL, 0, 0};
   encode(e, &w, code, perf);

@@ -4,10 +4,13 @@
 #define UAM_LIMITS_H
 
 #define UAM_MIN_MAX_FRAME      512u                /* §2.4.1: nobody may announce less */
+#define UAM_MIN_IDLE           100u                /* ms, §2.4.5: a peer whose idle-time-out is shorter keeps us awake; refused */
+#define UAM_MIN_BEAT           25u                 /* ms from one heartbeat to the next, whatever share of its time is wanted */
 #define UAM_MAX_FRAME          (1u << 20)          /* the most we announce, and so the largest frame we take in */
 #define UAM_RECV_ROOM          (64u << 10)         /* bytes of receive window beyond one frame */
 #define UAM_MAX_SESSIONS       4096u               /* per connection */
 #define UAM_MAX_LINKS          65536u              /* per connection */
+#define UAM_MAX_GUESTS         256u                /* links that the peer of a client attached: it did not ask for any */
 #define UAM_MAX_HANDLE         65535u              /* largest handle-max we announce or honour */
 #define UAM_MAX_NAMES          (16u << 20)         /* bytes of all names of links that the peer attached */
 #define UAM_MAX_MESSAGE        (256u << 20)        /* a received message, joined; UAM_OPT_MAX_MESSAGE lowers it */

@@ -77,6 +77,7 @@ void uam_link_free(uam_engine *e, uam_lnk *l) {
   uam_delivery_abandon(e, l);
   e->n_presettled -= l->sent.live;
   if (l->detaching) e->n_detaching--;
+  if (l->guest) e->n_guests--;
   if (l->mapped_remote) uam_map_remove(&s->by_remote_handle, l->remote_handle);
   if (l->state == UAM_LINK_ATTACH_SENT) s->n_attaching--;
   size_t slot = l->id & 0xffff;
@@ -110,7 +111,7 @@ static void put_detach(uam_engine *e, uam_lnk *l) {
     p.error = uam_buf_span(&l->error);
   }
   l->want_detach = l->want_flow = false;
-  uam_frame_put(e, 0, l->session->channel, UAM_PERF_detach, &p);
+  uam_frame_put_last(e, l->session->channel, UAM_PERF_detach, &p, &p.error);
   move(e, l, UAM_S_DETACH);
 }
 
@@ -123,7 +124,7 @@ void uam_link_error(uam_engine *e, uam_lnk *l, const char *condition, const char
   va_end(args);
   uam_error_encode(e, &l->error, condition, text);
   uam_event_error(e, UAM_SCOPE_LINK, l->id, uam_buf_span(&l->error));
-  uam_link_settle_all(e, l);
+  uam_link_settle_all(e, l, UAM_OUT_UNKNOWN);
   l->want_detach = l->detach_closed = true;
   start_detaching(e, l);
   if (l->state == UAM_LINK_ATTACHED) put_detach(e, l);
@@ -165,7 +166,12 @@ static bool put_attach(uam_engine *e, uam_lnk *l) {
   bool fits = size <= e->remote_max_frame;
   if (!fits || l->handle > s->remote_handle_max) {
     l->want_attach = false;
-    if (!fits)
+    if (l->mapped_remote) /* the peer waits for it, and there is no detach without an attach in front of it (§2.6.3) */
+      uam_session_error(e, s, fits ? "amqp:resource-limit-exceeded" : "amqp:frame-size-too-small",
+                        "the answer to attach.handle %lu needs handle %lu and %lu bytes: handle-max %lu, max-frame-size %lu",
+                        (unsigned long)l->remote_handle, (unsigned long)l->handle, (unsigned long)size,
+                        (unsigned long)s->remote_handle_max, (unsigned long)e->remote_max_frame);
+    else if (!fits)
       uam_link_error(e, l, "amqp:frame-size-too-small", "attach of %lu bytes > the peer's max-frame-size %lu",
                      (unsigned long)size, (unsigned long)e->remote_max_frame);
     else
@@ -199,13 +205,24 @@ static uam_lnk *attached_by_peer(uam_engine *e, uam_session *s, const uam_p_atta
     uam_conn_error(e, "amqp:resource-limit-exceeded", "links with names of more than %u bytes in all", UAM_MAX_NAMES);
     return NULL;
   }
+  if (e->role == UAM_CLIENT && e->n_guests >= UAM_MAX_GUESTS) { /* some of what we do costs a look at each link */
+    uam_conn_error(e, "amqp:resource-limit-exceeded", "more than %u links attached to a client", UAM_MAX_GUESTS);
+    return NULL;
+  }
   uam_lnk *l = link_new(e, s);
+  if (l != NULL) {
+    l->guest = true;
+    e->n_guests++;
+  }
   if (l == NULL || !uam_keep(e, &l->peer_name, p->name.ptr, p->name.len)) return NULL;
   e->names += p->name.len;
   l->name = uam_buf_span(&l->peer_name);
   l->sender = p->role;
   return l;
 }
+
+/* The delivery-count up to which our credit goes, or as much of it as serial numbers can tell. */
+static uint32_t credit_end(const uam_lnk *l) { return l->delivery_count + (l->credit < INT32_MAX ? l->credit : INT32_MAX); }
 
 static void take_attach(uam_lnk *l, const uam_p_attach *p) {
   l->remote_handle = p->handle;
@@ -214,7 +231,7 @@ static void take_attach(uam_lnk *l, const uam_p_attach *p) {
   l->remote_snd_mode = UAM_HAS(*p, attach, snd_settle_mode) ? p->snd_settle_mode : 2;
   if (l->sender) return;
   l->delivery_count = p->initial_delivery_count;
-  l->granted = l->delivery_count + l->credit;
+  l->granted = credit_end(l);
 }
 
 void uam_link_on_attach(uam_engine *e, uam_session *s, const uam_p_attach *p, uam_span list) {
@@ -248,14 +265,18 @@ void uam_link_on_attach(uam_engine *e, uam_session *s, const uam_p_attach *p, ua
 }
 
 /* ---- detach ---- */
-void uam_link_settle_all(uam_engine *e, uam_lnk *l) {
+/* `waiting`: what a delivery is called that lies whole in the output. A peer that has detached, ended or closed passes it over. */
+void uam_link_settle_all(uam_engine *e, uam_lnk *l, uint32_t waiting) {
   static const uam_span none;
   uam_delivery_abandon(e, l);
   for (int pass = 0; pass < 2; pass++) {
     uam_ring *r = pass == 0 ? &l->unsettled : &l->sent;
     for (size_t i = 0; l->sender && i < r->count; i++) {
       const uam_delivery *d = uam_ring_at(r, i);
-      uint32_t code = d->end > e->flushed ? UAM_OUT_NOT_DELIVERED : pass == 0 ? UAM_OUT_UNKNOWN : UAM_OUT_SENT;
+      uint32_t code = d->end == UAM_FOREVER  ? UAM_OUT_NOT_DELIVERED
+                      : d->end > e->flushed ? waiting
+                      : pass == 0           ? UAM_OUT_UNKNOWN
+                                            : UAM_OUT_SENT;
       if (!d->gone) uam_event_settled(e, l->id, d->id, d->id, code, 0, none);
     }
     if (pass == 1) e->n_presettled -= r->live;
@@ -265,7 +286,7 @@ void uam_link_settle_all(uam_engine *e, uam_lnk *l) {
 }
 
 void uam_link_on_detach(uam_engine *e, uam_lnk *l, const uam_p_detach *p) {
-  uam_link_settle_all(e, l);
+  uam_link_settle_all(e, l, UAM_OUT_NOT_DELIVERED);
   uam_event *ev = uam_event_push(e, UAM_EV_DETACH, l->id);
   uam_event_window(e, ev, p->error);
   if (ev != NULL && p->closed) ev->flags = UAM_F_CLOSED;
@@ -295,7 +316,9 @@ static void flow_for_sender(uam_lnk *l, const uam_p_flow *p) {
 static void flow_for_receiver(uam_lnk *l, const uam_p_flow *p) {
   int32_t skipped = UAM_HAS(*p, flow, delivery_count) ? seq_diff(p->delivery_count, l->delivery_count) : 0;
   if (skipped > 0) {
+    int64_t over = (int64_t)seq_diff(l->delivery_count, l->granted) + skipped;
     l->delivery_count = p->delivery_count;
+    if (over > INT32_MAX / 2) l->granted = l->delivery_count - INT32_MAX / 2; /* else it would come round to lie ahead again */
     l->credit -= (uint32_t)skipped < l->credit ? (uint32_t)skipped : l->credit;
   }
 }
@@ -328,8 +351,14 @@ static bool may_attach(const uam_engine *e, const uam_lnk *l) {
   return l->want_attach && mapped && !name_held(e, l);
 }
 
+/* After our end nothing more may be said on its channel; the links go with the session (§2.5.5). */
+static bool ended(const uam_session *s) {
+  return s->state == UAM_SESS_END_SENT || s->state == UAM_SESS_DISCARDING || (s->state == UAM_SESS_UNMAPPED && s->begin_sent);
+}
+
 bool uam_link_flush(uam_engine *e, uam_lnk *l) {
   if (l->want_detach && !l->attach_sent && !l->mapped_remote && l->state == UAM_LINK_DETACHED) return true; /* unborn */
+  if (ended(l->session)) return false;
   if (may_attach(e, l) && !put_attach(e, l)) return false;
   if (l->state == UAM_LINK_ATTACHED) {
     if (l->want_flow) {
@@ -392,7 +421,7 @@ int uam_flow(uam_engine *e, uint32_t link, uint32_t credit, int flags) {
   if (l == NULL || l->sender || l->want_detach || l->state >= UAM_LINK_DETACH_SENT)
     return uam_refuse(e, UAM_E_STATE, "no such receiving link");
   l->credit = credit;
-  if (seq_lt(l->granted, l->delivery_count + credit)) l->granted = l->delivery_count + credit;
+  if (seq_lt(l->granted, credit_end(l))) l->granted = credit_end(l);
   if (l->most_credit < credit) l->most_credit = credit;
   l->want_drain = (flags & UAM_F_DRAIN) != 0;
   l->want_echo = (flags & UAM_F_ECHO) != 0;

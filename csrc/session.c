@@ -79,13 +79,13 @@ static void put_end(uam_engine *e, uam_session *s) {
   bool error = uam_buf_len(&s->error) > 0;
   if (error) p = (uam_p_end){.set = UAM_SET(end, error), .error = uam_buf_span(&s->error)};
   s->want_end = false;
-  uam_frame_put(e, 0, s->channel, UAM_PERF_end, &p);
+  uam_frame_put_last(e, s->channel, UAM_PERF_end, &p, &p.error);
   move(e, s, error && s->state == UAM_SESS_MAPPED ? UAM_S_END_ERR : UAM_S_END);
 }
 
-static void settle_links(uam_engine *e, uam_session *s) {
+static void settle_links(uam_engine *e, uam_session *s, uint32_t waiting) {
   for (size_t i = 0; i < s->cap_links; i++)
-    if (s->links[i] != NULL) uam_link_settle_all(e, s->links[i]);
+    if (s->links[i] != NULL) uam_link_settle_all(e, s->links[i], waiting);
 }
 
 /* The peer broke a rule of the session: end it with an error and discard what still comes. */
@@ -95,13 +95,14 @@ void uam_session_error(uam_engine *e, uam_session *s, const char *condition, con
   va_start(args, format);
   vsnprintf(text, sizeof text, format, args);
   va_end(args);
+  if (s->state == UAM_SESS_END_SENT) return; /* it crossed our end, and may speak of what came after that: void */
   if (s->state != UAM_SESS_MAPPED) {
     uam_conn_error(e, condition, "%s", text);
     return;
   }
   uam_error_encode(e, &s->error, condition, text);
   uam_event_error(e, UAM_SCOPE_SESSION, s->id, uam_buf_span(&s->error));
-  settle_links(e, s);
+  settle_links(e, s, UAM_OUT_UNKNOWN); /* what waits leaves in front of our end */
   put_end(e, s);
   uam_session_dirty(e, s);
 }
@@ -151,6 +152,7 @@ void uam_session_on_flow(uam_engine *e, uam_session *s, const uam_p_flow *p) {
   uint32_t base = UAM_HAS(*p, flow, next_incoming_id) ? p->next_incoming_id : s->initial_outgoing_id;
   int32_t room = seq_diff(base + p->incoming_window, s->next_outgoing_id);
   bool was_shut = s->remote_incoming_window == 0;
+  s->next_incoming_id = p->next_outgoing_id; /* §2.5.6: the sender's word counts, not what we counted */
   s->remote_incoming_window = p->incoming_window > INT32_MAX ? p->incoming_window : room > 0 ? (uint32_t)room : 0;
   const uam_lnk *told = NULL;
   if (!UAM_HAS(*p, flow, handle)) {
@@ -225,7 +227,7 @@ void uam_session_on_begin(uam_engine *e, uint16_t channel, const uam_p_begin *p,
 }
 
 void uam_session_on_end(uam_engine *e, uam_session *s, const uam_p_end *p) {
-  settle_links(e, s);
+  settle_links(e, s, UAM_OUT_NOT_DELIVERED);
   uam_event_window(e, uam_event_push(e, UAM_EV_END, s->id), p->error);
   move(e, s, UAM_R_END);
   if (s->state == UAM_SESS_UNMAPPED) { /* both ends are out: the peer may use the channel again at once */
@@ -251,13 +253,18 @@ static bool choose_channel(uam_engine *e, uam_session *s) {
     s->has_channel = true;
     return true;
   }
+  s->want_begin = false;
+  if (s->mapped_remote) { /* the peer waits for an answer on a channel that it does not allow */
+    uam_conn_error(e, "amqp:resource-limit-exceeded", "the answer to the begin on channel %u needs one above channel-max %lu",
+                   (unsigned)s->remote_channel, (unsigned long)max);
+    return false;
+  }
   uam_buf error = {0};
   char text[80];
   snprintf(text, sizeof text, "no channel is free up to channel-max %lu", (unsigned long)max);
   uam_error_encode(e, &error, "amqp:resource-limit-exceeded", text);
   uam_event_error(e, UAM_SCOPE_SESSION, s->id, uam_buf_span(&error));
   uam_buf_free(&error, &e->mem);
-  s->want_begin = false;
   return false;
 }
 
@@ -287,7 +294,7 @@ bool uam_session_flush_end(uam_engine *e, uam_session *s) {
   bool up = s->state == UAM_SESS_MAPPED;
   if (up && s->want_flow && e->conn_state == UAM_CONN_OPENED) uam_session_put_flow(e, s, NULL, false);
   if (s->want_end && !s->want_begin && (up || (s->state == UAM_SESS_END_RCVD && s->begin_sent))) put_end(e, s);
-  if (s->want_end && s->want_begin && !s->mapped_remote && !s->begin_sent) { /* never begun: nothing to end */
+  if (s->want_end && !s->mapped_remote && !s->begin_sent) { /* never begun: nothing to end */
     s->want_begin = s->want_end = false;
     return true;
   }

@@ -81,7 +81,18 @@ static bool ring_grow(uam_ring *r, const uam_mem *m) {
   return true;
 }
 
+/* Behind one that stays open for long all others may be gone: their places are taken again, all of them at once. */
+static void ring_pack(uam_ring *r) {
+  size_t n = 0;
+  for (size_t i = 0; i < r->count; i++) {
+    const uam_delivery *d = uam_ring_at(r, i);
+    if (!d->gone) *uam_ring_at(r, n++) = *d;
+  }
+  r->count = n;
+}
+
 bool uam_ring_push(uam_ring *r, const uam_mem *m, uint32_t id, uint64_t end) {
+  if (r->count == r->cap && r->live < r->cap / 2) ring_pack(r);
   if (r->count == r->cap && !ring_grow(r, m)) return false;
   *uam_ring_at(r, r->count) = (uam_delivery){.id = id, .gone = 0, .end = end};
   r->count++;

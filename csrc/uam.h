@@ -88,7 +88,7 @@ enum uam_outcome {
   UAM_OUT_NONE = 0,            /* settled, no state given */
   UAM_OUT_SENT = 1,            /* sent settled, and its last byte is with the kernel (uam_flushed) */
   UAM_OUT_NOT_DELIVERED = 2,   /* link, session or transport went before the last byte was with the kernel */
-  UAM_OUT_UNKNOWN = 3,         /* ... after it: the peer may have it */
+  UAM_OUT_UNKNOWN = 3,         /* ... after it, or we ended the session while it was on its way there: the peer may have it */
   UAM_OUT_RECEIVED = 0x23, UAM_OUT_ACCEPTED = 0x24, UAM_OUT_REJECTED = 0x25, UAM_OUT_RELEASED = 0x26,
   UAM_OUT_MODIFIED = 0x27, UAM_OUT_OTHER = 0xff
 };

@@ -56,6 +56,7 @@ struct uam_link_ {
   uam_lnk *next_dirty;
   bool dirty, sender, mapped_remote, want_attach, want_detach, detach_closed, want_flow, want_drain, want_echo;
   bool peer_drain, drain_told, attach_sent, detaching; /* peer_drain: and we have not answered yet */
+  bool guest;          /* the peer attached it first */
   uint8_t state;
   uint32_t handle, remote_handle;
   uam_buf args;        /* our attach's list, as given; name points into it or into peer_name */
@@ -131,6 +132,7 @@ struct uam_engine {
   int in_stage;
   /* output */
   uam_buf out;
+  size_t offered;       /* bytes of it that may be transfers: no fewer than there are */
   uint64_t committed, flushed;
   /* events */
   uam_event *events;
@@ -165,6 +167,7 @@ struct uam_engine {
   uam_map by_remote_channel;
   uam_session *dirty_sessions;
   uam_lnk *dirty_links;
+  size_t n_guests;      /* links that the peer attached first */
   size_t n_detaching;   /* links whose detach is not complete: their names are still held */
   size_t n_presettled;  /* deliveries in `sent` rings */
   uam_buf trace_text, trace_out;
@@ -193,6 +196,7 @@ void uam_event_resolve(uam_engine *e);
 /* ---- frame.c ---- */
 void uam_frame_put(uam_engine *e, uint8_t type, uint16_t channel, uint32_t code, const void *perf);
 size_t uam_frame_size(const uam_engine *e, uint32_t code, const void *perf);   /* of a frame without payload */
+void uam_frame_put_last(uam_engine *e, uint16_t channel, uint32_t code, void *perf, uam_span *error); /* error: perf's last field */
 void uam_frame_empty(uam_engine *e);
 void uam_frame_header(uam_engine *e, uint8_t protocol);
 void uam_frame_trace(uam_engine *e, bool out, const uint8_t *frame, size_t n);
@@ -250,7 +254,7 @@ uam_lnk *uam_link_by_id(const uam_engine *e, uint32_t id);
 void uam_link_free(uam_engine *e, uam_lnk *l);
 void uam_link_dirty(uam_engine *e, uam_lnk *l);
 void uam_link_error(uam_engine *e, uam_lnk *l, const char *condition, const char *format, ...);
-void uam_link_settle_all(uam_engine *e, uam_lnk *l);
+void uam_link_settle_all(uam_engine *e, uam_lnk *l, uint32_t waiting);
 void uam_link_on_attach(uam_engine *e, uam_session *s, const uam_p_attach *p, uam_span list);
 void uam_link_on_detach(uam_engine *e, uam_lnk *l, const uam_p_detach *p);
 void uam_link_on_flow(uam_engine *e, uam_lnk *l, const uam_p_flow *p);

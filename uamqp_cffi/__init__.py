@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from ._build import build_info as build_info
     from .address import Source as Source
     from .address import Target as Target
-    "address", "alias", "async_ops", "authentication", "broker", "c_uamqp", "client", "compat", "connection", "constants",
-    "errors",
     from .authentication.common import AMQPAuth
     from .client import AMQPClient as AMQPClient
     from .client import ReceiveClient as ReceiveClient
@@ -61,8 +59,7 @@ _NAMES = {
 }
 _MODULES = (
     "address", "alias", "async_ops", "authentication", "broker", "c_uamqp", "client", "compat", "connection", "constants",
-    "errors",
-    "message", "mgmt_operation", "receiver", "sender", "session", "types", "utils",
+    "errors", "message", "mgmt_operation", "receiver", "sender", "session", "types", "utils",
 )  # fmt: skip
 
 __all__ = [*_NAMES, "get_platform_info", "receive_message", "receive_messages", "send_message"]

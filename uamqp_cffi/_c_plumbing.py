@@ -257,8 +257,8 @@ class _NotingSession(session.Session):
 
 
 class cSession(StructBase):
-    """A session. `_attach_received(source, target, properties, error)` is called on its context: cSource and cTarget, a native
-    map or None, and an exception when the peer refuses the link."""
+    """A session. `_attach_received(source, target, properties, error)` is called on its context: cSource and cTarget, or None
+    for one that the peer leaves out, a native map or None, and an exception when the peer refuses the link."""
 
     def __init__(self) -> None:
         self._real: session.Session | None = None
@@ -339,12 +339,14 @@ class cSession(StructBase):
     def _attached(self, record: records.Attach) -> None:
         source, target, properties = (record.fields[name] for name in ("source", "target", "properties"))
         told = utils.data_factory(properties) if properties else None
-        if source is None or target is None:
-            refused = errors.AMQPConnectionError("the peer attached without source or target: it refuses the link")
+        if (target if record.sender else source) is None:  # the other one may be missing: RabbitMQ leaves it out
+            side = "target" if record.sender else "source"
+            refused = errors.AMQPConnectionError(f"the peer attached without a {side}: it refuses the link")
             _tell(self._context, "_attach_received", None, None, told, refused)
             return
-        termini = cSource._of(utils.data_factory(source)), cTarget._of(utils.data_factory(target))
-        _tell(self._context, "_attach_received", *termini, told, None)
+        given_source = None if source is None else cSource._of(utils.data_factory(source))
+        given_target = None if target is None else cTarget._of(utils.data_factory(target))
+        _tell(self._context, "_attach_received", given_source, given_target, told, None)
 
 
 def create_session(connection: Connection, on_link_attached_context: Any) -> cSession:

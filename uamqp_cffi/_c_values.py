@@ -11,7 +11,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Iterable
 from enum import Enum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from uuid import UUID
 
 from ._core import values
@@ -172,16 +172,29 @@ class AMQPValue(StructBase, Native):
         return f"<{type(self).__name__} {self}>"
 
 
-class BoolValue(AMQPValue):
+class _Scalar(AMQPValue):
+    """A value that one function encodes, with its constructor first."""
+
     __slots__ = ()
-    _type = AMQPType.BoolValue
-    _empty = False
+    _encoder: ClassVar[Callable[..., bytes]]
+
+    def encoded(self, depth: int = 0) -> bytes:
+        return self._encoder(self._content)
+
+    def element(self, depth: int) -> tuple[bytes, bytes]:
+        whole = self.encoded(depth)
+        return whole[:1], whole[1:]
+
+    def __str__(self) -> str:
+        return str(self._content)
+
+
+class BoolValue(_Scalar):
+    __slots__ = ()
+    _type, _empty, _encoder = AMQPType.BoolValue, False, staticmethod(values.enc_bool)
 
     def create(self, value: bool) -> None:
         self._content = bool(value)
-
-    def encoded(self, depth: int = 0) -> bytes:
-        return values.enc_bool(self._content)
 
     def element(self, depth: int) -> tuple[bytes, bytes]:
         return b"\x56", b"\x01" if self._content else b"\x00"
@@ -190,18 +203,13 @@ class BoolValue(AMQPValue):
         return "true" if self._content else "false"
 
 
-class _Integer(AMQPValue):
-    """Any of the integers: its encoder, and the constructor and width of its widest form."""
+class _Integer(_Scalar):
+    """Any of the integers: its encoder, and the constructor of its widest form. That says all else (§1.2): the high half how
+    many bytes there are, and odd ones have a sign."""
 
     __slots__ = ()
     _empty = 0
-    _wide = b""
-    _width = 0
-    _signed = False
-
-    @staticmethod
-    def _encoder(value: int) -> bytes:
-        raise NotImplementedError
+    _wide = 0
 
     def create(self, value: int) -> None:
         """Raises TypeError when it is no number, OverflowError when it is out of range."""
@@ -209,104 +217,67 @@ class _Integer(AMQPValue):
         self._encoder(number)
         self._content = number
 
-    def encoded(self, depth: int = 0) -> bytes:
-        return self._encoder(self._content)
-
     def element(self, depth: int) -> tuple[bytes, bytes]:
-        return self._wide, self._content.to_bytes(self._width, "big", signed=self._signed)
-
-    def __str__(self) -> str:
-        return str(self._content)
+        wide = self._wide
+        return bytes((wide,)), self._content.to_bytes(1 << (wide >> 4) - 5, "big", signed=bool(wide & 1))
 
 
 class UByteValue(_Integer):
     __slots__ = ()
-    _type = AMQPType.UByteValue
-    _encoder = staticmethod(values.enc_ubyte)
-    _wide, _width = b"\x50", 1
+    _type, _wide, _encoder = AMQPType.UByteValue, 0x50, staticmethod(values.enc_ubyte)
 
 
 class UShortValue(_Integer):
     __slots__ = ()
-    _type = AMQPType.UShortValue
-    _encoder = staticmethod(values.enc_ushort)
-    _wide, _width = b"\x60", 2
+    _type, _wide, _encoder = AMQPType.UShortValue, 0x60, staticmethod(values.enc_ushort)
 
 
 class UIntValue(_Integer):
     __slots__ = ()
-    _type = AMQPType.UIntValue
-    _encoder = staticmethod(values.enc_uint)
-    _wide, _width = b"\x70", 4
+    _type, _wide, _encoder = AMQPType.UIntValue, 0x70, staticmethod(values.enc_uint)
 
 
 class ULongValue(_Integer):
     __slots__ = ()
-    _type = AMQPType.ULongValue
-    _encoder = staticmethod(values.enc_ulong)
-    _wide, _width = b"\x80", 8
+    _type, _wide, _encoder = AMQPType.ULongValue, 0x80, staticmethod(values.enc_ulong)
 
 
 class ByteValue(_Integer):
     __slots__ = ()
-    _type = AMQPType.ByteValue
-    _encoder = staticmethod(values.enc_byte)
-    _wide, _width, _signed = b"\x51", 1, True
+    _type, _wide, _encoder = AMQPType.ByteValue, 0x51, staticmethod(values.enc_byte)
 
 
 class ShortValue(_Integer):
     __slots__ = ()
-    _type = AMQPType.ShortValue
-    _encoder = staticmethod(values.enc_short)
-    _wide, _width, _signed = b"\x61", 2, True
+    _type, _wide, _encoder = AMQPType.ShortValue, 0x61, staticmethod(values.enc_short)
 
 
 class IntValue(_Integer):
     __slots__ = ()
-    _type = AMQPType.IntValue
-    _encoder = staticmethod(values.enc_int)
-    _wide, _width, _signed = b"\x71", 4, True
+    _type, _wide, _encoder = AMQPType.IntValue, 0x71, staticmethod(values.enc_int)
 
 
 class LongValue(_Integer):
     __slots__ = ()
-    _type = AMQPType.LongValue
-    _encoder = staticmethod(values.enc_long)
-    _wide, _width, _signed = b"\x81", 8, True
+    _type, _wide, _encoder = AMQPType.LongValue, 0x81, staticmethod(values.enc_long)
 
 
 class TimestampValue(_Integer):
     """Milliseconds since the epoch."""
 
     __slots__ = ()
-    _type = AMQPType.TimestampValue
-    _encoder = staticmethod(values.enc_timestamp)
-    _wide, _width, _signed = b"\x83", 8, True
+    _type, _wide, _encoder = AMQPType.TimestampValue, 0x83, staticmethod(values.enc_timestamp)
 
 
-class _Fixed(AMQPValue):
-    """A value whose encoding has one form only: in an array it stands without its constructor."""
-
+class DoubleValue(_Scalar):
     __slots__ = ()
-
-    def element(self, depth: int) -> tuple[bytes, bytes]:
-        whole = self.encoded(depth)
-        return whole[:1], whole[1:]
-
-
-class DoubleValue(_Fixed):
-    __slots__ = ()
-    _type = AMQPType.DoubleValue
-    _empty = 0.0
+    _type, _empty, _encoder = AMQPType.DoubleValue, 0.0, staticmethod(values.enc_double)
 
     def create(self, value: float) -> None:
         """Raises TypeError when it is no number."""
         if not isinstance(value, (int, float)):
             raise TypeError(f"must be real number, not {type(value).__name__}")
         self._content = float(value)
-
-    def encoded(self, depth: int = 0) -> bytes:
-        return values.enc_double(self._content)
 
     def __str__(self) -> str:
         return f"{self._content:.2f}"
@@ -316,20 +287,16 @@ class FloatValue(DoubleValue):
     """A float of 32 bits: `value` is what these hold. Raises OverflowError beyond their range."""
 
     __slots__ = ()
-    _type = AMQPType.FloatValue
+    _type, _encoder = AMQPType.FloatValue, staticmethod(values.enc_float)
 
     def create(self, value: float) -> None:
         super().create(value)
         self._content = values.decode(values.enc_float(self._content))
 
-    def encoded(self, depth: int = 0) -> bytes:
-        return values.enc_float(self._content)
 
-
-class CharValue(_Fixed):
+class CharValue(_Scalar):
     __slots__ = ()
-    _type = AMQPType.CharValue
-    _empty = 0
+    _type, _empty, _encoder = AMQPType.CharValue, 0, staticmethod(values.enc_char)
 
     def create(self, value: int) -> None:
         """Takes a code point."""
@@ -341,44 +308,38 @@ class CharValue(_Fixed):
     def value(self) -> str:
         return chr(self._content)
 
-    def encoded(self, depth: int = 0) -> bytes:
-        return values.enc_char(self._content)
-
     def __str__(self) -> str:
         return f"U{self._content:08X}"
 
 
-class UUIDValue(_Fixed):
+class UUIDValue(_Scalar):
     __slots__ = ()
-    _type = AMQPType.UUIDValue
-    _empty = UUID(int=0)
+    _type, _empty, _encoder = AMQPType.UUIDValue, UUID(int=0), staticmethod(values.enc_uuid)
 
     def create(self, value: UUID) -> None:
         if not isinstance(value, UUID):
             raise TypeError(f"must be a UUID, not {type(value).__name__}")
         self._content = value
 
-    def encoded(self, depth: int = 0) -> bytes:
-        return values.enc_uuid(self._content)
 
-    def __str__(self) -> str:
-        return str(self._content)
+class _Octets(_Scalar):
+    """Bytes after their number, which has four bytes in the widest form."""
 
-
-class BinaryValue(AMQPValue):
     __slots__ = ()
-    _type = AMQPType.BinaryValue
     _empty = b""
+    _wide = b""
+
+    def element(self, depth: int) -> tuple[bytes, bytes]:
+        return self._wide, len(self._content).to_bytes(4, "big") + self._content
+
+
+class BinaryValue(_Octets):
+    __slots__ = ()
+    _type, _wide, _encoder = AMQPType.BinaryValue, b"\xb0", staticmethod(values.enc_binary)
 
     def create(self, value: Any) -> None:
         """Takes whatever `bytes()` takes."""
         self._content = bytes(value)
-
-    def encoded(self, depth: int = 0) -> bytes:
-        return values.enc_binary(self._content)
-
-    def element(self, depth: int) -> tuple[bytes, bytes]:
-        return b"\xb0", len(self._content).to_bytes(4, "big") + self._content
 
     def __len__(self) -> int:
         return len(self._content)
@@ -387,25 +348,21 @@ class BinaryValue(AMQPValue):
         return True
 
     def __str__(self) -> str:
-        content: bytes = self._content
-        return f"<{content.hex(' ').upper()}>"
+        return _hex(self._content)
 
 
-class StringValue(AMQPValue):
+def _hex(content: bytes) -> str:
+    return f"<{content.hex(' ').upper()}>"
+
+
+class StringValue(_Octets):
     __slots__ = ()
-    _type = AMQPType.StringValue
-    _empty = b""
+    _type, _wide, _encoder = AMQPType.StringValue, b"\xb1", staticmethod(values.enc_str)
 
     def create(self, value: bytes) -> None:
-        if not isinstance(value, bytes):
+        if not isinstance(value, (bytes, bytearray)):
             raise TypeError(f"expected bytes, {type(value).__name__} found")
-        self._content = value
-
-    def encoded(self, depth: int = 0) -> bytes:
-        return values.enc_str(self._content)
-
-    def element(self, depth: int) -> tuple[bytes, bytes]:
-        return b"\xb1", len(self._content).to_bytes(4, "big") + self._content
+        self._content = bytes(value)
 
     def __str__(self) -> str:
         content: bytes = self._content
@@ -414,13 +371,7 @@ class StringValue(AMQPValue):
 
 class SymbolValue(StringValue):
     __slots__ = ()
-    _type = AMQPType.SymbolValue
-
-    def encoded(self, depth: int = 0) -> bytes:
-        return values.enc_symbol(self._content)
-
-    def element(self, depth: int) -> tuple[bytes, bytes]:
-        return b"\xb3", len(self._content).to_bytes(4, "big") + self._content
+    _type, _wide, _encoder = AMQPType.SymbolValue, b"\xb3", staticmethod(values.enc_symbol)
 
 
 def _wide32(constructor: int, items: list[bytes], count: int) -> tuple[bytes, bytes]:
@@ -428,8 +379,8 @@ def _wide32(constructor: int, items: list[bytes], count: int) -> tuple[bytes, by
     return bytes((constructor,)), (len(body) + 4).to_bytes(4, "big") + count.to_bytes(4, "big") + body
 
 
-class _Items(AMQPValue):
-    """What is made of items in order."""
+class _Several(AMQPValue):
+    """What is made of native values in order."""
 
     __slots__ = ()
 
@@ -437,25 +388,8 @@ class _Items(AMQPValue):
         self._content: list[AMQPValue] = []
 
     @property
-    def size(self) -> int:
-        return len(self._content)
-
-    @size.setter
-    def size(self, size: int) -> None:
-        del self._content[size:]
-        self._content += [AMQPValue() for _ in range(size - len(self._content))]
-
-    @property
     def value(self) -> list[Any]:
         return [item.value for item in self._content]
-
-    def encoded(self, depth: int = 0) -> bytes:
-        deeper = values.enter(depth)
-        return values.enc_list([item.encoded(deeper) for item in self._content])
-
-    def element(self, depth: int) -> tuple[bytes, bytes]:
-        deeper = values.enter(depth)
-        return _wide32(0xD0, [item.encoded(deeper) for item in self._content], len(self._content))
 
     def _copied(self, content: list[AMQPValue]) -> list[AMQPValue]:
         return [item.clone() for item in content]
@@ -471,13 +405,36 @@ class _Items(AMQPValue):
             raise IndexError(f"index {index} of {len(self._content)} items")
         return self._content[index]
 
+    def __str__(self) -> str:
+        return "{" + ",".join(map(str, self._content)) + "}"
+
+
+class _Items(_Several):
+    """What has items of any type."""
+
+    __slots__ = ()
+
+    @property
+    def size(self) -> int:
+        return len(self._content)
+
+    @size.setter
+    def size(self, size: int) -> None:
+        del self._content[size:]
+        self._content += [AMQPValue() for _ in range(size - len(self._content))]
+
+    def encoded(self, depth: int = 0) -> bytes:
+        deeper = values.enter(depth)
+        return values.enc_list([item.encoded(deeper) for item in self._content])
+
+    def element(self, depth: int) -> tuple[bytes, bytes]:
+        deeper = values.enter(depth)
+        return _wide32(0xD0, [item.encoded(deeper) for item in self._content], len(self._content))
+
     def __setitem__(self, index: int, value: AMQPValue) -> None:
         if not 0 <= index < len(self._content):
             raise IndexError(f"index {index} of {len(self._content)} items: set `size` first")
         self._content[index] = _native(value)
-
-    def __str__(self) -> str:
-        return "{" + ",".join(map(str, self._content)) + "}"
 
 
 class ListValue(_Items):
@@ -586,14 +543,11 @@ class DictValue(AMQPValue):
         return "{" + ",".join(f"[{key}:{item}]" for key, item in self._content.values()) + "}"
 
 
-class ArrayValue(AMQPValue):
+class ArrayValue(_Several):
     """An array: `append` items of one type."""
 
     __slots__ = ()
     _type = AMQPType.ArrayValue
-
-    def __init__(self) -> None:
-        self._content: list[AMQPValue] = []
 
     def create(self) -> None:
         self._content = []
@@ -613,10 +567,6 @@ class ArrayValue(AMQPValue):
     def size(self) -> int:
         return len(self._content)
 
-    @property
-    def value(self) -> list[Any]:
-        return [item.value for item in self._content]
-
     def _elements(self, depth: int) -> tuple[bytes, list[bytes]]:
         """An empty one is an array of null: §1.6.24 wants a constructor all the same."""
         deeper = values.enter(depth)
@@ -629,23 +579,6 @@ class ArrayValue(AMQPValue):
     def element(self, depth: int) -> tuple[bytes, bytes]:
         constructor, contents = self._elements(depth)
         return _wide32(0xF0, [constructor, *contents], len(contents))
-
-    def _copied(self, content: list[AMQPValue]) -> list[AMQPValue]:
-        return [item.clone() for item in content]
-
-    def __len__(self) -> int:
-        return len(self._content)
-
-    def __bool__(self) -> bool:
-        return True
-
-    def __getitem__(self, index: int) -> AMQPValue:
-        if not 0 <= index < len(self._content):
-            raise IndexError(f"index {index} of {len(self._content)} items")
-        return self._content[index]
-
-    def __str__(self) -> str:
-        return "{" + ",".join(map(str, self._content)) + "}"
 
 
 class DescribedValue(AMQPValue):
@@ -696,112 +629,86 @@ def _native(value: Any) -> AMQPValue:
 
 # ---- makers ---------------------------------------------------------------------------------------------------------
 
+_V = TypeVar("_V", bound=AMQPValue)
+
+
+def _new(cls: type[_V], *content: Any) -> _V:
+    made = cls()
+    made.create(*content)
+    return made
+
 
 def null_value() -> AMQPValue:
     return AMQPValue()
 
 
 def bool_value(value: bool) -> BoolValue:
-    made = BoolValue()
-    made.create(value)
-    return made
+    return _new(BoolValue, value)
 
 
 def ubyte_value(value: int) -> UByteValue:
-    made = UByteValue()
-    made.create(value)
-    return made
+    return _new(UByteValue, value)
 
 
 def ushort_value(value: int) -> UShortValue:
-    made = UShortValue()
-    made.create(value)
-    return made
+    return _new(UShortValue, value)
 
 
 def uint_value(value: int) -> UIntValue:
-    made = UIntValue()
-    made.create(value)
-    return made
+    return _new(UIntValue, value)
 
 
 def ulong_value(value: int) -> ULongValue:
-    made = ULongValue()
-    made.create(value)
-    return made
+    return _new(ULongValue, value)
 
 
 def byte_value(value: int) -> ByteValue:
-    made = ByteValue()
-    made.create(value)
-    return made
+    return _new(ByteValue, value)
 
 
 def short_value(value: int) -> ShortValue:
-    made = ShortValue()
-    made.create(value)
-    return made
+    return _new(ShortValue, value)
 
 
 def int_value(value: int) -> IntValue:
-    made = IntValue()
-    made.create(value)
-    return made
+    return _new(IntValue, value)
 
 
 def long_value(value: int) -> LongValue:
-    made = LongValue()
-    made.create(value)
-    return made
+    return _new(LongValue, value)
 
 
 def float_value(value: float) -> FloatValue:
-    made = FloatValue()
-    made.create(value)
-    return made
+    return _new(FloatValue, value)
 
 
 def double_value(value: float) -> DoubleValue:
-    made = DoubleValue()
-    made.create(value)
-    return made
+    return _new(DoubleValue, value)
 
 
 def char_value(value: int) -> CharValue:
-    made = CharValue()
-    made.create(value)
-    return made
+    return _new(CharValue, value)
 
 
 def timestamp_value(value: int) -> TimestampValue:
     """Milliseconds since the epoch."""
-    made = TimestampValue()
-    made.create(value)
-    return made
+    return _new(TimestampValue, value)
 
 
 def uuid_value(value: UUID) -> UUIDValue:
-    made = UUIDValue()
-    made.create(value)
-    return made
+    return _new(UUIDValue, value)
 
 
 def binary_value(value: Any) -> BinaryValue:
-    made = BinaryValue()
-    made.create(value)
-    return made
+    return _new(BinaryValue, value)
 
 
 def string_value(value: bytes) -> StringValue:
-    made = StringValue()
-    made.create(value)
-    return made
+    return _new(StringValue, value)
 
 
 def symbol_value(value: bytes) -> SymbolValue:
-    made = SymbolValue()
-    made.create(value)
-    return made
+    return _new(SymbolValue, value)
 
 
 def list_value() -> ListValue:
@@ -817,9 +724,7 @@ def array_value() -> ArrayValue:
 
 
 def described_value(descriptor: AMQPValue, value: AMQPValue) -> DescribedValue:
-    made = DescribedValue()
-    made.create(descriptor, value)
-    return made
+    return _new(DescribedValue, descriptor, value)
 
 
 # ---- from the wire, types kept --------------------------------------------------------------------------------------
@@ -846,8 +751,7 @@ class _Decimal(AMQPValue):
         return {4: b"\x74", 8: b"\x84", 16: b"\x94"}[len(content)], content
 
     def __str__(self) -> str:
-        content: bytes = self._content
-        return f"<{content.hex(' ').upper()}>"
+        return _hex(self._content)
 
 
 def _scalar(cls: type[AMQPValue], kind: int) -> Any:

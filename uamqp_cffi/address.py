@@ -6,6 +6,7 @@ or a bare node name such as `/queues/orders`, which goes out as it is. `str()` a
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any, TypeVar
 from urllib.parse import ParseResult, ParseResultBytes, urlsplit
 
@@ -35,16 +36,33 @@ def _parse(text: str) -> ParseResult | str:
     return ParseResult(parts.scheme, parts.netloc, parts.path, "", parts.query, parts.fragment)
 
 
+def _decoded(address: bytes, encoding: str) -> str | None:
+    """None when it cannot be decoded: a UnicodeDecodeError holds all of it, the password too."""
+    with contextlib.suppress(UnicodeDecodeError):
+        return address.decode(encoding)
+    return None
+
+
 def _as_bytes(parsed: ParseResult) -> ParseResultBytes:
     return ParseResultBytes(*[part.encode("utf-8", "surrogateescape") for part in parsed])
 
 
 def _masked(text: str, parsed: ParseResult) -> str:
+    if not parsed.scheme:
+        return _name_masked(text)
     if parsed.password is None:
         return text
     user_info, _, host = parsed.netloc.rpartition("@")
     masked = text.replace(f"{user_info}@{host}", f"{user_info.partition(':')[0]}:***@{host}", 1)
     return masked if masked != text else _unsafe_masked(text)
+
+
+def _name_masked(text: str) -> str:
+    """A node name; one such as "user:password@host/q" was probably meant as a URL."""
+    before, at, after = text.rpartition("@")
+    user, colon, _ = before.partition(":")
+    path = text.startswith("/") and not text.startswith("//")
+    return text if path or not at or not colon else f"{user}:***@{after}"
 
 
 class Address:
@@ -63,7 +81,9 @@ class Address:
             given = "nothing" if not address else type(address).__name__
             raise ValueError(f"a {kind} address is a str or bytes that is not empty: {given} was given")
         self._encoding = encoding
-        text = address.decode(encoding) if isinstance(address, bytes) else address
+        text = address if isinstance(address, str) else _decoded(address, encoding)
+        if text is None:
+            raise ValueError(f"this is no {kind} address: its bytes are not {encoding}")
         parsed = _parse(text)
         if isinstance(parsed, str):
             raise ValueError(f"this is no {kind} address ({parsed}): {_unsafe_masked(text)!r}")

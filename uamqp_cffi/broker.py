@@ -94,7 +94,8 @@ class Broker:
         scripts: address to what `on_message` takes.
         store: False counts messages instead of keeping them.
         max_bytes: of messages held; more are rejected with amqp:resource-limit-exceeded.
-        idle_timeout: seconds of a client's silence after which its connection is closed; 0: never.
+        idle_timeout: seconds of a client's silence after which its connection is closed; 0: never. Clients of this package
+          refuse less than 0.1.
         credit: messages a sender may have under way.
         listen: False: no socket and no thread; `connect` gives in-memory connections.
         nodes: is asked for each address that a link names; gives what stands there, an object of a subclass of

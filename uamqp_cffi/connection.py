@@ -29,7 +29,7 @@ from ._core import heartbeat, plan, records, values
 from ._core.drivers.sync import READ, WRITE, Address, Dialer, Poller
 from ._core.filters.base import Filter, HttpRefused
 from ._core.filters.tls import Tls, TransportError
-from ._core.locks import Lock
+from ._core.locks import Lock, Signal
 from ._core.plan import Call, Inbox, Plan
 from ._core.wire import Wire, clock
 from .c_uamqp import ConnectionState
@@ -174,13 +174,14 @@ class Connection:
         self._links: dict[int, Inbox] = {}
         self._link_sessions: dict[int, int] = {}
         self._session_inboxes: dict[int, Inbox] = {}
+        self._node_names: set[bytes] = set()  # in the names of pairs of management links
         self._leaving: set[int] = set()  # sessions whose END the peer has not answered
         self._room_wanted: list[Inbox] = []
         # threads
         self._inside = 0
         self._leader = 0
         self._leading: Inbox | None = None
-        self._followers: list[threading.Event] = []
+        self._followers: list[Signal] = []
         # pace
         self._idle = 0
         self._closing: Inbox | None = None
@@ -428,11 +429,15 @@ class Connection:
             self._start()
         me = get_ident()
         try:
-            if self._take_lead(me):
-                return self._turn(wait)
-        finally:
-            if self._leader == me:
-                self._drop_lead(me)
+            try:
+                if self._take_lead(me):
+                    return self._turn(wait)
+            finally:
+                if self._leader == me:
+                    self._drop_lead(me)
+        except BaseException:
+            self._let_go(me)
+            raise
         if wait > 0:
             self._follow(Inbox(), wait)
         return False
@@ -467,15 +472,20 @@ class Connection:
         me = get_ident()
         while True:
             try:
-                if self._take_lead(me):
-                    self._leading = inbox
-                    inbox.wait_with(self._poller.wake)
-                    return self._lead(inbox, deadline)
-            finally:
-                if self._leader == me:
-                    self._leading = None
-                    inbox.wait_with(None)
-                    self._drop_lead(me)
+                try:
+                    if self._take_lead(me):
+                        self._leading = inbox
+                        inbox.wait_with(self._poller.wake)
+                        return self._lead(inbox, deadline)
+                finally:
+                    if self._leader == me:
+                        self._leading = None
+                        inbox.wait_with(None)
+                        self._drop_lead(me)
+            except BaseException:
+                inbox.wait_with(None)
+                self._let_go(me)
+                raise
             left = _LONG if deadline is None else deadline - time.monotonic()
             self._follow(inbox, max(0.0, min(left, _LONG)))
             if inbox.ready():
@@ -519,29 +529,46 @@ class Connection:
 
     def _drop_lead(self, me: int) -> None:
         with self._turns:
-            if self._poller.polling:  # a signal handler ran a step inside a wait of this very thread
-                return
-            self._leader = 0
-            if self._followers:
-                self._followers[0].set()
+            if self._leader == me and not self._poller.polling:  # else a signal handler ran a step inside our own wait
+                self._leader = 0
+            self._offer_lead()
+
+    def _offer_lead(self) -> None:
+        """Tell a follower that nobody leads, if so. Under `_turns`."""
+        if self._leader == 0 and self._followers:
+            self._followers[0].set()
+
+    def _let_go(self, me: int) -> None:
+        """A wait or a step was broken off: lead no more. An error has seen to that, but Ctrl-C may have come while it was
+        done, and the others would wait for who will not come back."""
+        if self._leader == me:
+            self._leading = None
+        self._drop_lead(me)
 
     def _follow(self, inbox: Inbox, left: float) -> None:
         """Wait, at most `left` seconds, until something came for `inbox` or the lead is free."""
-        event = threading.Event()
-        with self._turns:
-            if self._leader == 0:
-                return
-            self._followers.append(event)
+        event = Signal()
         try:
-            inbox.wait_with(event.set)
-            if not (inbox.poked or inbox.records or self._done):
-                event.wait(left)
-        finally:
-            inbox.wait_with(None)
             with self._turns:
+                if self._leader == 0:
+                    return
+                self._followers.append(event)
+            try:
+                inbox.wait_with(event.set)
+                if not (inbox.poked or inbox.records or self._done):
+                    event.wait(left)
+            finally:
+                self._unfollow(inbox, event)
+        except BaseException:  # Ctrl-C may have come while that was done
+            self._unfollow(inbox, event)
+            raise
+
+    def _unfollow(self, inbox: Inbox, event: Signal) -> None:
+        inbox.wait_with(None)
+        with self._turns:
+            if event in self._followers:
                 self._followers.remove(event)
-                if event.is_set() and self._leader == 0 and self._followers:
-                    self._followers[0].set()  # we were offered the lead but may not want it
+            self._offer_lead()  # it may have been offered to us, who may not want it
 
     def _wake_all(self) -> None:
         """Have everybody who waits look around."""
@@ -647,6 +674,8 @@ class Connection:
             bits = self._look(poller) or poller.wait(wait, self._blocked)
         else:
             bits = poller.wait(wait, self._blocked)
+        if poller is not self._poller:
+            poller.close()
         self._looked_at = time.perf_counter()
         if self._inside and self._reentered():
             raise RuntimeError("this connection's own section was interrupted by the signal handler that uses it")
@@ -704,6 +733,8 @@ class Connection:
         """After something came in: send what it gave rise to, and see whether this is the end (`ended`: the transport
         is). True when anything was sent. Only inside the critical section."""
         before = wire.total
+        if self._ending and self._blocked:
+            writable = False  # what the kernel has not taken by now was called not delivered
         if writable and (self._blocked or self._room_wanted or not wire.quiet):
             self._send(now)
         if self._engine.presettled and wire.settling:
@@ -740,6 +771,7 @@ class Connection:
             self._quick = 16
 
     def _other_poller(self, sock: socket.socket) -> Poller:
+        """For a signal handler that runs inside our own wait; good for one."""
         poller = Poller()
         poller.watch(sock)
         return poller
@@ -782,6 +814,9 @@ class Connection:
             self._connected(sock)
         except (OSError, ValueError) as error:
             self._not_connected(error)
+        except Exception as error:  # of an auth object's
+            with self._io:
+                self._lose(self._explain(error))
         return True
 
     def _not_connected(self, error: OSError | ValueError) -> None:
@@ -897,10 +932,13 @@ class Connection:
         return True
 
     def _tell(self, inbox: Inbox) -> None:
-        """Something is in that inbox now; the leader sees its own without being woken."""
+        """Something is in that inbox now; the leader sees its own without being woken, unless it was another thread that
+        put it there."""
         leading = self._leading
         if inbox is leading:
             inbox.poked = True
+            if self._leader != get_ident():
+                self._poller.wake()
             return
         if leading is not None and inbox.serves(leading):
             leading.poked = True
@@ -1083,6 +1121,7 @@ class Connection:
         last: list[records.Record] = []
         try:
             if wire is not None:
+                self._account(wire)
                 last = wire.lost(clock())
             elif self._started:
                 self._engine.lost()
@@ -1108,10 +1147,14 @@ class Connection:
         if self._closing is not None:
             self._closing.poke()
 
+    def _account(self, wire: Wire) -> None:
+        """Before the engine may judge: tell the wire what else the kernel has. A socket tells at once."""
+
     def _hang_up(self, sock: socket.socket, wire: Wire | None) -> None:
-        """Say the goodbyes of WebSocket and TLS if there is room for them, and close."""
+        """Say the goodbyes of WebSocket and TLS if there is room for them, and close. What is still to be sent was called
+        not delivered, and must not leave now."""
         try:
-            if wire is not None and not self._broken:
+            if wire is not None and not self._broken and not wire.output():
                 wire.close()
                 if out := wire.output():
                     sock.send(out)
@@ -1138,13 +1181,15 @@ class Connection:
         cbs, self._cbs = self._cbs, None
         if cbs is not None:
             cbs.auth.close_authenticator()
-        with self._turns:
-            if self._closed:
-                return
-            self._closed = True
+        mine = False
         deadline = time.monotonic() + timeout
-        inbox = self._closing = Inbox()
+        inbox = Inbox()
         try:
+            with self._turns:
+                if self._closed:
+                    return
+                self._closed = mine = True
+            self._closing = inbox
             while self._leaving and not self._done:
                 if not (yield Call(self._wait_closed, (inbox, deadline - timeout / 2))):
                     break
@@ -1153,7 +1198,8 @@ class Connection:
                 if not (yield Call(self._wait_closed, (inbox, deadline))):
                     break
         finally:  # whoever interrupts gets no half-closed connection
-            self._give_back()
+            if mine:
+                self._give_back()
 
     def _say_close(self) -> None:
         if not self._opened or self._done:

@@ -14,14 +14,18 @@ Every exception here answers three questions, whatever its class:
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from . import utils
+from ._core.values import Described
 from .constants import Delivery, ErrorCodes
 
 if TYPE_CHECKING:
     Condition = ErrorCodes | bytes
+
+_logger = logging.getLogger("uamqp.errors")
 
 
 def _restore(cls: type[BaseException], args: tuple[Any, ...], state: dict[str, Any]) -> BaseException:
@@ -50,14 +54,21 @@ def _known(condition: Condition | str | None) -> Condition:
 
 
 def _as_bytes(value: Any) -> Any:
-    """What a peer sent, with text as bytes all through: the form in which uamqp hands out error info."""
+    """What a peer sent, with text as bytes all through, and described values alone: the form in which uamqp hands out error
+    info. Keys that were lists are tuples."""
     if isinstance(value, str):
         return value.encode("utf-8", "surrogateescape")
     if isinstance(value, Mapping):
-        return {_as_bytes(key): _as_bytes(item) for key, item in value.items()}
+        return {_as_key(_as_bytes(key)): _as_bytes(item) for key, item in value.items()}
+    if isinstance(value, Described):
+        return _as_bytes(value.value)
     if type(value) in (list, tuple):
         return [_as_bytes(item) for item in value]
     return value
+
+
+def _as_key(value: Any) -> Any:
+    return tuple(map(_as_key, value)) if isinstance(value, list) else value
 
 
 def _text(condition: Condition, description: str | bytes | None, encoding: str) -> str:
@@ -534,7 +545,11 @@ _E = TypeVar("_E", bound=AMQPError)
 
 
 def _judged(error: _E, method: Callable[[Any], ErrorAction]) -> _E:
-    error.action = method(error)
+    try:
+        error.action = method(error)
+    except Exception:  # in the middle of bookkeeping: what the peer said must not get lost over it
+        _logger.exception("the error policy failed: taken as a no to trying again")
+        error.action = ErrorAction(retry=False)
     error.retryable = bool(getattr(error.action, "retry", False))
     return error
 

@@ -8,6 +8,7 @@ decoded when first looked at, and a section nobody looked at, or changed, goes o
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Generator, Iterable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -137,7 +138,14 @@ class SequenceBody(MessageBody):
     @property
     def data(self) -> Iterator[list[Any]]:
         for part in self._parts:
-            yield values.decode(part)
+            yield self._list(part)
+
+    @staticmethod
+    def _list(part: bytes) -> list[Any]:
+        items = values.decode(part)
+        if not isinstance(items, list):
+            raise ValueError("an amqp-sequence section holds no list")  # noqa: TRY004 - it is what the peer sent
+        return items
 
     def __len__(self) -> int:
         return len(self._parts)
@@ -146,8 +154,7 @@ class SequenceBody(MessageBody):
         return True
 
     def __getitem__(self, index: int) -> list[Any]:
-        part: list[Any] = values.decode(self._at(index))
-        return part
+        return self._list(self._at(index))
 
     def __bytes__(self) -> bytes:
         items = [item for part in self.data for item in part]
@@ -401,7 +408,9 @@ class MessageProperties:
 
     def _text(self, name: str, value: str | bytes) -> str | bytes:
         if isinstance(value, str):
-            return value if self._encoding == "UTF-8" else value.encode(self._encoding)
+            if self._encoding == "UTF-8":
+                return value if type(value) is str else str.__str__(value)
+            return value.encode(self._encoding)
         if isinstance(value, bytes):
             return value
         raise TypeError(f"{name} must be bytes or str, not {type(value).__name__}")
@@ -474,14 +483,25 @@ class MessageProperties:
         state = dict(self.__dict__)
         for name in ("_encoding", "_fields", "_received", "_wire"):
             state[name] = getattr(self, name)
+        if self._fields is not None:
+            state["_fields"] = self._fields.copy()
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
+        if "_fields" not in state:  # pickled by uamqp: what each field reads as
+            state = dict(state)
+            given = {name: state.pop(name, None) for name, _ in _PROPERTIES}
+            MessageProperties.__init__(self, **given, encoding=state["_encoding"])
         for name, value in state.items():
             setattr(self, name, value)
 
 
 # ---- header (§3.2.1) ------------------------------------------------------------------------------------------------
+
+
+def _whole(value: Any) -> int:
+    """A number of the header; as in uamqp a float is cut, since that is what seconds times 1000 often are."""
+    return int(value) if isinstance(value, float) else operator.index(value)
 
 
 class MessageHeader:
@@ -513,10 +533,10 @@ class MessageHeader:
             return values.enc_list(
                 (
                     NULL if self.durable is None else values.enc_bool(self.durable),
-                    NULL if self.priority is None else values.enc_ubyte(self.priority),
-                    NULL if self.time_to_live is None else values.enc_uint(self.time_to_live),
+                    NULL if self.priority is None else values.enc_ubyte(_whole(self.priority)),
+                    NULL if self.time_to_live is None else values.enc_uint(_whole(self.time_to_live)),
                     NULL if self.first_acquirer is None else values.enc_bool(self.first_acquirer),
-                    NULL if self.delivery_count is None else values.enc_uint(self.delivery_count),
+                    NULL if self.delivery_count is None else values.enc_uint(_whole(self.delivery_count)),
                 )
             )
         except (TypeError, ValueError, OverflowError) as error:
@@ -1019,6 +1039,10 @@ class Message:
 
     # -- sending --
 
+    def _is_empty(self) -> bool:
+        """Whether it is a batch of nothing, which has an encoding, but is no message: §3.2 wants a body."""
+        return self._raw is None and type(self._held) is DataBody and not self._held._parts
+
     def gather(self) -> Iterable[Message]:
         """The messages that this one stands for: itself. Raises TypeError for a received one, and for one that was sent
         what became of it (`MessageAlreadySettled`, or its failure)."""
@@ -1028,7 +1052,7 @@ class Message:
             raise TypeError("only new messages can be gathered, not received ones")
         response = self._response
         if response is not None:
-            raise response
+            raise response.with_traceback(None)  # else it would grow with each call
         return [self]
 
     @property
@@ -1151,13 +1175,35 @@ class Message:
                 state[name] = getattr(self, name)
             except AttributeError:  # a slot of a message that is one bytes body
                 continue
+        if self._rest is not None:
+            state["_rest"] = self._rest.copy()  # what becomes of one of them is not what becomes of the other
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
+        if "_rest" not in state:
+            state = self._set_as_in_uamqp(dict(state))
         for name, value in state.items():
             setattr(self, name, value)
 
+    def _set_as_in_uamqp(self, state: dict[str, Any]) -> dict[str, Any]:
+        """Takes what uamqp pickles of a message, which is its parts as Python has them; gives what is to be set besides."""
+        kind = constants.BODY_TYPE_C_PYTHON_MAP.get(state.pop("_body_type"))
+        Message.__init__(
+            self,
+            state.pop("_body"),
+            body_type=kind,
+            encoding=state.pop("_encoding"),
+            **{name: state.pop("_" + name) for name in _SECTIONS_IN_UAMQP},
+        )
+        state["state"] = MessageState(state["state"])
+        for name in ("_message", "_settler", "_need_further_parse"):
+            del state[name]
+        return state
 
+
+_SECTIONS_IN_UAMQP = (
+    "properties", "application_properties", "annotations", "header", "footer", "delivery_annotations",
+)  # fmt: skip
 _PREFIX_HEADER = sections.PREFIX[sections.HEADER]
 _PREFIX_PROPERTIES = sections.PREFIX[sections.PROPERTIES]
 
@@ -1169,16 +1215,29 @@ def _passed_on(received: Sections | None, code: int) -> bytes:
 
 def _put_header(parts: list[bytes], header: Any, received: Sections | None) -> None:
     """The header; a received one that is still what it was goes out as it came."""
-    raw = None if received is None else received.raw(sections.HEADER)
-    if raw is not None and (header is _UNREAD or header._as_dict() == MessageHeader(raw)._as_dict()):
+    if header is _UNREAD or (received is not None and _unchanged_header(header, received.raw(sections.HEADER))):
         parts.append(_passed_on(received, sections.HEADER))
-    elif header is not _UNREAD:
+    else:
         parts += (_PREFIX_HEADER, header._encode())
+
+
+def _unchanged_header(header: MessageHeader, raw: bytes | None) -> bool:
+    try:
+        return raw is not None and header._as_dict() == MessageHeader(raw)._as_dict()
+    except (ValueError, TypeError):  # malformed; it was replaced
+        return False
+
+
+def _unchanged_map(mapping: Any, received: Sections, code: int) -> bool:
+    try:
+        return sections.same(mapping, received.mapping(code))
+    except (ValueError, TypeError):
+        return False
 
 
 def _put_map(parts: list[bytes], code: int, mapping: Any, received: Sections | None, encoding: str) -> None:
     """A section that is a map. A received one that is still what it was keeps the AMQP types it came with."""
-    if received is not None and (mapping is _UNREAD or sections.same(mapping, received.mapping(code))):
+    if received is not None and (mapping is _UNREAD or _unchanged_map(mapping, received, code)):
         parts.append(received.whole(code))
     elif mapping:
         try:
@@ -1212,6 +1271,8 @@ class BatchMessage(Message):
     batch_format = constants.BATCH_MESSAGE_FORMAT
     max_message_length = constants.MAX_MESSAGE_LENGTH_BYTES
     size_offset = 0
+    if not TYPE_CHECKING:
+        _format = property(lambda self: self.batch_format)
 
     def __init__(
         self,
@@ -1236,6 +1297,12 @@ class BatchMessage(Message):
         self.application_properties = application_properties
         self.annotations = annotations
         self.header = header
+
+    def _set_as_in_uamqp(self, state: dict[str, Any]) -> dict[str, Any]:
+        names = ("properties", "application_properties", "annotations", "header", "multi_messages", "encoding")
+        BatchMessage.__init__(self, state.pop("_body_gen"), **{name: state.pop("_" + name) for name in names})
+        del state["_need_further_parse"]
+        return state
 
     @property
     def data(self) -> Any:

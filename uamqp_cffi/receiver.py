@@ -8,7 +8,6 @@ one thread at a time. Credit goes back to `prefetch` when half of it is used up;
 from __future__ import annotations
 
 import logging
-import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from threading import get_ident
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import constants, errors
 from ._core.engine import StateError
+from ._core.locks import RLock, fork_safe
 from ._core.receiving import ranges
 from ._core.records import Credit, Delivery, Record, Settled
 from ._core.sections import ACCEPTED, RELEASED, modified, outcome
@@ -92,7 +92,7 @@ class MessageReceiver(Link):
         self._arrived: deque[Delivery] = deque()
         self._again: deque[Message] = deque()  # messages that go before them: handed out, and given back by the client
         self._due: deque[int] = deque()  # ReceiveAndDelete: deliveries that the peer wants an outcome of
-        self._turn = threading.Lock()  # held by who hands out
+        self._turn: Any = fork_safe(RLock())  # held by who hands out
         self._turn_of = 0
         self._unsent = False  # there is output that was not flushed
         self._settler = self._settle_message
@@ -165,6 +165,10 @@ class MessageReceiver(Link):
         kept = [record for record in self._arrived if record.settled]
         self._arrived.clear()
         self._arrived.extend(kept)
+        due = set(self._due)
+        again = [message for message in self._again if message.settled and message.delivery_no not in due]
+        self._again.clear()
+        self._again.extend(again)
         if self._client is not None:
             self._client._unread(self)
         self._due.clear()
@@ -214,11 +218,15 @@ class MessageReceiver(Link):
         inside `on_message_received`: who is at it goes on until nothing is left."""
         count = 0
         while self._arrived or self._again:
-            if not self._turn.acquire(blocking=False):
+            if self._nested:
                 return count
-            self._turn_of = get_ident()
+            client = self._client
             try:
-                client = self._client
+                if not self._turn.acquire(blocking=False):
+                    return count
+                self._turn_of = get_ident()
+                if client is not None:
+                    client._begin_turn()
                 if client is not None and client._takes_runs(self):
                     count += self._hand_run(client)
                 else:
@@ -226,25 +234,35 @@ class MessageReceiver(Link):
                         self._hand_one()
                         count += 1
             finally:
-                self._turn_of = 0
-                self._turn.release()
+                while self._turn._is_owned():  # by us, however soon an interrupt came
+                    if client is not None:
+                        client._end_turn()
+                    self._turn_of = 0
+                    self._turn.release()
         return count
 
     def _hand_run(self, client: Any) -> int:
         """All that is there at once."""
+        again: list[Message] = []
         run: list[Delivery] = []
         messages: list[Message] = []
         try:
             with self._session._lock:  # a close() takes what is in either place
+                if self._again:
+                    again = list(self._again)
+                    self._again.clear()
+                    client._take_run(again)
                 run = list(self._arrived)
                 self._arrived.clear()
                 messages = self._messages(run)
                 client._take_run(messages)
         except BaseException:  # Ctrl-C
+            if again and not self._again and not client._has(again):
+                self._again.extend(again)
             if run and not self._arrived and not (messages and client._has(messages)):
                 self._arrived.extendleft(reversed(run))
             raise
-        return len(run)
+        return len(again) + len(run)
 
     def _messages(self, run: Iterable[Delivery]) -> list[Message]:
         if self._rcv_mode is ReceiverSettleMode.PeekLock:
@@ -344,7 +362,8 @@ class MessageReceiver(Link):
         if len(self._due) > unread and not self._turn_of:  # who hands out tidies up after it
             with self._session._lock:
                 if self._client is not None:
-                    unread = len(self._client._received_messages)  # others may have handed out meanwhile
+                    # others may have handed out meanwhile
+                    unread = len(self._client._received_messages) + len(self._again)
                 pop = self._due.popleft
                 self._settle_all([pop() for _ in range(len(self._due) - unread)], ACCEPTED)
         if self._credit < self._granted:

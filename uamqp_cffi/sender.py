@@ -132,12 +132,16 @@ class MessageSender(Link):
         super().close()
 
     def _left(self) -> None:
-        mine = [item for item in self._runs if type(item) is tuple]
+        mine: list[Any] = []
+        if any(type(item) is tuple for item in self._runs):
+            for owner, items in self._runs.take_all():
+                if owner is self:
+                    mine += items
+                else:  # of the client that this link belongs to
+                    owner._settled(items, _UNKNOWN, b"")
         waiting, self._waiting = [*mine, *self._waiting], deque()
         for entry in waiting:
             self._call_back(entry, _ERROR, None)
-        if mine:
-            self._runs.take_all()
 
     def send(self, message: Message, callback: Callable[..., object] | None, timeout: float = 0) -> bool:
         """Hand a message over; `work` moves it on. True unless the link is broken.
@@ -276,6 +280,8 @@ class MessageSender(Link):
                 break
             try:
                 body = message.encode_message()
+                if message_format and message._is_empty():
+                    raise ValueError("a batch of nothing is no message")
             except Exception as error:
                 if not bodies:
                     raise Unsendable(error) from error

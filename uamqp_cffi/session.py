@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import itertools
 import logging
-import threading
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from . import constants, errors
 from ._core.engine import StateError
+from ._core.locks import RLock, fork_safe
 from ._core.plan import Inbox
 from ._core.records import (
     Attach,
@@ -141,7 +141,7 @@ class Session:
         self._outgoing_window = outgoing_window or 1
         self._handle_max = 4294967295 if handle_max is None else handle_max
         self._on_attach = on_attach
-        self._lock = threading.RLock()
+        self._lock = fork_safe(RLock())
         self._inbox = SharedInbox(self._take_in)
         self._links: dict[int, _Link] = {}
         self._calls = Calls()  # on_attach
@@ -228,8 +228,9 @@ class Session:
                 handle_max=enc_uint(self._handle_max),
             )
             with connection._io:
-                self._id = connection._engine.begin(begin)
-                connection._route_session(self._id, self._inbox)
+                if not self._id:  # else another thread was quicker
+                    self._id = connection._engine.begin(begin)
+                    connection._route_session(self._id, self._inbox)
         return self._id
 
     def _attach(self, link: _Link, performative: bytes) -> int:

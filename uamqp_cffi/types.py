@@ -66,6 +66,8 @@ class _Integer(AMQPType):
             number = int(value)
         except TypeError as error:
             raise ValueError(f"{type(self).__name__} takes an integer, not {type(value).__name__}") from error
+        except OverflowError as error:  # infinity
+            raise ValueError(str(error)) from error
         try:
             made: c_uamqp.AMQPValue = type(self)._maker(number)
             return made

@@ -96,8 +96,11 @@ class Peer:
     def drop(self) -> None:
         """End the transport without a word."""
         self._stop = True
-        self._wake.send(b"x")
+        with contextlib.suppress(OSError):  # closed: it has ended before
+            self._wake.send(b"x")
         self._thread.join(LIMIT)
+        self._wake.close()
+        self._woken.close()
 
     close = drop
 

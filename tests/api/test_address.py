@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from uamqp_cffi import types
+from uamqp_cffi import SendClient, types
 from uamqp_cffi._core import values
 from uamqp_cffi._core.values import Described, Symbol
 from uamqp_cffi.address import Address, Source, Target
@@ -95,6 +95,29 @@ def test_the_password_is_not_shown(url: str) -> None:
     assert "s3cret" in address.password
 
 
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("me:s3cret@h/q", "me:***@h/q"),
+        ("me:s3c@ret@h", "me:***@h"),
+        ("//me:s3cret@h/q", "//me:***@h/q"),
+        ("amqps:/me:s3cret@h/q", "amqps:***@h/q"),
+        ("amqps:me:s3cret@h/q", "amqps:***@h/q"),
+    ],
+)
+def test_a_name_that_was_meant_as_a_url_does_not_show_its_password(url: str, shown: str) -> None:
+    assert str(Source(url)) == shown and shown in repr(Source(url))
+    assert Source(url).address == url
+    with pytest.raises(ValueError, match="host") as caught:
+        SendClient(url)
+    assert shown in str(caught.value) and "s3c" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["/queues/a:b@c", "a::b", "a@b", "/a:b@c"])
+def test_other_names_are_shown_as_they_are(name: str) -> None:
+    assert str(Target(name)) == name == Target(name).address
+
+
 def test_the_rest_of_the_url_is_shown() -> None:
     assert str(Source("amqps://me:pw@h:5671/q?x")) == "amqps://me:***@h:5671/q?x"
     assert str(Source("amqps://me@h/q")) == "amqps://me@h/q"
@@ -111,6 +134,13 @@ def test_no_error_tells_the_password(url: str) -> None:
     while error is not None:
         assert "s3" not in str(error)
         error = error.__cause__ or error.__context__
+
+
+def test_bytes_that_cannot_be_decoded_are_not_shown() -> None:
+    with pytest.raises(ValueError, match="not UTF-8") as caught:
+        Source(b"amqps://me:s3cret\xff@h/q")
+    assert type(caught.value) is ValueError  # UnicodeDecodeError has the bytes
+    assert caught.value.__cause__ is caught.value.__context__ is None
 
 
 @pytest.mark.parametrize("odd", [5, True, [1], {"a": 1}, "\udcff", b"\xff", values.Described(1, 2)])

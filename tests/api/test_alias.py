@@ -133,6 +133,34 @@ def test_a_message_made_under_the_old_name_pickles(tmp_path: Path) -> None:
     assert run(code, tmp_path) == "hello"
 
 
+# What uamqp 1.6.11 pickles of four messages and a batch, deflated.
+MESSAGES = (
+    "eNqtU0tvEzEQ7qYJm7RJ2qog/gASDwlOUHrgRCSEtMLiAMfK8u5OY8PGdv2omkMluFHJN8z/Zby7SYs4IbGSJc9jv/nmm/G34a/j4U77ncUnYebZ6kK/"
+    "WIG1bAkx5B/628/49Hu8xoyRdcxBLHbCRNQNUCdWrZUbcEaAbSPUgNVKWogkjKkF5xoweJ9QkJWqhVzGMPr86d3z0xj2a2jEJZg1lQpTplvTsSXah0oi"
+    "gKxppVa6AZcg96k2SoNxqR7PwlHP8uOtd8t3r++FijouMoEteQsmWSQMXKqYW19+gcph2MYwNqAbLJ4i80oZAw1zAkm0f0wrJR1IR91aJyaHG3vbFwn3"
+    "WWlV4x1QuNIiNZIkImFWGeigesd4aZTXHfC8u1u48AiVokcbIvQ2je/zqS/DQ8q0bkTVod3R4jqGjMUis2FKmZTKtRmd/2ssBjbklAOrcRgo26yX7X3n"
+    "2Uo2346gUl66NNFpopy4pECiey6MdZRVF16YdrR57Q0rG4g/wlgboYxw60iQbE7PlXJtzgO6Rb7LjoRjKgFqeu6N4zgczQyuzg2uzmYRSRjRUtXriEu6"
+    "wBYXWRkh7LW+bhbFwJd8t+uA3yt2eI5njGdC+F4rHJ8RPif8gPBDwh8R/pjwZ4S/JPwV4Sc3/DXhp9cIfBmLkeVviuF/wDtDvkXGGMLtIlwWpm+Zq/hf"
+    "j+qArnzjxKZdiyJOut6WIBFjkV1F1tbsq6WB6jTovurJzR9sd3u2g39kuxjiU3Mx8UU54cVvhdmCug=="
+)
+
+
+def test_messages_that_uamqp_pickled_can_be_read_and_sent(tmp_path: Path) -> None:
+    code = INSTALL + "import base64, pickle, zlib\n"
+    code += f"made = pickle.loads(zlib.decompress(base64.b64decode({MESSAGES!r})))\n"
+    code += "for m in made: print(m.state.name, m.retries, *[part.encode_message().hex() for part in m.gather()])\n"
+    code += "print(made[0].properties.subject, type(made[3]).__name__, made[3].data)"
+    assert run(code, tmp_path).splitlines() == [
+        "WaitingToBeSent 0 005370c006054140404043" + "005372c10602a3016b5402" + "005373c00904a101694040a10173"
+        "005374c10602a101615401" + "005375a00161005375a00162",
+        "WaitingToBeSent 0 005377c10602a101765405",
+        "WaitingToBeSent 0 005376c003015401",
+        "WaitingToBeSent 0 005375a011005374c10602a101705401005375a00178",
+        "SendFailed 2 005375a00473656e74",
+        "b's' BatchMessage [b'x']",
+    ]
+
+
 @pytest.mark.parametrize("name", ["uamqp", "uamqp.utils"])
 def test_reloading_gives_the_same_module(name: str, tmp_path: Path) -> None:
     code = INSTALL + f"import importlib, sys, {name}; module = sys.modules[{name!r}]\n"

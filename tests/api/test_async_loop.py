@@ -74,6 +74,7 @@ def run(request: pytest.FixtureRequest) -> Iterator[Callable[[Main], Any]]:
         finally:
             loop.close()
 
+    gc.collect()  # what other tests left is theirs
     with warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always")
         yield runner
@@ -483,6 +484,15 @@ def test_connecting_to_nowhere_can_be_cancelled(run: Any) -> None:
     run(main)
 
 
+@pytest.mark.parametrize("package", [None, "uamqp_cffi_of_mine"])
+def test_a_blocking_call_names_its_twin_whoever_calls(package: str | None) -> None:
+    """A script has no package; another may have a name that begins with ours."""
+    caller = {"__package__": package, "__name__": package or "__main__", "client": SendClientAsync("amqp://h/q")}
+    for code, names in (("client.open()", "SendClientAsync.open"), ("client.__enter__()", "SendClientAsync.open")):
+        with pytest.raises(RuntimeError, match=rf"{names}\(\) would block .*await open_async\(\)"):
+            exec(code, caller)
+
+
 def test_the_lock_is_given_on_when_its_next_holder_is_cancelled(broker: Broker, run: Any) -> None:
     async def main() -> None:
         async with ConnectionAsync("localhost", here(broker)) as connection:
@@ -502,6 +512,44 @@ def test_the_lock_is_given_on_when_its_next_holder_is_cancelled(broker: Broker, 
             await connection.sleep_async(0.05)
             await connection.work_async()
             assert time.monotonic() - start >= 0.05
+
+    run(main)
+
+
+def test_who_is_cancelled_as_time_runs_out_is_cancelled(broker: Broker, run: Any) -> None:
+    """A loop that is held up finds the cancellation and the time-out of the lock together."""
+
+    async def main() -> None:
+        async with ConnectionAsync("localhost", here(broker)) as connection:
+            await connection.lock_async()
+            for cancel_first in (True, False):
+                waits = asyncio.ensure_future(connection.lock_async(timeout=0.02))
+                await asyncio.sleep(0)
+                if cancel_first:
+                    waits.cancel()
+                time.sleep(0.04)
+                if not cancel_first:
+                    asyncio.get_running_loop().call_later(0, waits.cancel)
+                await asyncio.wait([waits])
+                assert waits.cancelled(), waits.exception()
+            connection.release_async()
+
+    run(main)
+
+
+def test_who_no_longer_waits_for_the_lock_leaves_nothing_behind(broker: Broker, run: Any) -> None:
+    async def main() -> None:
+        async with ConnectionAsync("localhost", here(broker)) as connection:
+            await connection.lock_async()
+            for _ in range(3):
+                with pytest.raises(TimeoutError):
+                    await connection.lock_async(timeout=0)
+            cancelled = asyncio.ensure_future(connection.lock_async())
+            await asyncio.sleep(0)
+            cancelled.cancel()
+            await asyncio.wait([cancelled])
+            assert not connection._lock_turns._waiting
+            connection.release_async()
 
     run(main)
 

@@ -13,6 +13,8 @@ import pytest
 import trustme
 
 from uamqp_cffi import c_uamqp, errors, utils
+from uamqp_cffi._core import records
+from uamqp_cffi._core.values import Described
 from uamqp_cffi.broker import Broker, Outcome, Verdict
 from uamqp_cffi.c_uamqp import ConnectionState
 from uamqp_cffi.constants import (
@@ -226,6 +228,17 @@ def test_a_session_tells_of_refusals(broker: Broker, native: Native) -> None:
     native.until(lambda: native.session_told.calls)
     ((source, target, _, error),) = native.session_told.all("_attach_received")
     assert (source, target, type(error)) == (None, None, errors.AMQPConnectionError)
+
+
+@pytest.mark.parametrize("sender", [True, False])
+def test_an_attach_without_the_end_that_is_ours_is_no_refusal(native: Native, sender: bool) -> None:
+    given = Described(0x29 if sender else 0x28, ["q"])
+    fields = {"source": None, "target": given} if sender else {"source": given, "target": None}
+    native.session._attached(records.Attach(0, 0, True, sender, {**fields, "properties": None}))
+    native.session._attached(records.Attach(0, 0, True, not sender, {**fields, "properties": None}))
+    (source, target, _, error), refused = native.session_told.all("_attach_received")
+    assert error is None and (source if sender else target) is None and (target if sender else source).address == b"q"
+    assert refused[:2] == (None, None) and isinstance(refused[3], errors.AMQPConnectionError)
 
 
 def test_a_session_ends_and_another_goes_on(broker: Broker, native: Native) -> None:

@@ -72,6 +72,19 @@ def test_detach(peer: Any, condition: str | None, cls: type, code: Any, retryabl
     peer.wait(r.Detach)
 
 
+def test_info_of_any_shape_is_told(peer: Any) -> None:
+    from uamqp_cffi._core.values import Described, Symbol, described_composite, enc_list, enc_map, enc_symbol, encode
+
+    odd = enc_list([encode([1]), encode("two")])
+    info = enc_map([(odd, encode("text")), (enc_symbol("k"), encode(Described(Symbol("d"), ["a"])))])
+    error = described_composite("error", condition=enc_symbol("amqp:not-allowed"), info=info)
+    expected = {((1,), b"two"): b"text", b"k": [b"a"]}
+    client, message, raised = in_use(peer, lambda: peer.engine.close(error))
+    assert isinstance(raised, errors.ConnectionClose) and raised.info == expected
+    assert_came_back(client, message, raised, Delivery.UNKNOWN)
+    assert_ended(client, errors.ConnectionClose)
+
+
 def test_redirect_is_told_and_followed(peer: Any, broker: Broker) -> None:
     from uamqp_cffi._core.values import described_composite, enc_map, enc_str, enc_symbol, enc_uint
 
@@ -307,6 +320,28 @@ def test_a_refused_password_names_the_mechanism(peer: Any) -> None:
         client.send_message(Message(b"x"))
     assert isinstance(caught.value, errors.ConnectionClose) and "secret" not in str(caught.value)
     assert_ended(client, errors.ConnectionClose)
+
+
+@pytest.mark.parametrize("port", [70000, -1, "none"])
+def test_a_port_that_is_none_is_told_at_once(port: Any) -> None:
+    auth = authentication.SASLAnonymous("127.0.0.1", port=port, use_tls=False)
+    client = SendClient("amqp://127.0.0.1/q", auth=auth, connect_timeout=None)
+    with pytest.raises(errors.AMQPConnectionError, match=f"no port {port}|'{port}'"):
+        client.send_message(Message(b"x"))
+    assert_ended(client, errors.AMQPConnectionError)
+
+
+def test_an_auth_object_that_fails_is_told_at_once() -> None:
+    class Failing(authentication.SASLAnonymous):
+        def _endpoint(self, *args: Any) -> Any:
+            raise RuntimeError("no idea where that is")
+
+    auth = Failing("127.0.0.1", port=1, use_tls=False)
+    client = SendClient("amqp://127.0.0.1/q", auth=auth, connect_timeout=None)
+    with pytest.raises(errors.AMQPConnectionError, match="no idea") as caught:
+        client.send_message(Message(b"x"))
+    assert isinstance(caught.value.__cause__, RuntimeError)
+    assert_ended(client, errors.AMQPConnectionError)
 
 
 def test_an_outcome_that_never_comes_does_not_hold_up_close(peer: Any) -> None:

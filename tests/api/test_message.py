@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import enum
 import gc
 import pickle
 import sys
@@ -452,6 +453,28 @@ def test_setting_a_property_after_encoding_counts() -> None:
     assert properties._encode() == values.EMPTY_LIST
 
 
+def test_numbers_of_a_header_may_be_floats_and_are_cut() -> None:
+    header = MessageHeader()
+    header.time_to_live, header.priority, header.delivery_count = 1000.9, 4.0, 1.0  # type: ignore[assignment]
+    assert encoded(b"", header=header) == "005370c00c05405004" + "70000003e8" + "405201" + "005375a000"
+    header.time_to_live = "5"  # type: ignore[assignment]
+    with pytest.raises(TypeError, match="header.*str"):
+        encoded(b"", header=header)
+
+
+def test_members_of_text_enumerations_are_text() -> None:
+    class Kind(str, enum.Enum):
+        ORDER = "order"
+
+    properties = MessageProperties(subject=Kind.ORDER, message_id=Kind.ORDER)
+    properties.content_type = Kind.ORDER
+    assert [type(v) for v in (properties.subject, properties.message_id, properties.content_type)] == [bytes] * 3
+    assert properties.subject == properties.message_id == properties.content_type == b"order"
+    assert encoded(b"", properties=properties) == encoded(
+        b"", properties=MessageProperties(subject="order", message_id="order", content_type="order")
+    )
+
+
 def test_the_native_objects_of_properties_and_header_are_the_described_sections() -> None:
     native = MessageProperties(message_id="a").get_properties_obj()
     assert bytes(native).hex() == "005373c00401a10161"
@@ -698,6 +721,17 @@ def test_a_sent_message_raises_what_became_of_it() -> None:
     assert failed.settled
 
 
+def test_asking_again_and_again_keeps_nothing_of_the_askers() -> None:
+    failed = Message(b"x")
+    failed.state, failed._response = MessageState.SendFailed, errors.MessageSendFailed(b"x")
+    depths = set()
+    for _ in range(3):
+        with pytest.raises(errors.MessageSendFailed) as caught:
+            failed.gather()
+        depths.add(len(caught.traceback))
+    assert len(depths) == 1
+
+
 def test_a_message_on_its_way_can_be_gathered() -> None:
     message = Message(b"x")
     message.state = MessageState.WaitingForSendAck
@@ -815,6 +849,42 @@ def test_only_the_known_responses_have_an_outcome() -> None:
         sections.outcome(errors.MessageAlreadySettled())
 
 
+@pytest.mark.parametrize(
+    ("code", "name", "good"),
+    [
+        ("70", "header", MessageHeader()),
+        ("72", "annotations", {"a": 1}),
+        ("74", "application_properties", {"a": 1}),
+        ("78", "footer", {"a": 1}),
+    ],
+)
+@pytest.mark.parametrize("bad", ["5401", "c104024550" + "01"], ids=["int", "list as key"])
+def test_a_malformed_section_can_be_replaced(code: str, name: str, good: Any, bad: str) -> None:
+    message = Message._received(bytes.fromhex("0053" + code + bad + "005375a00161"))
+    with pytest.raises(
+        (ValueError, TypeError), match=f"{name}|unhashable" if code == "70" else "section h(olds no map|as a key)"
+    ):
+        getattr(message, name)
+    setattr(message, name, good)
+    assert message.encode_message() == Message(b"a", **{name: good}).encode_message()
+
+
+@pytest.mark.parametrize(
+    ("wire", "words"),
+    [
+        ("005375a00161" + "005377a10162", "one kind.*data and amqp-value"),
+        ("0053775401" + "0053775402", "more than one amqp-value"),
+        ("0053765401", "amqp-sequence section holds no list"),
+    ],
+)
+def test_a_body_that_is_none_says_so_when_looked_at_and_is_passed_on(wire: str, words: str) -> None:
+    message = Message._received(bytes.fromhex(wire))
+    for look in (str, lambda m: list(m.get_data()), lambda m: list(m.sequence)):
+        with pytest.raises(ValueError, match=words):
+            look(message)
+    assert message.encode_message().hex() == wire
+
+
 # ---- copies -----------------------------------------------------------------------------------------------------------
 
 
@@ -845,6 +915,21 @@ def test_a_deep_copy_has_its_own_maps() -> None:
     other = copy.deepcopy(message)
     other.application_properties["k"] = 2  # type: ignore[index]
     assert message.application_properties == {"k": "v"}
+
+
+def test_what_becomes_of_a_message_does_not_become_of_its_copy() -> None:
+    message = full()
+    other = copy.copy(message)
+    other.retries = 3
+    other._response = errors.MessageSendFailed(b"x")
+    assert (message.retries, message.settled, list(message.gather())) == (0, False, [message])
+
+
+def test_a_copy_of_properties_has_its_own_fields() -> None:
+    properties = MessageProperties(subject="s")
+    other = copy.copy(properties)
+    other.subject = "t"
+    assert (properties.subject, other.subject) == (b"s", b"t")
 
 
 def test_a_message_that_can_be_settled_is_not_copied() -> None:

@@ -129,6 +129,7 @@ def test_a_batch_has_the_attributes_of_a_message() -> None:
     assert (batch.state, batch.settled, str(batch)) == (MessageState.WaitingToBeSent, False, "[b'a']")
     (envelope,) = batch.gather()
     assert batch.encode_message() == envelope.encode_message()
+    assert batch.get_message().message_format == 0x80013700
     with pytest.raises(TypeError, match="gather"):
         BatchMessage([b"a"], multi_messages=True).encode_message()
     batch.header = header = MessageHeader()

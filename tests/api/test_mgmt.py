@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
-from uamqp_cffi import AMQPClient, Message, SendClient
+from uamqp_cffi import AMQPClient, Connection, Message, SendClient, Session
 from uamqp_cffi._core import records as r
+from uamqp_cffi.authentication import SASLAnonymous
 from uamqp_cffi.broker import Broker
-from uamqp_cffi.constants import MessageState, MgmtOpenStatus
-from uamqp_cffi.errors import AMQPConnectionError, LinkDetach, MessageHandlerError, MessageSendFailed
+from uamqp_cffi.constants import Delivery, MessageState, MgmtOpenStatus
+from uamqp_cffi.errors import AMQPConnectionError, LinkDetach, MessageHandlerError, MessageSendFailed, RequestTimeout
 from uamqp_cffi.message import MessageProperties
 from uamqp_cffi.mgmt_operation import MgmtOperation
 
@@ -90,7 +91,7 @@ def answering(peer: Any, fields: dict[str, Any] | None = None, order: Any = None
     def receiver(p: Any, sender: int) -> int:
         """The link of the same pair on which the client listens."""
         name = p.links[sender].fields["name"].replace("-sender", "-receiver")
-        return next(link for link, attach in p.links.items() if attach.fields["name"] == name)
+        return next(link for link, attach in reversed(p.links.items()) if attach.fields["name"] == name)
 
     def answer(p: Any, delivery: r.Delivery) -> None:
         request = Message._received(delivery.payload)
@@ -137,6 +138,130 @@ def test_the_links_of_a_node_are_made_once_and_as_expected(peer: Any) -> None:
         assert a["snd_settle_mode"] == 0 and a["max_message_size"] == 0
     assert peer.wait(r.Credit)[0].credit == 10_000
     assert len(peer.wait(r.Detach, 4)) == 4
+
+
+@pytest.mark.parametrize("which", ["-sender", "-receiver", ""])
+def test_links_that_the_peer_gave_up_are_attached_anew(peer: Any, which: str) -> None:
+    """Both or one of them: the other is of no use any more, and holds its name."""
+    answering(peer)
+    with SendClient(peer.url, connect_timeout=3) as client:
+        assert str(client.mgmt_request(Message(b"x"), b"OP", timeout=3000)) == "OP"
+        give_up(peer, which)
+        limit = time.monotonic() + 10
+        while client._session._mgmt_links and time.monotonic() < limit:
+            client.do_work()
+        assert str(client.mgmt_request(Message(b"x"), b"OP", timeout=3000)) == "OP"
+    names = [a.fields["name"] for a in peer.records(r.Attach)]
+    assert names.count("$management-sender") == names.count("$management-receiver") == 2
+    kinds = [type(record) for record in peer.got if type(record) in (r.Attach, r.Detach)]
+    assert kinds[:5].count(r.Detach) == 2  # before the names came again: no two links had the same one
+
+
+@pytest.mark.blocking("it looks at what nobody has taken in yet")
+def test_a_request_does_not_go_to_links_that_are_known_to_be_gone(peer: Any) -> None:
+    answering(peer)
+    with SendClient(peer.url, connect_timeout=3) as client:
+        client.mgmt_request(Message(b"x"), b"OP", timeout=3000)
+        give_up(peer, "")
+        limit = time.monotonic() + 10
+        while len(client._session._inbox.records) < 2 and time.monotonic() < limit:
+            client._connection._step(0.1)
+        assert str(client.mgmt_request(Message(b"x"), b"OP", timeout=3000)) == "OP"
+
+
+def give_up(peer: Any, which: str) -> None:
+    """Have the peer detach the management links whose names end so."""
+
+    def detach() -> None:
+        for link, attach in list(peer.links.items()):
+            name = attach.fields["name"]
+            if name.startswith("$management") and name.endswith(which):
+                peer.engine.detach(link)
+                del peer.links[link]
+
+    peer.do(detach)
+
+
+def test_two_pairs_to_one_node_have_names_of_their_own(peer: Any) -> None:
+    answering(peer)
+    with SendClient(peer.url) as client:
+        client.mgmt_request(Message(b"x"), b"OP", timeout=3000)
+        second = MgmtOperation(client._session)
+        assert second.execute(b"OP", None, Message(b"x"), timeout=3000)[0] == 200
+        second.destroy()
+        third = MgmtOperation(client._session)
+        assert third.execute(b"OP", None, Message(b"x"), timeout=3000)[0] == 200
+    names = [attach.fields["name"] for attach in peer.records(r.Attach)]
+    assert len(set(names)) == 6 and names[:2] == ["$management-sender", "$management-receiver"]
+
+
+def test_pairs_of_two_sessions_have_names_of_their_own(peer: Any) -> None:
+    answering(peer)
+    auth = SASLAnonymous("localhost", port=peer.port, use_tls=False)
+    with Connection("localhost", auth) as connection:
+        clients = [SendClient(peer.url), SendClient(peer.url)]
+        for client in clients:
+            client.open(connection=connection)
+            client.mgmt_request(Message(b"x"), b"OP", timeout=3000)
+        for client in clients:
+            client.close()
+    assert len({attach.fields["name"] for attach in peer.records(r.Attach)}) == 4
+
+
+@pytest.mark.blocking("threads")
+def test_threads_that_ask_first_attach_the_links_once(peer: Any) -> None:
+    answering(peer)
+    with SendClient(peer.url) as client:
+        session: Any = client._session
+        lock, came = session._lock, threading.Semaphore(0)
+
+        class Lock:
+            """Tells who comes; gives way when both threads have."""
+
+            def __enter__(self) -> None:
+                came.release()
+                lock.acquire()
+
+            def __exit__(self, *exc: object) -> None:
+                lock.release()
+
+        node = MgmtOperation(session)._node
+        session._lock = Lock()
+        threads = [threading.Thread(target=node.open, daemon=True) for _ in range(2)]
+        with lock:
+            for thread in threads:
+                thread.start()
+            for _ in threads:
+                assert came.acquire(timeout=10)
+        for thread in threads:
+            thread.join(10)
+        session._lock = lock
+        assert len(session._links) == 2
+
+
+def test_requests_that_the_peer_never_took_leave_nothing_behind(peer: Any) -> None:
+    peer.credit = 0
+    answering(peer)
+    with SendClient(peer.url) as client:
+        for _ in range(3):
+            with pytest.raises(RequestTimeout) as caught:
+                client.mgmt_request(Message(b"x"), b"OP", timeout=20)
+            assert caught.value.delivery is Delivery.NOT_DELIVERED
+        node = next(iter(client._session._mgmt_links.values()))._node
+        assert not node._waiting and not node._answers
+
+
+def test_a_connection_that_was_closed_is_told(broker: Broker) -> None:
+    auth = SASLAnonymous("localhost", port=broker.port, use_tls=False)
+    with Connection("localhost", auth) as connection:
+        client = SendClient(broker.url + "/q")
+        client.open(connection=connection)
+        client.send_message(Message(b"x"))
+        connection.destroy()
+        operation = MgmtOperation(client._session)
+        for _ in range(2):
+            with pytest.raises(AMQPConnectionError, match="closed"):
+                operation.execute(b"OP", None, Message(b"x"), timeout=3000)
 
 
 @pytest.mark.blocking("threads")
@@ -230,6 +355,20 @@ def test_destroying_the_session_ends_the_wait(broker: Broker, client: SendClient
     with pytest.raises(MessageHandlerError):
         client.mgmt_request(Message(b"x"), "SLEEP")
     timer.join()
+
+
+def test_ending_a_session_ends_the_wait_of_an_operation_on_it(broker: Broker) -> None:
+    """Of one that the session does not know, on a connection that goes on."""
+    broker.answer("SLEEP", None)
+    auth = SASLAnonymous("localhost", port=broker.port, use_tls=False)
+    with Connection("localhost", auth) as connection:
+        session = Session(connection)
+        operation = MgmtOperation(session)
+        timer = threading.Timer(0.1, session._end)
+        timer.start()
+        with pytest.raises(MessageHandlerError, match="session"):
+            operation.execute(b"SLEEP", None, Message(b"x"), timeout=5000)
+        timer.join()
 
 
 def test_what_cannot_be_encoded_is_said_at_once(client: SendClient) -> None:

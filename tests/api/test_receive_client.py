@@ -115,6 +115,12 @@ def test_a_batch_is_no_larger_than_prefetch(broker: Broker) -> None:
         assert 0 < len(client.receive_message_batch()) <= 10
 
 
+@pytest.mark.parametrize("size", [0, -1])
+def test_a_batch_is_of_one_at_least(client: ReceiveClient, size: int) -> None:
+    with pytest.raises(ValueError, match="1 or more"):
+        client.receive_message_batch(size)
+
+
 def test_the_callback_of_a_batch_sees_messages_before_they_are_accepted(broker: Broker, client: ReceiveClient) -> None:
     sent = fill(broker, 5)
     seen: list[tuple[str, MessageState]] = []
@@ -156,7 +162,8 @@ def test_unread_messages_of_one_client_are_there_for_the_next(broker: Broker) ->
         with ReceiveClient(broker.url + "/q", prefetch=64) as client:
             got += texts(client.receive_message_batch(10))
             for _ in range(min(3, 1000 - len(got))):
-                got += texts([next(client.receive_messages_iter())])
+                with contextlib.closing(client.receive_messages_iter()) as messages:
+                    got += texts([next(messages)])
         left(broker)
     assert sorted(got) == sorted(sent)
 
@@ -379,6 +386,33 @@ def test_a_runtime_error_of_the_callback_breaks_the_link(broker: Broker, client:
         assert caught.value.condition == ErrorCodes.UnknownError
     client.close()
     assert left(broker) == ["m0"]
+
+
+@pytest.mark.blocking("a loop is interrupted between its steps")
+def test_ctrl_c_when_messages_are_about_to_be_handed_out_loses_nothing(broker: Broker, client: ReceiveClient) -> None:
+    """The call that takes the turn is done, and what follows it has not begun."""
+    assert client.receive_message_batch(1, timeout=1) == []
+    receiver = client.message_handler
+    turn = receiver._turn
+
+    class Interrupted:
+        def acquire(self, blocking: bool = True) -> bool:
+            assert turn.acquire(blocking=blocking)
+            raise KeyboardInterrupt
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(turn, name)
+
+    receiver._turn = Interrupted()
+    fill(broker, 1)
+    with pytest.raises(KeyboardInterrupt):
+        client.receive_message_batch(1)
+    receiver._turn = turn
+    got: list[str] = []
+    other = threading.Thread(target=lambda: got.extend(texts(client.receive_message_batch(1, timeout=5000))))
+    other.start()
+    other.join(LIMIT)
+    assert got == ["m0"]
 
 
 @pytest.mark.blocking("a loop lets KeyboardInterrupt through")

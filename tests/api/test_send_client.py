@@ -290,6 +290,32 @@ def test_a_callback_of_a_batch_is_called_for_every_part(client: SendClient) -> N
     assert told == [(MessageSendResult.Ok, None)] * 3
 
 
+@pytest.mark.parametrize("given", [{}, {"multi_messages": True}, {"annotations": {"a": 1}}], ids=str)
+def test_a_batch_of_nothing_is_not_sent(broker: Broker, client: SendClient, given: dict[str, Any]) -> None:
+    with pytest.raises(errors.ClientMessageError, match="batch of nothing") as caught:
+        client.send_message(BatchMessage([], **given))
+    assert caught.value.condition is ErrorCodes.ClientError
+    client.queue_message(BatchMessage([], **given), Message(b"x"))
+    assert client.send_all_messages(close_on_done=False) == [FAILED, DONE]
+    assert [str(m) for m in broker.wait_for("q", 1)] == ["x"]
+
+
+def test_a_batch_that_cannot_be_made_whole_leaves_nothing_in_the_queue(broker: Broker, client: SendClient) -> None:
+    def items() -> Any:
+        yield from [b"x" * 600_000] * 3
+        raise RuntimeError("no more")
+
+    large = [b"x" * 600_000, b"x" * 600_000, b"x" * 2_000_000]
+    for call in (client.queue_message, client.send_message):
+        with pytest.raises(errors.MessageContentTooLarge):
+            call(BatchMessage(large, multi_messages=True))
+        with pytest.raises(RuntimeError, match="no more"):
+            call(BatchMessage(items(), multi_messages=True))
+    assert client.pending_messages == []
+    client.send_message(Message(b"y"))
+    assert [str(m) for m in broker.wait_for("q", 1)] == ["y"]
+
+
 @pytest.mark.blocking("waits in a callback")
 def test_a_callback_may_send_and_wait(broker: Broker, client: SendClient) -> None:
     inner = Message(b"inner")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
+import uamqp_cffi.session
 from uamqp_cffi import Connection, Message, MessageSender, Session, Target, authentication, errors
 from uamqp_cffi._core import records as r
 from uamqp_cffi.constants import MessageSenderState, ReceiverSettleMode, SenderSettleMode
@@ -52,6 +54,32 @@ def test_a_session_begins_with_its_settings_and_ends(peer: Any, connection: Conn
     session.destroy()
     with pytest.raises(errors.MessageHandlerError):
         MessageSender(session, "here", Target("q")).open()
+
+
+@pytest.mark.blocking("tasks take turns")
+def test_threads_that_use_a_new_session_at_once_begin_it_once(
+    peer: Any, connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both = threading.Barrier(2)
+    encode = uamqp_cffi.session.composite
+
+    def composite(name: str, **fields: Any) -> bytes:
+        both.wait(LIMIT)
+        return encode(name, **fields)
+
+    monkeypatch.setattr("uamqp_cffi.session.composite", composite)
+    session, numbers = Session(connection), []
+    threads = [threading.Thread(target=lambda: numbers.append(session._begin())) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(LIMIT)
+    while not connection._opened:
+        connection.work()
+    connection.destroy()
+    peer.wait(r.Close)
+    assert len(set(numbers)) == 1
+    assert len(peer.wait(r.Begin)) == 1
 
 
 def test_a_session_never_used_sends_nothing(connection: Connection) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 import time
@@ -9,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from uamqp_cffi import Message, SendClient, authentication, errors
+from uamqp_cffi import Message, ReceiveClient, SendClient, authentication, errors
 from uamqp_cffi._core import records as r
 from uamqp_cffi.broker import Broker
 from uamqp_cffi.connection import Connection
@@ -196,3 +197,44 @@ def test_an_interrupt_leaves_the_client_usable_or_failed(broker: Broker) -> None
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_child_forked_while_another_thread_was_at_it_hangs_nowhere(broker: Broker, client: SendClient) -> None:
+    client.send_message(Message(b"x"))
+    broker.put("r", "unread")
+    receiver = ReceiveClient(broker.url + "/r")
+    receiver.open()
+    while not len(receiver._received_messages):
+        receiver.do_work()
+    inside, done = threading.Event(), threading.Event()
+
+    def work() -> None:
+        unread = receiver._received_messages.mutex
+        with client._session._lock, receiver._session._lock, client._lock, receiver._lock, unread:
+            inside.set()
+            done.wait(LIMIT)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    assert inside.wait(LIMIT)
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            signal.alarm(10)
+            for call in (lambda: client.send_message(Message(b"y")), receiver.receive_message_batch):
+                with pytest.raises(errors.AMQPConnectionError, match="parent"):
+                    call()
+            client.close()
+            receiver.close()
+            code = 0
+        finally:
+            os._exit(code)
+    done.set()
+    thread.join(LIMIT)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    receiver.close()
+    client.send_message(Message(b"z"))
+    assert [str(message) for message in broker.messages("q")] == ["x", "z"]

@@ -59,7 +59,7 @@ def test_a_wrapper_has_its_value_and_its_type(wrapper: types.AMQPType, value: An
 def test_integers_are_held_to_their_range(cls: Any, bits: int, signed: bool) -> None:
     low, high = (-(1 << bits - 1), (1 << bits - 1) - 1) if signed else (0, (1 << bits) - 1)
     assert (cls(low).value, cls(high).value) == (low, high)
-    for number in (low - 1, high + 1, None, [1]):
+    for number in (low - 1, high + 1, None, [1], float("inf")):
         with pytest.raises(ValueError):
             cls(number)
 
@@ -131,6 +131,7 @@ def test_a_native_value_shows_what_it_is(made: Any, kind: str, value: Any, text:
 
 def test_native_values_are_equal_when_type_and_value_are() -> None:
     assert c_uamqp.string_value(b"x") == c_uamqp.string_value(b"x")
+    assert c_uamqp.string_value(bytearray(b"x")) == c_uamqp.string_value(b"x")  # type: ignore[arg-type]
     assert c_uamqp.string_value(b"x") != c_uamqp.string_value(b"y")
     assert c_uamqp.string_value(b"x") != c_uamqp.symbol_value(b"x")
     assert c_uamqp.int_value(1) != c_uamqp.long_value(1)

@@ -1,10 +1,11 @@
-/* test_limits.c - the bounds of limits.h that take too many frames for a transcript: sessions, names, half-received messages,
+/* test_limits.c - the bounds of limits.h that take too many frames for a transcript: sessions, names, links, half-received messages,
  * answers that nobody reads, a disposition over a hundred thousand deliveries, a range over the whole circle of ids, one
- * long error for very many deliveries. */
+ * long error for very many deliveries, one delivery that stays open while very many come and go. */
 #include "check.h"
 #include "heap.h"
 #include "notation.h"
 #include "uam_int.h"
+#include <time.h>
 
 static heap memory;
 static uam_engine *e;
@@ -163,6 +164,69 @@ static void test_names(void) {
   stop();
 }
 
+/* Nobody attaches links to a client. Those that are refused stay for as long as the peer does not answer the detach. */
+static void test_guests(void) {
+  char text[128];
+  uint8_t room[64];
+  start(UAM_CLIENT);
+  attach_two();
+  uam_span attach = kept("attach(name=\"n\" handle=0 role=false)", room, sizeof room);
+  uint32_t i = 2;
+  for (; i < 70000 && faults == 0; i++) {
+    snprintf(text, sizeof text, "attach(name=\"n%u\" handle=%u role=true)", i, i);
+    n_links = 0;
+    feed_text(text);
+    if (faults != 0) break;
+    CHECK(uam_attach(e, e->links[links[0] & 0xffff]->session->id, links[0], attach.ptr, attach.len) == links[0]);
+    CHECK(uam_detach(e, links[0], 1, NULL, 0) == UAM_OK);
+    swallow();
+    if (i >= 12) continue;
+    snprintf(text, sizeof text, "detach(handle=%u closed=true)", i);
+    feed_text(text);
+    swallow();
+  }
+  CHECK(faults == 1 && strstr(fault, "amqp:resource-limit-exceeded") != NULL && i == 12 + UAM_MAX_GUESTS);
+  stop();
+}
+
+/* Very many links of a server's that go at once take no time to speak of: a look at each for each would be 4 thousand million. */
+static void test_farewell(void) {
+  char text[128];
+  uint8_t room[64];
+  uam_span f;
+  start(UAM_SERVER);
+  uam_span begin = list_of("begin(next-outgoing-id=0 incoming-window=9 outgoing-window=9)");
+  feed_text("begin(next-outgoing-id=0 incoming-window=9 outgoing-window=9)");
+  CHECK(uam_begin(e, session, begin.ptr, begin.len) == session);
+  swallow();
+  uam_span attach = kept("attach(name=\"n\" handle=0 role=false)", room, sizeof room);
+  for (uint32_t i = 0; i < UAM_MAX_LINKS; i++) {
+    snprintf(text, sizeof text, "attach(name=\"%u\" handle=%u role=true)", i, i);
+    n_links = 0;
+    feed_text(text);
+    CHECK(uam_attach(e, session, links[0], attach.ptr, attach.len) == links[0]);
+  }
+  swallow();
+  static uint8_t all[24 * UAM_MAX_LINKS];
+  size_t n = 0;
+  for (uint32_t i = 0; i < UAM_MAX_LINKS; i++, n += f.len) {
+    snprintf(text, sizeof text, "detach(handle=%u closed=true)", i);
+    f = frame_of(text);
+    CHECK(n + f.len <= sizeof all);
+    memcpy(all + n, f.ptr, f.len);
+  }
+  clock_t start_of_it = clock();
+  feed(all, n);
+  for (int i = 0; i < 4; i++) { /* UAM_MAX_EVENTS at a time */
+    CHECK(uam_recv_commit(e, 0, 0) == UAM_OK);
+    note();
+  }
+  swallow();
+  CHECK(e->n_links == 0 && faults == 0);
+  CHECK((clock() - start_of_it) / CLOCKS_PER_SEC < 2); /* milliseconds, really */
+  stop();
+}
+
 static void feed_part(uint32_t handle, uint32_t id, const char *more, uint32_t size) {
   char text[200];
   snprintf(text, sizeof text, "transfer(handle=%u delivery-id=%u delivery-tag=h'01' message-format=0 settled=true more=%s) payload=%uB",
@@ -218,6 +282,34 @@ static void test_flood(void) {
   uam_send_window(e, &n);
   CHECK(faults == 1 && strstr(fault, "amqp:resource-limit-exceeded") != NULL);
   CHECK(n > UAM_OUTPUT_HARD && n < UAM_OUTPUT_HARD + 10000);
+  stop();
+}
+
+/* A message of ours that is larger than what a peer may provoke waits in the output, and is no reason to close; what the peer
+ * provokes on top of it is bounded as ever. */
+static void test_large_message(void) {
+  static const uint32_t len = UAM_OUTPUT_HARD + 1000000;
+  uint8_t *large = calloc(1, len);
+  uint32_t id = 0;
+  size_t n;
+  if (large == NULL) abort();
+  start(UAM_CLIENT);
+  attach_two();
+  swallow();
+  CHECK(uam_send_messages(e, links[0], large, &len, 1, 0, 0, &id) == 1);
+  free(large);
+  uam_send_window(e, &n);
+  CHECK(n > len && uam_send_commit(e, 1000, 0) == UAM_OK);
+  feed_text("ch=0 empty");
+  CHECK(faults == 0);
+  uam_span f = frame_of("flow(incoming-window=1 next-outgoing-id=0 outgoing-window=9 handle=0 link-credit=1 echo=true)");
+  static uint8_t frame[256];
+  memcpy(frame, f.ptr, f.len);
+  for (unsigned long i = 0; i < 4000000 && faults == 0; i++) feed(frame, f.len);
+  size_t more;
+  uam_send_window(e, &more);
+  CHECK(faults == 1 && more > n + UAM_OUTPUT_HARD - 10000 && more < n + UAM_OUTPUT_HARD + 10000);
+  swallow();
   stop();
 }
 
@@ -277,6 +369,66 @@ static void test_reasons(void) {
   stop();
 }
 
+/* One delivery stays open while more than UAM_MAX_UNSETTLED others come and go. Those are no more unsettled, and cost nothing. */
+static void test_one_stays(void) {
+  enum { ROUND = 1024 };
+  static uint8_t bytes[ROUND];
+  static uint32_t lens[ROUND];
+  char text[128];
+  uint32_t id = 0;
+  for (uint32_t i = 0; i < ROUND; i++) lens[i] = 1;
+  start(UAM_CLIENT);
+  attach_two();
+  swallow();
+  CHECK(uam_send_messages(e, links[0], bytes, lens, 1, 0, 0, &id) == 1);
+  unsigned long sent = 0;
+  for (uint32_t i = 0; i <= UAM_MAX_UNSETTLED / ROUND; i++) {
+    sent += (unsigned long)uam_send_messages(e, links[0], bytes, lens, ROUND, 0, 0, &id);
+    swallow();
+    snprintf(text, sizeof text, "disposition(role=true first=%u last=%u settled=true state=accepted())", id, id + ROUND - 1);
+    feed_text(text);
+  }
+  uam_link_info info;
+  CHECK(sent > UAM_MAX_UNSETTLED && settlements == sent && uam_link(e, links[0], &info) == UAM_OK && info.unsettled == 1);
+  CHECK(e->links[links[0] & 0xffff]->unsettled.cap <= 4 * ROUND);
+  feed_text("disposition(role=true first=4294967000 last=4294967000 settled=true state=accepted())");
+  CHECK(settlements == sent + 1 && faults == 0);
+  stop();
+}
+
+/* The same for what we receive: the first one is kept, all others are settled one by one. */
+static void test_one_kept(void) {
+  uint8_t room[64];
+  static uint8_t frame[256];
+  start(UAM_CLIENT);
+  uam_span begin = kept("begin(next-outgoing-id=0 incoming-window=4294967295 outgoing-window=9)", room, sizeof room);
+  int64_t s = uam_begin(e, 0, begin.ptr, begin.len);
+  uam_span a = list_of("attach(name=\"a\" handle=0 role=true)");
+  int64_t l = uam_attach(e, (uint32_t)s, 0, a.ptr, a.len);
+  CHECK(s > 0 && l > 0);
+  swallow();
+  feed_text("begin(remote-channel=0 next-outgoing-id=0 incoming-window=9 outgoing-window=9)");
+  swallow();
+  feed_text("attach(name=\"a\" handle=0 role=false initial-delivery-count=0)");
+  CHECK(uam_flow(e, (uint32_t)l, 2 * UAM_MAX_UNSETTLED, 0) == UAM_OK);
+  uam_span f = frame_of("transfer(handle=0 delivery-id=4293918720 delivery-tag=h'01' message-format=0)");
+  memcpy(frame, f.ptr, f.len);
+  uint32_t first = 4293918720u, id = first;
+  uint8_t *at = frame + 16; /* behind the list's head, the handle (0x43) and the id's own code (0x70) */
+  CHECK(at[-1] == 0x70 && load_be32(at) == first);
+  for (uint32_t i = 0; i < UAM_MAX_UNSETTLED + 100 && faults == 0; i++, id++) {
+    store_be32(at, id);
+    feed(frame, f.len);
+    if (i > 0) CHECK(uam_settle(e, (uint32_t)l, id, id, 1, NULL, 0) == UAM_OK);
+    if (i % 1000 == 0) swallow();
+  }
+  uam_link_info info;
+  CHECK(faults == 0 && uam_link(e, (uint32_t)l, &info) == UAM_OK && info.unsettled == 1);
+  CHECK(e->links[(uint32_t)l & 0xffff]->unsettled.cap <= 128);
+  CHECK(uam_settle(e, (uint32_t)l, first, first, 1, NULL, 0) == UAM_OK);
+  stop();
+}
+
 /* Events that come between two batches, again and again, do not let what they say pile up. */
 static void test_leftovers(void) {
   uint8_t room[64];
@@ -298,6 +450,7 @@ static void test_leftovers(void) {
     CHECK(s > 0 && n == 0 && uam_end(e, (uint32_t)s, NULL, 0) == UAM_OK);
   }
   CHECK(faults == 999 && e->text.tail < 1000 && uam_events(e, &evs) == 1);
+  CHECK(uam_recv_commit(e, 0, 0) == UAM_OK && e->n_sessions == 1); /* those without a channel are gone when they are ended */
   stop();
 }
 
@@ -305,10 +458,15 @@ int main(void) {
   test_sessions();
   test_channels();
   test_names();
+  test_guests();
+  test_farewell();
   test_joining();
   test_flood();
+  test_large_message();
   test_ranges();
   test_reasons();
+  test_one_stays();
+  test_one_kept();
   test_leftovers();
   return done("limits");
 }

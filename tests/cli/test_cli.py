@@ -362,6 +362,7 @@ def test_wrong_usage_ends_with_2_and_one_clear_line(
 @pytest.mark.parametrize(
     ("number", "expected", "word"),
     [(signal.SIGINT, 130, "interrupted: "), (signal.SIGTERM, 143, "stopped by SIGTERM: ")],
+    ids=["SIGINT", "SIGTERM"],  # the default ids of enumeration members differ between Pythons
 )
 def test_ctrl_c_in_the_middle_still_gives_the_report(
     start: Callable[..., Command], number: int, expected: int, word: str
@@ -595,7 +596,7 @@ def test_outcomes_that_may_not_have_arrived_end_with_1(run: Callable[..., Any], 
 
 
 @posix
-@pytest.mark.parametrize(("number", "expected"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "expected"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["SIGINT", "SIGTERM"])
 def test_ctrl_c_while_receiving_gives_the_report_and_unread_messages_back(
     start: Callable[..., Command], broker: Broker, number: int, expected: int
 ) -> None:
@@ -805,7 +806,7 @@ sys.exit(main(["broker", "--port", "0", "--quiet"]))
 
 
 @posix
-@pytest.mark.parametrize(("number", "expected"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "expected"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["SIGINT", "SIGTERM"])
 def test_broker_serves_until_ctrl_c_and_says_what_it_had(
     start: Callable[..., Command], run: Callable[..., Any], number: int, expected: int
 ) -> None:

@@ -5,16 +5,29 @@ from __future__ import annotations
 import enum
 import socket
 import ssl
+from datetime import timedelta
 
 import pytest
 import trustme
 
-from uamqp_cffi.authentication import AMQPAuth, SASLAnonymous, SASLExternal, SASLPlain
+from uamqp_cffi._core.filters.base import TransportError
+from uamqp_cffi.authentication import AMQPAuth, SASLAnonymous, SASLExternal, SASLPlain, SASTokenAuth
 from uamqp_cffi.client import SendClient
 from uamqp_cffi.constants import TransportType
 
 LOOPBACK = (socket.AF_INET, socket.SOCK_STREAM, 0, "", ("127.0.0.1", 0))
 REMOTE = (socket.AF_INET, socket.SOCK_STREAM, 0, "", ("192.0.2.1", 0))
+
+
+ENCRYPTED_KEY = """\
+-----BEGIN ENCRYPTED PRIVATE KEY-----
+MIHsMFcGCSqGSIb3DQEFDTBKMCkGCSqGSIb3DQEFDDAcBAjF3sub8l6H5QICCAAw
+DAYIKoZIhvcNAgkFADAdBglghkgBZQMEASoEELFGKDYqOIeLqniB8QhQszQEgZC3
+K5F+azbz0Lafse42O2u/NW+fQ6wyJrcCAQpy9p7OBy0ywDuYs0cVU0cdzPC853Nw
+p99f9mTA88no027Cv4KwK56nn5lYDxTa3S89RDj9HvnM8RIZw9UpHkGa6g9vAKvS
+1j7NcLadUpEwsjkER9IytLe/B5iMuR0zBvowHtW04k6uh67hEyPWs60UnX17ndM=
+-----END ENCRYPTED PRIVATE KEY-----
+"""
 
 
 @pytest.fixture
@@ -46,6 +59,25 @@ def test_mechanisms(auth, name, response):
 def test_no_text_shows_a_password():
     auth = SASLPlain("h", "user", "sesame")
     assert "sesame" not in repr(auth) + str(auth) + repr(auth.sasl) + str(auth.sasl)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: SASLPlain("h", "u", "s3cr\udce9t"),
+        lambda: SASLPlain("h", "u", "s3cr\xe9t", encoding="ascii"),
+        lambda: SASTokenAuth("a", "amqps://h/q", "s3cr\udce9t", expires_in=timedelta(hours=1)),
+        lambda: SASTokenAuth.from_shared_access_key("amqps://h/q", "k", "s3cr\udce9t"),
+        lambda: SASLAnonymous(
+            "h", http_proxy={"proxy_hostname": "p", "proxy_port": 1, "username": "u", "password": "s3cr\udce9t"}
+        ),
+    ],
+)
+def test_what_cannot_be_encoded_is_not_shown(make):
+    with pytest.raises(ValueError, match="cannot encode") as caught:
+        make()
+    assert type(caught.value) is ValueError  # UnicodeEncodeError has the text
+    assert caught.value.__cause__ is caught.value.__context__ is None
 
 
 def test_plain_has_no_room_for_nul():
@@ -86,6 +118,16 @@ def test_a_given_port_is_the_port():
     assert SASLAnonymous("h", port=1234)._endpoint(None, [REMOTE]) == (True, 1234)
 
 
+@pytest.mark.parametrize("port", ["5672", b"5672", 5672.0, True, -1, 65536])
+def test_what_cannot_be_a_port_is_told_at_once_and_when_a_redirect_names_it(port):
+    with pytest.raises(ValueError, match="port must be an int from 0 to 65535"):
+        SASLAnonymous("h", port=port)
+    auth = SASLAnonymous("h")
+    auth._port = port
+    with pytest.raises(ValueError, match="port must be an int from 0 to 65535"):
+        auth._endpoint(None, [REMOTE])
+
+
 def test_the_default_context_verifies_chain_and_name_and_is_made_once(ca_file):
     context = SASLAnonymous("h")._context(None)
     assert context.verify_mode is ssl.CERT_REQUIRED
@@ -95,6 +137,26 @@ def test_the_default_context_verifies_chain_and_name_and_is_made_once(ca_file):
     assert own is not context
     assert own.verify_mode is ssl.CERT_REQUIRED
     assert len(own.get_ca_certs()) == 1  # instead of certifi's
+
+
+@pytest.mark.parametrize(
+    ("password", "text"), [(None, "the key is encrypted, and no password was given"), ("wrong", "is it the password")]
+)
+def test_a_key_that_cannot_be_read_is_told_and_nobody_is_asked_for_its_password(tmp_path, password, text):
+    trustme.CA().issue_cert("me").cert_chain_pems[0].write_to_path(str(tmp_path / "cert.pem"))
+    (tmp_path / "key.pem").write_text(ENCRYPTED_KEY)
+    auth = SASLExternal(
+        "h", cert_file=str(tmp_path / "cert.pem"), key_file=str(tmp_path / "key.pem"), password=password
+    )
+    with pytest.raises(TransportError, match=text) as caught:
+        auth._context(None)
+    assert "cert.pem" in str(caught.value) and "wrong" not in str(caught.value)
+
+
+def test_a_file_without_certificates_is_told(tmp_path):
+    (tmp_path / "ca.pem").write_text("none")
+    with pytest.raises(TransportError, match=r"verify: .*ca\.pem"):
+        SASLAnonymous("h", verify=str(tmp_path / "ca.pem"))._context(None)
 
 
 def test_a_given_context_is_used_as_it_is():

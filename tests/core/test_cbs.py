@@ -605,6 +605,22 @@ def test_while_one_thread_makes_a_step_others_make_none(renewing):
     assert renewing.session._inbox.poked  # those who were turned away look again
 
 
+def test_who_asked_when_to_wake_up_during_a_step_is_woken_after_it(renewing):
+    renewing.step()
+    renewing.reply()
+    renewing.seconds = 90
+    seen = []
+
+    def get_token():
+        seen.append(renewing.exchange.deadline())
+        raise OSError("no network")
+
+    renewing.auth.get_token = get_token
+    renewing.step()
+    assert seen == [None] and renewing.session._inbox.poked
+    assert renewing.wait() == cbs.AGAIN
+
+
 def test_nobody_is_woken_by_steps_that_nobody_missed(renewing):
     renewing.step()
     renewing.reply()

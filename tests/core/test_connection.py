@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import gc
 import logging
@@ -14,12 +15,13 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 import weakref
 
 import pytest
 import trustme
 
-from uamqp_cffi import errors
+from uamqp_cffi import Message, SendClientAsync, errors
 from uamqp_cffi._core import records as r
 from uamqp_cffi._core import values
 from uamqp_cffi._core.engine import undump
@@ -28,7 +30,7 @@ from uamqp_cffi._core.wire import clock
 from uamqp_cffi.authentication import SASLAnonymous, SASLExternal, SASLPlain
 from uamqp_cffi.c_uamqp import ConnectionState
 from uamqp_cffi.connection import PACE, Connection
-from uamqp_cffi.constants import ErrorCodes
+from uamqp_cffi.constants import Delivery, ErrorCodes, MessageState, SenderSettleMode
 
 
 @pytest.fixture(scope="module")
@@ -738,6 +740,24 @@ def test_a_follower_is_served_by_the_leader(peer, connect, running, tools):
     assert results == [True]
 
 
+def test_a_leader_hears_of_what_another_thread_sent_settled(peer, connect, running, tools):
+    """Of the last byte with the kernel no byte of the peer's tells: who put it there does."""
+    connection = opened(peer, connect, running, tools)
+    link = tools.Link(connection)
+    end = time.monotonic() + tools.LIMIT
+    while connection._engine.link(link.link).credit == 0:
+        assert connection._wait(link.inbox, end)
+        link.inbox.records.clear()
+    link.inbox.records.clear()
+    link.inbox.ready()  # takes back what is left of a poke
+    results = []
+    thread = waiter(connection, link.inbox, results, time.monotonic() + tools.LIMIT)
+    until(lambda: connection._poller.polling)
+    link.send(b"x", settled=True)
+    thread.join(tools.LIMIT / 2)
+    assert results == [True]
+
+
 def test_close_from_another_thread_wakes_all(peer, connect, running, tools):
     connection = opened(peer, connect, running, tools)
     inboxes, results = [Inbox(), Inbox(), Inbox()], []
@@ -822,6 +842,111 @@ def test_an_interrupt_while_waiting_leaves_the_connection_usable(peer, connect, 
     assert connection._poller._wait == real
     link = tools.Link(connection)
     assert connection._wait(link.inbox, time.monotonic() + 10)
+
+
+def test_an_interrupt_while_the_lead_is_given_up_stops_no_other_thread(peer, connect, running, tools, monkeypatch):
+    connection = opened(peer, connect, running, tools)
+    inbox, results = Inbox(), []
+    real = Connection._drop_lead
+
+    def interrupted(self, me):
+        monkeypatch.setattr(Connection, "_drop_lead", real)
+        raise KeyboardInterrupt
+
+    assert connection._take_lead(threading.get_ident())
+    thread = waiter(connection, inbox, results, time.monotonic() + tools.LIMIT)
+    until(lambda: connection._followers)
+    monkeypatch.setattr(Connection, "_drop_lead", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        connection._wait(Inbox(), time.monotonic() + 0.01)
+    until(lambda: connection._leader == thread.ident)
+    inbox.poke()
+    thread.join(tools.LIMIT)
+    assert results == [True]
+
+
+def test_an_interrupt_while_the_lead_is_given_up_leaves_nothing_of_the_wait(peer, connect, running, tools):
+    class Torn(Inbox):
+        __slots__ = ("torn",)
+        torn: bool
+
+        def wait_with(self, notify):
+            if notify is None and not self.torn:
+                self.torn = True
+                raise KeyboardInterrupt
+            super().wait_with(notify)
+
+    connection = opened(peer, connect, running, tools)
+    inbox = Torn()
+    inbox.torn = False
+    with pytest.raises(KeyboardInterrupt):
+        connection._wait(inbox, time.monotonic() + 0.01)
+    assert (inbox._notify, connection._leader, connection._leading) == (None, 0, None)
+
+
+def test_an_interrupt_of_who_follows_stops_no_other_thread(peer, connect, running, tools):
+    class Torn(Inbox):
+        __slots__ = ("times",)
+        times: int
+
+        def wait_with(self, notify):
+            super().wait_with(notify)
+            self.times += 1
+            if self.times == 2:
+                raise KeyboardInterrupt
+
+    connection = opened(peer, connect, running, tools)
+    first, torn, second, results = Inbox(), Torn(), Inbox(), []
+    torn.times = 0
+    leader = waiter(connection, first, results)
+    until(lambda: connection._leader == leader.ident)
+    with pytest.raises(KeyboardInterrupt):
+        connection._wait(torn, time.monotonic() + 0.01)
+    other = waiter(connection, second, results)
+    until(lambda: connection._followers)
+    first.poke()
+    leader.join(tools.LIMIT)
+    until(lambda: connection._leader == other.ident)
+    second.poke()
+    other.join(tools.LIMIT)
+    assert results == [True, True]
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs setitimer")
+def test_a_signal_handler_may_wait_inside_a_wait_and_leaves_nothing_open(peer, connect, running, tools):
+    connection = opened(peer, connect, running, tools)
+    waited = []
+
+    def handler(*args):
+        waited.append(connection._wait(Inbox(), time.monotonic() + 0.02))
+        outer.poke()
+
+    outer = Inbox()
+    before = signal.signal(signal.SIGALRM, handler)
+    try:
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            signal.setitimer(signal.ITIMER_REAL, 0.02)
+            assert connection._wait(outer, time.monotonic() + tools.LIMIT)
+            gc.collect()
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert waited == [False]
+    assert [str(one.message) for one in told if one.category is ResourceWarning] == []
+
+
+def test_an_interrupted_close_may_be_repeated(peer, connect, running, tools, monkeypatch):
+    def interrupted():
+        raise KeyboardInterrupt
+
+    connection = opened(peer, connect, running, tools)
+    with monkeypatch.context() as patch:
+        patch.setattr("uamqp_cffi.connection.Inbox", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            connection.destroy()
+    connection.destroy()
+    assert connection._sock is None
+    assert peer.seen(r.Close)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
@@ -946,6 +1071,116 @@ def test_a_confirmed_send_is_three_crossings(server_context, ca_file, connect, t
     assert len(link.take(r.Settled)) == 1
     assert counting.calls == ["uam_send_messages", "uam_send_window", "uam_step"]
     peer.close()
+
+
+# ---- what is said of a message when the connection goes, on a loop
+
+
+@pytest.fixture
+def small_buffers(peer, monkeypatch):
+    """The kernel holds little, so that a transport does."""
+    from uamqp_cffi._core.drivers import aio
+
+    def tuned(sock):
+        tune(sock)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+
+    tune = aio.tune
+    monkeypatch.setattr(aio, "tune", tuned)
+    peer.listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    peer.accept = False
+    peer.credit = 1000
+
+
+def read_all(peer):
+    before = -1
+    while peer.received != before:
+        before = peer.received
+        peer.step()
+
+
+async def sending(peer, count, **kwargs):
+    """A client on its way to send messages of 3000 bytes; the peer has granted credit for all of them."""
+    auth = SASLAnonymous("127.0.0.1", port=peer.port, use_tls=False)
+    client = SendClientAsync("amqp://127.0.0.1/q", auth=auth, **kwargs)
+    await client.open_async()
+    while not (await client.client_ready_async() and client.message_handler._credit):
+        peer.step()
+        await client.do_work_async()
+    messages = [Message(b"x" * 3000) for _ in range(count)]
+    client.queue_message(*messages)
+    return client, messages, asyncio.ensure_future(client.wait_async())
+
+
+def fates(messages):
+    return [message.delivery for message in messages]
+
+
+@pytest.mark.parametrize("settled", [False, True])
+def test_what_a_broken_transport_may_have_sent_is_unknown(peer, small_buffers, settled):
+    async def main():
+        mode = SenderSettleMode.Settled if settled else SenderSettleMode.Unsettled
+        client, messages, task = await sending(peer, 300, send_settle_mode=mode)
+        connection = client._connection
+        while peer.received < connection._wire.total + 50_000:  # the peer has more than the stream counted
+            await asyncio.sleep(0)
+            read_all(peer)
+        assert len(peer.seen(r.Delivery)) < 100
+        peer.reset()
+        with pytest.raises(errors.AMQPConnectionError):
+            await task
+        await client.close_async()
+        return messages
+
+    messages = asyncio.run(main())
+    there = len(peer.seen(r.Delivery))
+    assert there > 10
+    assert Delivery.NOT_DELIVERED not in fates(messages[:there])
+    assert fates(messages)[-1] is Delivery.NOT_DELIVERED
+    pending = [message for message in messages if message.state is MessageState.WaitingToBeSent]
+    assert messages[-len(pending) :] == pending
+    if settled:  # what was in the transport is not called sent
+        assert len([message for message in pending if message.delivery is Delivery.UNKNOWN]) > 10
+
+
+def test_what_was_called_not_delivered_does_not_leave_afterwards(peer, small_buffers):
+    async def main():
+        client, messages, task = await sending(peer, 300, idle_timeout=200)
+        with pytest.raises(errors.AMQPConnectionError):  # the peer, which reads nothing, is silent
+            await task
+        said = fates(messages)
+        while not peer.ended:
+            await asyncio.sleep(0)
+            peer.step()
+        await client.close_async()
+        return said
+
+    said = asyncio.run(main())
+    there = len(peer.seen(r.Delivery))
+    assert there
+    assert Delivery.NOT_DELIVERED in said
+    assert set(said[:there]) == {Delivery.UNKNOWN}
+
+
+def test_what_was_called_not_delivered_when_there_is_room_again_does_not_leave(peer, connect, tools):
+    connection = connect(peer, idle_timeout=150)
+    connection._start()
+    link = tools.Link(connection)
+    peer.accept = False
+    tools.pump(connection, peer, lambda: any(isinstance(x, r.Credit) for x in link.inbox.records))
+    while not connection._blocked:
+        link.send(b"x" * 200_000)
+    link.take(r.Settled)
+    silent = time.monotonic() + 0.2
+    while time.monotonic() < silent or not connection._poller.wait(0, write=True):
+        peer.step()  # which makes room, and says nothing
+    connection._step(0)
+    assert connection._failure is not None
+    not_delivered = [e.first for e in link.take(r.Settled) if e.outcome == 2]
+    assert not_delivered
+    while not peer.ended:
+        peer.step()
+    assert not {e.delivery_id for e in peer.seen(r.Delivery)} & set(not_delivered)
 
 
 # ---- Ctrl-C at any time

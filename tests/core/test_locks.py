@@ -1,14 +1,17 @@
-"""The lock around a connection's critical sections, and interrupts at its door."""
+"""The locks of connections, sessions and clients: interrupts at their door, and forks."""
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 import threading
+import time
+from typing import Any
 
 import pytest
 
-from uamqp_cffi._core.locks import Lock
+from uamqp_cffi._core.locks import Lock, RLock, Signal, fork_safe
 
 
 class Stop(BaseException):
@@ -42,9 +45,26 @@ def test_an_exception_leaves_it_free() -> None:
     assert not lock.locked()
 
 
+def test_who_has_a_reentrant_one_may_take_it_again() -> None:
+    lock, others = RLock(), []
+    with lock:
+        with pytest.raises(ValueError, match="x"), lock:
+            raise ValueError("x")
+        other = threading.Thread(target=lambda: others.append(lock.acquire(blocking=False)))
+        other.start()
+        other.join(10)
+    assert others == [False]
+
+
+@pytest.mark.parametrize("kind", [Lock, RLock])
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs setitimer")
-def test_an_interrupt_at_the_door_does_not_shut_its_thread_out() -> None:
-    lock, chance = Lock(), random.Random(1)
+def test_an_interrupt_at_the_door_shuts_nobody_out(kind: Any) -> None:
+    lock, chance = kind(), random.Random(1)
+    got: list[bool] = []
+
+    def take() -> None:
+        got.append(lock.acquire(timeout=10))
+        lock.release()
 
     def stop(*args: object) -> None:
         raise Stop
@@ -59,11 +79,50 @@ def test_an_interrupt_at_the_door_does_not_shut_its_thread_out() -> None:
                         pass
             except Stop:
                 pass
-            signal.setitimer(signal.ITIMER_REAL, 10)  # ends the test, should the lock be taken for good
-            with lock:
-                pass
             signal.setitimer(signal.ITIMER_REAL, 0)
-            assert not lock.locked()
+            other = threading.Thread(target=take)
+            other.start()
+            other.join(20)
+            assert got.pop()
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_what_another_thread_had_is_free_in_a_forked_child() -> None:
+    locks = [fork_safe(threading.Lock()), fork_safe(RLock())]
+    ours = fork_safe(RLock())
+    taken, done = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with locks[0], locks[1]:
+            taken.set()
+            done.wait(20)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    assert taken.wait(10)
+    with ours:
+        child = os.fork()
+        if child == 0:
+            free = all(lock.acquire(blocking=False) for lock in locks)
+            ours.release()  # raises when it is not ours any more
+            os._exit(0 if free else 1)
+    done.set()
+    thread.join(10)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_a_signal_ends_one_wait() -> None:
+    one = Signal()
+    assert not one.wait(0)
+    one.set()
+    one.set()
+    assert one.wait()
+    assert not one.wait(0.001)
+    threading.Timer(0.01, one.set).start()
+    start = time.monotonic()
+    assert one.wait(20)
+    assert time.monotonic() - start < 10

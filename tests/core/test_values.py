@@ -469,6 +469,11 @@ def test_an_unhashable_key_is_a_type_error_for_uamqps_mapping_and_a_tuple_for_ou
     assert values.decode_exact(data) == {(1, (("a", 2),)): True}
 
 
+def test_text_that_has_no_utf8_is_refused_by_the_name_of_its_key() -> None:
+    with pytest.raises(ValueError, match="at key 'k'.*surrogates"):
+        values.string_map({"k": "\ud800"})
+
+
 def test_a_string_that_is_not_utf8_survives_a_round_trip() -> None:
     data = b"\xa1\x03a\xffb"
     assert values.decode(data) == b"a\xffb"

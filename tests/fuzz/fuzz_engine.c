@@ -71,7 +71,7 @@ static void make_all(void) {
   make(&opens[0], "ch=0 open(container-id=\"a\")", 11);
   make(&opens[1], "ch=0 open(container-id=\"b\" max-frame-size=512 channel-max=2 idle-time-out=1000)", 11);
   make(&opens[2], "ch=0 open(container-id=\"c\" max-frame-size=4096 channel-max=0 properties={:a=1u8})", 11);
-  make(&opens[3], "ch=0 open(container-id=\"\" idle-time-out=10)", 11);
+  make(&opens[3], "ch=0 open(container-id=\"\" idle-time-out=100)", 11);
   make(&begins[0], "ch=0 begin(next-outgoing-id=0 incoming-window=100 outgoing-window=100)", 11);
   make(&begins[1], "ch=0 begin(next-outgoing-id=4294967290 incoming-window=1 outgoing-window=1 handle-max=1)", 11);
   make(&begins[2], "ch=0 begin(next-outgoing-id=1 incoming-window=0 outgoing-window=0)", 11);

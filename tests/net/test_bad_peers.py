@@ -538,6 +538,23 @@ def test_peer_silent_past_our_idle_timeout_is_closed(attempt: Any, scripted: Any
     assert closed.get(timeout=SOON)[0].fields[0] == "amqp:internal-error"
 
 
+def test_peer_whose_idle_time_out_would_keep_us_awake_is_refused(attempt: Any, scripted: Any, amqp: Any) -> None:
+    """At one millisecond heartbeats are all that we would do. Section 2.4.5: close and say why."""
+    closed: queue.SimpleQueue[Any] = queue.SimpleQueue()
+
+    def script(peer: Any) -> None:
+        peer.reach("open", idle=1)
+        closed.put(peer.until(amqp.CLOSE))
+        peer.to_the_end()
+
+    one, end = attempt(scripted(script).url())
+    assert isinstance(end.error, errors.ConnectionClose)
+    assert end.error.condition is Codes.NotImplemented
+    assert "idle-time-out 1 ms" in str(end.error)
+    lost(one, Delivery.NOT_DELIVERED)
+    assert closed.get(timeout=SOON)[0].fields[0] == "amqp:not-implemented"
+
+
 def test_close_does_not_wait_for_a_peer_that_never_answers(ends_within: Any, scripted: Any, amqp: Any) -> None:
     silent = threading.Event()
 

@@ -18,6 +18,7 @@ from .. import errors
 from ..constants import CBSAuthStatus, MessageBodyType
 from ..message import Message
 from . import mgmt
+from .locks import fork_safe
 from .plan import Call, Inbox, Plan
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ class Exchange:
         self.auth: Any = auth
         self._wall = wall
         self._clock = clock
-        self._turn = threading.Lock()  # held by who makes a step, also while the user's function runs
+        self._turn = fork_safe(threading.Lock())  # held by who makes a step, also while the user's function runs
         self._missed = False  # somebody else wanted to make one meanwhile
         self._node: mgmt.Node | None = None
         self._answer: mgmt.Answer | None = None
@@ -73,7 +74,7 @@ class Exchange:
 
     def deadline(self) -> float | None:
         """When, by `clock`, to make a step although nothing came; None: only when something comes."""
-        if self.error is not None or self._turn.locked():  # whoever makes a step wakes the others after it
+        if self.error is not None or self._busy():
             return None
         if self._answer is not None:
             return self._limit
@@ -97,6 +98,14 @@ class Exchange:
             return bool(late or starting or answer.message is not None or answer.error is not None)
         deadline = self.deadline()
         return self._clock() >= deadline if deadline is not None else self._accepted is None
+
+    def _busy(self) -> bool:
+        """Whether somebody makes a step. Who asks for a deadline meanwhile has none, and is woken after it: the step may
+        have come to nothing."""
+        if not self._turn.locked():
+            return False
+        self._missed = True
+        return self._turn.locked()  # if not, `leave` may not have seen that it was missed
 
     # steps
 

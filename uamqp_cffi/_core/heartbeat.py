@@ -16,6 +16,8 @@ import weakref
 from collections.abc import Callable
 from typing import Protocol
 
+from .locks import Lock, Signal
+
 _logger = logging.getLogger("uamqp.connection")
 
 
@@ -31,7 +33,8 @@ class Heart:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic, thread: bool = True) -> None:
         self._clock = clock
-        self._changed = threading.Condition()
+        self._lock = Lock()
+        self._changed = Signal()
         self._heap: list[tuple[float, int, weakref.ref[Beating]]] = []
         self._count = itertools.count()
         self._threaded = thread
@@ -39,17 +42,18 @@ class Heart:
 
     def watch(self, target: Beating, due: float) -> None:
         """Call `target._beat` at `due` and then whenever it says, as long as it lives."""
-        with self._changed:
+        with self._lock:
             heapq.heappush(self._heap, (due, next(self._count), weakref.ref(target)))
             if self._thread is None and self._threaded:
-                self._thread = threading.Thread(target=self._run, name="uamqp-heartbeat", daemon=True)
-                self._thread.start()
-            self._changed.notify()
+                thread = threading.Thread(target=self._run, name="uamqp-heartbeat", daemon=True)
+                thread.start()
+                self._thread = thread
+        self._changed.set()
 
     def beat(self, now: float) -> float | None:
         """Do all that is due at `now`; gives the next deadline."""
         while True:
-            with self._changed:
+            with self._lock:
                 if not self._heap or self._heap[0][0] > now:
                     return self._heap[0][0] if self._heap else None
                 _, count, ref = heapq.heappop(self._heap)
@@ -61,16 +65,13 @@ class Heart:
                 due = None
             target = None  # nothing here may keep it alive
             if due is not None:
-                with self._changed:
+                with self._lock:
                     heapq.heappush(self._heap, (max(due, now + 0.001), count, ref))
 
     def _run(self) -> None:
         while True:
             due = self.beat(self._clock())
-            with self._changed:
-                first = self._heap[0][0] if self._heap else None
-                if first == due:  # else something earlier came meanwhile
-                    self._changed.wait(None if due is None else max(0.0, due - self._clock()))
+            self._changed.wait(None if due is None else max(0.0, due - self._clock()))
 
 
 heart = Heart()

@@ -1,35 +1,80 @@
-"""A lock for `with` that Ctrl-C does not leave taken.
+"""Locks that neither Ctrl-C nor `fork` leaves taken.
 
 Python 3.14, unlike those before and after it, may raise KeyboardInterrupt when `__enter__` is done and the block has
-not begun: a plain lock then stays taken for good. The one here knows its owner, who takes it anew. Other threads wait
-until that happens.
+not begun: a plain lock then stays taken for good. Those here give back what they have just taken.
+
+What another thread held when a process forked would be taken for good in the child, where that thread is not: the locks
+that `fork_safe` was told of are free there.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
+import weakref
+from typing import Any, TypeVar
+
+_L = TypeVar("_L")
 
 if sys.version_info[:2] == (3, 14):
+    import _thread
 
-    class Lock:
-        """Not reentrant: a thread that owns it on entry was interrupted on its last one."""
-
-        def __init__(self) -> None:
-            self._lock = threading.RLock()
+    class RLock(_thread.RLock):
+        """`__exit__` is C's: where a method in Python begins, an interrupt may come, too."""
 
         def __enter__(self) -> bool:
-            lock = self._lock
-            while lock._is_owned():
-                lock.release()
-            return lock.acquire()
+            before = self._recursion_count()
+            try:
+                return self.acquire()
+            except BaseException:  # it may come when the lock is ours already
+                while self._recursion_count() > before:
+                    self.release()
+                raise
 
-        def __exit__(self, *exc: object) -> None:
-            if self._lock._is_owned():
-                self._lock.release()
-
-        def locked(self) -> bool:
-            return self._lock.locked()
+    Lock = RLock
 
 else:
     Lock = threading.Lock
+    RLock = threading.RLock
+
+_known: weakref.WeakSet[Any] = weakref.WeakSet()
+
+
+def fork_safe(lock: _L) -> _L:
+    """The same lock; in a forked child it will be free, unless the thread that forked has it."""
+    _known.add(lock)
+    return lock
+
+
+def _after_fork() -> None:
+    for lock in list(_known):
+        owned = getattr(lock, "_is_owned", None)
+        if owned is None or not owned():
+            lock._at_fork_reinit()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+class Signal:
+    """What ends one wait, the present one or the next. As `threading.Event`, which Ctrl-C can leave locked: the locks
+    inside of it are taken by methods in Python."""
+
+    __slots__ = ("_closed",)
+
+    def __init__(self) -> None:
+        self._closed = threading.Lock()
+        self._closed.acquire()
+
+    def set(self) -> None:
+        """Any thread."""
+        try:
+            self._closed.release()
+        except RuntimeError:  # it is set
+            return
+
+    def wait(self, seconds: float | None = None) -> bool:
+        """Wait until it is set, and take that back: True. Or for that time: False."""
+        return self._closed.acquire(timeout=-1 if seconds is None else min(seconds, threading.TIMEOUT_MAX))

@@ -9,8 +9,9 @@ from __future__ import annotations
 import copy
 import logging
 import time
+import uuid
 from array import array
-from collections import deque
+from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
 
 from .. import constants, errors
@@ -34,12 +35,11 @@ _NOT_DELIVERED = 0x02
 class Answer:
     """What a request waits for: `message` once it came, or `error`."""
 
-    __slots__ = ("error", "given_up", "inbox", "message")
+    __slots__ = ("error", "inbox", "message")
 
     def __init__(self) -> None:
         self.message: Message | None = None
         self.error: BaseException | None = None
-        self.given_up = False
         self.inbox: Inbox | None = None  # of who waits
 
     def fail(self, error: BaseException) -> None:
@@ -86,7 +86,9 @@ class Node:
         self._credit = 0
         self._granted = 0
         self._next_id = 0
-        self._waiting: deque[tuple[bytes, Answer]] = deque()
+        self._waiting: OrderedDict[int, tuple[bytes, Answer]] = OrderedDict()  # by request id
+        self._label = b""  # in the names of the links, while they are of use
+        self._names: set[bytes] = set()
         self._answers: dict[int, Answer] = {}
         self._sent: dict[int, Answer] = {}  # by delivery-id
 
@@ -100,19 +102,41 @@ class Node:
         if self._out.link:
             return
         session = self.session
+        connection = session._connection
         with session._lock:
-            for end in (self._out, self._in):
-                end.link = session._attach(end, self._attach(end))
-            connection = session._connection
-            with connection._io:
-                connection._engine.flow(self._in.link, CREDIT)
+            if self._out.link:  # another thread was quicker
+                return
+            self._claim_name()
+            try:
+                for end in (self._out, self._in):
+                    end.link = session._attach(end, self._attach(end))
+                with connection._io:
+                    connection._engine.flow(self._in.link, CREDIT)
+            except BaseException as error:
+                for end in (self._out, self._in):
+                    session._detach(end.link)
+                broken = errors.MessageHandlerError("the management links cannot be attached")
+                broken.__cause__ = error
+                self.fail(broken)
+                if isinstance(error, StateError):  # the connection was closed under us
+                    connection._check_alive()
+                    raise broken from error
+                raise
             self._granted = CREDIT
-        session._connection._flush()
+        connection._flush()
+
+    def _claim_name(self) -> None:
+        """Links of a connection have names of their own, whatever session they are on (§2.6.1)."""
+        connection = self.session._connection
+        with connection._io:
+            self._names = connection._node_names
+            self._label = self.name if self.name not in self._names else b"%s-%s" % (self.name, uuid.uuid4().hex.encode())
+            self._names.add(self._label)
 
     def _attach(self, end: _End) -> bytes:
         address = enc_str(self.name)
         fields: dict[str, bytes | None] = {
-            "name": enc_str(self.name + (b"-sender" if end.sender else b"-receiver")),
+            "name": enc_str(self._label + (b"-sender" if end.sender else b"-receiver")),
             "handle": enc_uint(0),
             "role": enc_bool(not end.sender),
             "snd_settle_mode": enc_ubyte(0),
@@ -149,29 +173,29 @@ class Node:
         encoded = _request(message, request_id, operation, op_type, more)
         answer = Answer()
         self._answers[request_id] = answer
-        self._waiting.append((encoded, answer))
+        self._waiting[request_id] = encoded, answer
         self.offer()
         return request_id, answer
 
     def forget(self, request_id: int) -> None:
         """Nobody waits for that answer any more."""
-        answer = self._answers.pop(request_id, None)
-        if answer is not None:
-            answer.given_up = True
+        self._answers.pop(request_id, None)
+        self._waiting.pop(request_id, None)
 
     def offer(self) -> None:
         """Hand over what the peer takes, and send it off; nothing before the answers have a link to come on."""
         moved = False
-        while self._waiting and self._credit > 0 and self.ready and self._hand_over(*self._waiting[0]):
-            self._waiting.popleft()
+        while self._waiting and self._credit > 0 and self.ready:
+            request_id, first = next(iter(self._waiting.items()))
+            if not self._hand_over(*first):
+                break
+            del self._waiting[request_id]
             moved = True
         if moved:  # whoever took in the record that allowed it may have nothing else to send
             self.session._connection._flush()
 
     def _hand_over(self, encoded: bytes, answer: Answer) -> bool:
         """Whether the request needs to wait no more."""
-        if answer.given_up:
-            return True
         connection = self.session._connection
         with connection._io:
             if connection._done or connection._closed:
@@ -199,6 +223,8 @@ class Node:
         self._answers.clear()
         self._waiting.clear()
         self._sent.clear()
+        self._names.discard(self._label)
+        self._names = set()
         self.session._mgmt_links_lost(self)
 
     # records, under the session's lock
@@ -222,6 +248,10 @@ class Node:
 
             what = peer_error(record.error, "the peer detached the management link")
             self.fail(errors.process_link_error(self.session._connection.error_policy, *what))
+            other = self._in if end.sender else self._out
+            if other.link:  # of no use by itself, and in the way of the next pair
+                self.session._detach(other.link)
+                self.session._connection._flush()
 
     def _settled(self, record: Settled) -> None:
         """What became of requests. Only a refusal is of interest: who accepted will answer."""
@@ -335,9 +365,11 @@ def exchange_plan(
                 raise answer.error.with_traceback(None)
             if answer.message is not None:
                 break
+            if session._ended:
+                raise errors.MessageHandlerError("the session was ended")
             limit = deadline if node.ready else attach_by
             if limit is not None and time.monotonic() >= limit:
-                raise _late(node, answer, operation, timeout, limit is deadline)
+                raise _late(node, request_id, operation, timeout, limit is deadline)
             yield from connection._token_plan()
             try:
                 yield Wait(mine, earlier(limit, connection._token_deadline()))
@@ -356,12 +388,12 @@ def exchange_plan(
     return _read(answer.message, status_code_field, description_fields)
 
 
-def _late(node: Node, answer: Answer, operation: bytes | str, timeout: float, ours: bool) -> TimeoutError:
+def _late(node: Node, request_id: int, operation: bytes | str, timeout: float, ours: bool) -> TimeoutError:
     if not ours:
         return errors.ConnectTimeout(f"the peer did not attach the links to {_text(node.name)!r} in time")
     what = f"no answer to {_text(operation)!r} from {_text(node.name)!r} within {timeout} ms"
     error = errors.RequestTimeout(what)
-    waits = any(waiting is answer for _, waiting in node._waiting)
+    waits = request_id in node._waiting
     error.delivery = constants.Delivery.NOT_DELIVERED if waits else constants.Delivery.UNKNOWN
     return error
 
@@ -408,6 +440,7 @@ def request_plan(
         raise ValueError(f"a management request does not know the argument {', '.join(map(repr, sorted(kwargs)))}")
     name = node_name(node)
     with session._lock:
+        session._dispatch()  # the peer may have given up a pair that was idle
         pair = session._mgmt_links.get(name)
         if pair is None:
             pair = session._mgmt_links[name] = MgmtOperation(session, name, debug=debug, encoding=encoding, **settings)

@@ -6,6 +6,8 @@ import queue
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from .locks import fork_safe
+
 _SERIAL = (1 << 32) - 1
 
 
@@ -35,6 +37,10 @@ def span(first: int, last: int) -> int:
 
 class Unread(queue.Queue[Any]):
     """A queue that takes and gives many items under one lock. `len` looks without it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        fork_safe(self.mutex)
 
     def __len__(self) -> int:
         return len(self.queue)

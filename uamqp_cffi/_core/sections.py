@@ -71,22 +71,20 @@ class Sections:
 
     def check(self) -> None:
         """Raises ValueError unless these are whole sections, with bodies of one kind and one amqp-value at most."""
+        self.body_code()
+        if not self._all():
+            raise ValueError("no message: there is no section in it")
+
+    def body_code(self) -> int | None:
+        """The descriptor of the body's sections, None without a body. Raises ValueError when they are of several kinds, or
+        more than one amqp-value: there is no telling which of them is meant."""
         found = self._all()
         kinds = [code for code in BODY if code in found]
         if len(kinds) > 1:
             raise ValueError(f"a message body has one kind of section, not {' and '.join(_NAMES[k] for k in kinds)}")
-        if kinds and kinds[0] == AMQP_VALUE and len(found[AMQP_VALUE]) > 1:
+        if kinds == [AMQP_VALUE] and len(found[AMQP_VALUE]) > 1:
             raise ValueError("a message has more than one amqp-value section")
-        if not found:
-            raise ValueError("no message: there is no section in it")
-
-    def body_code(self) -> int | None:
-        """The descriptor of the body's sections, None without a body."""
-        found = self._all()
-        for code in BODY:
-            if code in found:
-                return code
-        return None
+        return kinds[0] if kinds else None
 
     def data(self) -> list[bytes]:
         """What the data sections hold. Raises ValueError when that is not binary."""
@@ -121,11 +119,15 @@ class Sections:
         return b"".join([self.payload[section:end] for section, _, end in self._spans(code)])
 
     def mapping(self, code: int) -> dict[Any, Any] | None:
-        """The map in that section as Python has it, None without one."""
+        """The map in that section as Python has it, None without one. Raises ValueError when it holds no map, TypeError when
+        the map has a list or a map as key."""
         raw = self.raw(code)
         if raw is None:
             return None
-        value = values.decode(raw)
+        try:
+            value = values.decode(raw)
+        except TypeError as error:
+            raise TypeError(f"the {_NAMES[code]} section has a key that no dict can have: {error}") from error
         if value is not None and not isinstance(value, dict):
             raise ValueError(f"the {_NAMES[code]} section holds no map")
         return value

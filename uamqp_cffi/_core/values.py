@@ -393,7 +393,10 @@ def string_map(mapping: dict[Any, Any], encoding: str = "UTF-8") -> bytes:
             try:
                 raw = value.encode()
             except UnicodeEncodeError:
-                raw = utf8(value)
+                try:
+                    raw = utf8(value)
+                except UnicodeEncodeError as error:
+                    raise explained(error, f"at key {key!r}") from error
             n = len(raw)
             add(_STR8[n] if n < 256 else _pack_u32(0xB1, n))
             add(raw)

@@ -15,11 +15,11 @@ import time
 from collections import deque
 from collections.abc import Sequence
 
-from .engine import Engine
+from .engine import OUT_SENT, OUT_UNKNOWN, Engine
 from .filters.base import Filter
 from .filters.stack import Stack
 from .filters.tls import Tls, TransportError
-from .records import Record
+from .records import Record, Settled
 
 __all__ = ["CIPHER_CAP", "Tls", "TransportError", "Wire", "clock"]
 
@@ -281,6 +281,17 @@ class Wire:
             self._encrypt(self.filter)
             self.filter.close()
             self._encrypt(self.filter)
+
+    def perhaps_sent(self, n: int, now: int) -> list[Record]:
+        """The transport broke, and the kernel may have the first `n` bytes of output(): what ends in them is neither sent nor
+        not delivered."""
+        records = self._step(now, 0, False)
+        self.sent(n, now)
+        for record in self._step(now, 0, False):
+            if isinstance(record, Settled) and record.outcome == OUT_SENT:
+                record = record._replace(outcome=OUT_UNKNOWN)
+            records.append(record)
+        return records
 
     def lost(self, now: int) -> list[Record]:
         """The transport is gone: the last records, among them what is known of every open delivery."""

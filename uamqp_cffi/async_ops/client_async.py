@@ -268,7 +268,7 @@ class ReceiveClientAsync(client.ReceiveClient, AMQPClientAsync):
     ) -> AsyncMessageIter:
         """As `ReceiveClient.receive_messages_iter`, for `async for`. The last message is not accepted when the loop is left
         by `break`: accept it, or the peer has it back when the client closes."""
-        messages = AsyncMessageIter(self, auto_complete=self.auto_complete)
+        messages = AsyncMessageIter(self, auto_complete=self._auto_complete)
         messages._callback = on_message_received
         return messages
 

@@ -11,7 +11,7 @@ import asyncio
 import logging
 import time
 import weakref
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Callable
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
@@ -48,6 +48,11 @@ def _wake(future: asyncio.Future[None]) -> None:
         future.set_result(None)
 
 
+def _answer(future: asyncio.Future[bool], answer: bool) -> None:
+    if not future.done():
+        future.set_result(answer)
+
+
 def _if_alive(method: weakref.WeakMethod[Callable[[], None]]) -> None:
     """Call it. Timers are no reason for a connection to live."""
     alive = method()
@@ -60,7 +65,7 @@ class _Turns:
 
     def __init__(self) -> None:
         self._held = False
-        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._waiting: OrderedDict[asyncio.Future[bool], None] = OrderedDict()
 
     async def acquire(self, seconds: float | None) -> bool:
         """False when it was not free within that time."""
@@ -68,29 +73,25 @@ class _Turns:
             self._held = True
             return True
         loop = asyncio.get_running_loop()
-        future: asyncio.Future[None] = loop.create_future()
-        self._waiting.append(future)
-        timer = None if seconds is None else loop.call_later(max(0.0, seconds), future.cancel)
+        future: asyncio.Future[bool] = loop.create_future()
+        self._waiting[future] = None
+        timer = None if seconds is None else loop.call_later(max(0.0, seconds), _answer, future, False)
         try:
-            await future
-            return True
+            return await future
         except asyncio.CancelledError:
-            if not future.cancelled():  # it was given to us, and we are cancelled
+            if future.done() and not future.cancelled() and future.result():  # it was given to us, and we are cancelled
                 self.release()
-                raise
-            if timer is None or timer.when() > loop.time():
-                raise
-            return False
+            raise
         finally:
+            self._waiting.pop(future, None)
             if timer is not None:
                 timer.cancel()
 
     def release(self) -> None:
         """Give it to who has waited longest. Nothing happens when nobody holds it."""
-        while self._waiting:
-            first = self._waiting.popleft()
+        for first in self._waiting:
             if not first.done():
-                first.set_result(None)
+                first.set_result(True)
                 return
         self._held = False
 
@@ -327,6 +328,9 @@ class ConnectionAsync(Connection):
                 raise
         except (OSError, ValueError) as error:
             self._not_connected(error)
+        except Exception as error:  # of an auth object's: nobody waits for this task
+            with self._io:
+                self._lose(self._explain(error))
         except asyncio.CancelledError:  # by who cancels all tasks there are, if not by _lose
             with self._io:
                 self._lose(errors.AMQPConnectionError("connecting was cancelled"))
@@ -360,6 +364,7 @@ class ConnectionAsync(Connection):
                 return
             self._inside = get_ident()
             try:
+                self._account(wire)
                 act(wire, clock())
             except Exception as error:
                 self._lose(self._explain(error))
@@ -445,6 +450,15 @@ class ConnectionAsync(Connection):
                 timer.cancel()
         self._limit = self._timer = None
 
+    def _account(self, wire: Wire) -> None:
+        if self._stream is None:
+            return
+        done, perhaps = self._stream.account()
+        if done:
+            wire.sent(done, clock())
+        if perhaps:
+            self._route(wire.perhaps_sent(perhaps, clock()))
+
     def _close_plan(self, timeout: float) -> Plan[None]:
         yield from super()._close_plan(timeout)
         stream, self._stream = self._stream, None
@@ -453,7 +467,7 @@ class ConnectionAsync(Connection):
 
     def _hang_up(self, sock: Any, wire: Wire | None) -> None:
         try:
-            if wire is not None and not self._broken:
+            if wire is not None and not self._broken and not wire.output():
                 wire.close()
                 sock.goodbye(wire.output())
         except (TransportError, EngineError) as error:

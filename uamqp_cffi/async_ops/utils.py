@@ -24,7 +24,7 @@ def would_block(owner: Any) -> RuntimeError:
     """The error for a blocking method of an asyncio class: the outermost one of those on the stack that are of this
     package."""
     frame = sys._getframe(1)
-    while (caller := frame.f_back) is not None and caller.f_globals.get("__package__", "").startswith(_PACKAGE):
+    while (caller := frame.f_back) is not None and str(caller.f_globals.get("__name__")).partition(".")[0] == _PACKAGE:
         frame = caller
     name = {"__enter__": "open", "__exit__": "close"}.get(frame.f_code.co_name, frame.f_code.co_name)
     kind = type(frame.f_locals.get("self", owner)).__name__

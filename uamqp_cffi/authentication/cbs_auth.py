@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import threading
 import time
 from collections.abc import Callable
 from datetime import timedelta
@@ -12,6 +11,7 @@ from urllib.parse import quote_plus, urlparse
 
 from .. import errors, utils
 from .._core.cbs import Exchange, for_asyncio, no_wait, refuse_coroutine
+from .._core.locks import Lock, fork_safe
 from .._core.plan import Call, Plan, run
 from ..constants import TransportType
 from ..session import Session
@@ -37,7 +37,7 @@ class TokenRetryPolicy:
 _POLICY = TokenRetryPolicy()
 _S = TypeVar("_S", bound="SASTokenAuth")
 _MOST = 1e13  # seconds; a timedelta has no room for ten times as many
-_making = threading.Lock()  # held while a session is made, which does no I/O
+_making = fork_safe(Lock())  # held while a session is made, which does no I/O
 
 
 class CBSAuthMixin:
@@ -294,7 +294,7 @@ def _sign(uri: str, key_name: str, key: str, expires_in: timedelta) -> tuple[byt
     """A shared access signature, and when it expires."""
     expires_at = time.time() + expires_in.total_seconds()
     name, scope = quote_plus(key_name).encode(), quote_plus(uri).encode()
-    return utils._sas_token(name, key.encode(), scope, int(expires_at)), expires_at
+    return utils._sas_token(name, _as_bytes(key, "UTF-8"), scope, int(expires_at)), expires_at
 
 
 class JWTTokenAuth(_TokenAuth):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import re
 import ssl
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from .._core.drivers.sync import Address, is_loopback
+from .._core.filters.base import TransportError
 from ..constants import DEFAULT_AMQP_PORT, DEFAULT_AMQP_WSS_PORT, DEFAULT_AMQPS_PORT, TransportType
 
 
@@ -29,13 +31,35 @@ class Mechanism(NamedTuple):
 @functools.cache
 def _certifi_context() -> ssl.SSLContext:
     """The context for those who gave no CA file; made once, as reading the bundle takes milliseconds."""
-    import certifi  # only for TLS
+    return _trusting(None)
 
-    return ssl.create_default_context(cafile=certifi.where())
+
+def _trusting(path: str | None) -> ssl.SSLContext:
+    """A context of its own that trusts the certificates in this file, or certifi's."""
+    if path is None:
+        import certifi  # only for TLS
+
+        path = certifi.where()
+    try:
+        return ssl.create_default_context(cafile=path)
+    except OSError as error:  # SSLError is one
+        raise TransportError(f"verify: there are no certificates to be had from {path!r}: {error}") from error
 
 
 def _as_bytes(value: str | bytes, encoding: str) -> bytes:
-    return value.encode(encoding) if isinstance(value, str) else value
+    """Raises ValueError without the text, which may be a password; a UnicodeEncodeError holds all of it."""
+    if not isinstance(value, str):
+        return value
+    with contextlib.suppress(UnicodeEncodeError):
+        return value.encode(encoding)
+    raise ValueError(f"a text of the auth object has a character that {encoding} cannot encode")
+
+
+def _port(given: int | None) -> int | None:
+    """Raises ValueError for what cannot be a port."""
+    if given is not None and (not isinstance(given, int) or isinstance(given, bool) or not 0 <= given <= 65535):
+        raise ValueError(f"port must be an int from 0 to 65535, not {given!r}")
+    return given
 
 
 class Proxy(NamedTuple):
@@ -157,7 +181,7 @@ class AMQPAuth:
         self, hostname: str | bytes, port: int | None, http_proxy: dict[str, Any] | None, transport_type: TransportType
     ) -> None:
         self._connect_to = _as_bytes(hostname, self._encoding).decode(self._encoding)
-        self._port = port
+        self._port = _port(port)
         self._proxy = None if http_proxy is None else _proxy(http_proxy, self._encoding)
         self._http_proxy = None if http_proxy is None else dict(http_proxy)
         self._transport_type = transport_type
@@ -178,7 +202,7 @@ class AMQPAuth:
             here = bool(addresses) and all(map(is_loopback, addresses))
             wanted = not (self._plain_on_loopback and not websocket and here)
         default = DEFAULT_AMQP_WSS_PORT if websocket else DEFAULT_AMQPS_PORT if wanted else DEFAULT_AMQP_PORT
-        return wanted, self._port or default
+        return wanted, _port(self._port) or default  # a redirect may have set it
 
     def _context(self, given: ssl.SSLContext | None) -> ssl.SSLContext:
         """The TLS context: our own, the one given, else one that verifies chain and host name."""
@@ -188,7 +212,7 @@ class AMQPAuth:
             return given
         if self.cert_file is None:
             return _certifi_context()
-        return ssl.create_default_context(cafile=self.cert_file)
+        return _trusting(self.cert_file)
 
     def close(self) -> None:
         """Done with; what it had to hide is forgotten with the object."""
@@ -289,11 +313,18 @@ class SASLExternal(AMQPAuth):
             return super()._context(given)
         if self.ssl_context is not None or given is not None:
             context = super()._context(given)
-        elif self.cert_file is None:
-            import certifi  # a context of our own: the shared one must not get this certificate
-
-            context = ssl.create_default_context(cafile=certifi.where())
         else:
-            context = ssl.create_default_context(cafile=self.cert_file)
-        context.load_cert_chain(certificate, key, password)
+            context = _trusting(self.cert_file)  # not the shared one, which must not get this certificate
+        try:
+            context.load_cert_chain(certificate, key, _no_password if password is None else password)
+        except (OSError, ValueError) as error:
+            what = f"the certificate in {certificate!r} cannot be used with its key: {error}"
+            if password is not None:
+                what += "; is it the password of the key?"
+            raise TransportError(what) from error
         return context
+
+
+def _no_password() -> str:
+    """Instead of OpenSSL's question on the terminal, which would wait for somebody to answer."""
+    raise ValueError("the key is encrypted, and no password was given")

@@ -95,9 +95,9 @@ class Stream(asyncio.Protocol):
         return False
 
     def connection_lost(self, error: Exception | None) -> None:
+        self._transport = None
         if error is not None and self._whose() is not None:
             self._read_on()
-        self._transport = None
         if self._timer is not None:
             self._timer.cancel()
         if not self._gone.done():
@@ -131,16 +131,32 @@ class Stream(asyncio.Protocol):
         while not self._owed and done < len(data):
             piece = bytes(data[done : done + _PIECE])  # a copy: the transport may keep it, and `data` moves on
             transport.write(piece)
-            if transport.is_closing():
-                raise BrokenPipeError("the transport broke")
+            if transport.is_closing():  # it broke over this piece, of which nothing left
+                if not done:
+                    raise BrokenPipeError("the transport broke")
+                break
             self._owed = transport.get_write_buffer_size()
             done += len(piece) - self._owed
         if not done and len(data):
             raise BlockingIOError
         return done
 
+    def account(self) -> tuple[int, int]:
+        """Without sending: how many bytes more are with the kernel, and how many may be. A transport that broke does not say
+        what it sent of the bytes it held."""
+        owed, self._owed = self._owed, 0
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            return 0, owed
+        self._owed = transport.get_write_buffer_size()
+        return owed - self._owed, 0
+
     def close(self) -> None:
-        """Close the transport once it has sent what it has, within a few seconds. Nothing comes from it any more."""
+        """Close the transport. Nothing comes from it any more. What it owes was called not delivered, so that goes with it;
+        a goodbye has a few seconds."""
+        if self._owed:
+            self.abort()
+            return
         self._owner = None
         transport = self._transport
         if transport is None or self._loop.is_closed():
@@ -165,11 +181,9 @@ class Stream(asyncio.Protocol):
             await asyncio.sleep(0)
 
     def goodbye(self, data: memoryview) -> None:
-        """What is left to be sent, of which nobody waits to hear."""
-        left = bytes(data[self._owed :])
-        if left and self._transport is not None and not self._transport.is_closing():
-            self._transport.write(left)
-            self._owed = 0
+        """The last there is to send, of which nobody waits to hear."""
+        if data and not self._owed and self._transport is not None and not self._transport.is_closing():
+            self._transport.write(bytes(data))
 
 
 class AsyncDialer(Dialer):
@@ -183,14 +197,14 @@ class AsyncDialer(Dialer):
         loop = asyncio.get_running_loop()
         try:
             if _at_once(self.host):
-                self.addresses = _resolve(self.host)
+                addresses = _resolve(self.host)
             else:
-                self.addresses = list(await loop.getaddrinfo(self.host, 0, type=socket.SOCK_STREAM))
+                addresses = list(await loop.getaddrinfo(self.host, 0, type=socket.SOCK_STREAM))
         except (OSError, UnicodeError) as error:
             raise OSError(f"cannot resolve {self.host!r}: {error}") from error
-        self.port = self._choose_port(self.addresses)
-        for at, address in enumerate(self.addresses):
-            left = len(self.addresses) - at
+        self._resolved(addresses)
+        for at, address in enumerate(addresses):
+            left = len(addresses) - at
             share = None if self._deadline is None or left == 1 else max(0.0, self._deadline - time.monotonic()) / left
             try:
                 return await self._try(loop, address, share)

@@ -45,11 +45,15 @@ class Poller:
     def watch(self, sock: socket.socket | None) -> None:
         """Wait for this socket from now on. The one watched until now may be closed already."""
         if self._sock is not None:
-            self._poll.unregister(self._fd if _POLL is not None else self._sock)
-        self._sock = sock
+            try:
+                self._poll.unregister(self._fd if _POLL is not None else self._sock)
+            except KeyError:  # Ctrl-C came before it was registered, or after this
+                self._fd = -1
+            self._sock = None
         self._write = False
         if sock is not None:
             self._fd = sock.fileno()
+            self._sock = sock
             self._poll.register(sock, select.POLLIN if _POLL is not None else selectors.EVENT_READ)
 
     def wait(self, timeout: float, write: bool = False) -> int:
@@ -112,9 +116,10 @@ class Poller:
         if self._awake:
             return
         self._awake = True
-        if self._pair is not None:
+        pair = self._pair  # which another thread may close
+        if pair is not None:
             try:
-                self._pair[1].send(b"\0")
+                pair[1].send(b"\0")
             except OSError as error:  # full: then it is awake already; closed: nobody waits any more
                 if error.errno not in _AWAKE:
                     raise
@@ -218,18 +223,17 @@ class Dialer:
         of all."""
         if self.addresses is None:
             if not self._asked:
-                self._asked = True
                 if self._resolver is not _resolve or not _at_once(self.host):
                     threading.Thread(target=self._ask, name="uamqp-resolver", daemon=True).start()
                 else:
                     self._ask()
+                self._asked = True  # not sooner: after an interrupt, or without a thread, nobody would be asking
             answer = self._answer
             if answer is None:
                 return None
             if isinstance(answer, BaseException):
                 raise OSError(f"cannot resolve {self.host!r}: {answer}") from answer
-            self.addresses = answer
-            self.port = self._choose_port(answer)
+            self._resolved(answer)
         while not self._closed:
             if self.sock is None and not self._begin():
                 raise self._nobody()
@@ -240,6 +244,14 @@ class Dialer:
             if self.sock is not None:
                 return None
         return None
+
+    def _resolved(self, addresses: list[Address]) -> None:
+        """Raises ValueError for a port that is none."""
+        port = self._choose_port(addresses)
+        self.port = int(port)
+        if not 0 < self.port < 1 << 16:
+            raise ValueError(f"cannot connect to {self.host!r}: there is no port {port}")
+        self.addresses = addresses
 
     def _begin(self) -> bool:
         """Begin with the next address; False when there is none."""
@@ -262,6 +274,9 @@ class Dialer:
                     sock.close()
                 continue
             self.sock = sock
+            if self._closed:  # by another thread, which has not seen it
+                self._forget()
+                return True
             now = time.monotonic()
             self.give_up = None if self._deadline is None or left == 1 else now + max(0.0, self._deadline - now) / left
             return True
@@ -287,9 +302,13 @@ class Dialer:
 
     def _drop(self, where: str, error: OSError) -> None:
         self._failed.append((where, error))
-        if self.sock is not None:
-            self.sock.close()
-            self.sock = None
+        self._forget()
+
+    def _forget(self) -> None:
+        """Close the socket that is connecting. Any thread."""
+        sock, self.sock = self.sock, None
+        if sock is not None:
+            sock.close()
 
     def _nobody(self) -> OSError:
         cause = self._failed[-1][1] if self._failed else None
@@ -301,6 +320,4 @@ class Dialer:
     def close(self) -> None:
         """Give up: later steps give nothing. Any thread."""
         self._closed = True
-        if self.sock is not None:
-            self.sock.close()
-            self.sock = None
+        self._forget()

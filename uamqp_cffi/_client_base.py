@@ -1,0 +1,778 @@
+"""What clients have in common: `AMQPClient`, a connection and a session, and under it what those with a link share."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import unquote_plus
+
+from . import address, authentication, c_uamqp, constants, errors
+from ._core import plan as plans
+from ._core.locks import RLock, fork_safe
+from ._core.plan import Call, Plan, Wait, earlier
+from .authentication.cbs_auth import CBSAuthMixin
+from .connection import Connection
+from .constants import Delivery, TransportType
+from .session import Session
+
+if TYPE_CHECKING:
+    import ssl
+
+    from .address import Address
+    from .authentication.common import AMQPAuth
+    from .message import Message
+
+_T = TypeVar("_T")
+_C = TypeVar("_C", bound="AMQPClient")
+
+_COMMON = frozenset(
+    (
+        "encoding", "transport_type", "http_proxy", "max_frame_size", "channel_max", "idle_timeout", "properties",
+        "remote_idle_timeout_empty_frame_send_ratio", "incoming_window", "outgoing_window", "handle_max", "on_attach",
+        "send_settle_mode", "receive_settle_mode", "desired_capabilities",
+        "use_tls", "address", "sasl", "ssl_context", "connect_timeout",
+    )
+)  # fmt: skip
+
+
+class AMQPClient:
+    """A connection and a session to one address; `SendClient` adds the link.
+
+    Args:
+        remote_address: URL as str or bytes, or an `address` object. A URL needs a host, and a path unless `address` is
+            given.
+        auth: an object of `authentication`; without one the URL's user name and password make a `SASLPlain`, and no user
+            a `SASLAnonymous`.
+        client_name: container-id of the connection, a random one if not given.
+        debug: a line per frame to the logger `uamqp.c_uamqp`.
+        error_policy: an `errors.ErrorPolicy`.
+        keep_alive_interval: accepted. Heartbeats go out whenever the peer wants them.
+        encoding: for str arguments.
+        transport_type, http_proxy: WebSocket, and the way through a proxy: see `AMQPAuth`. For an auth object that the client
+            makes itself; one that is given has its own.
+        max_frame_size, channel_max, idle_timeout (ms), properties (dict), remote_idle_timeout_empty_frame_send_ratio: see
+            `Connection`.
+        incoming_window, outgoing_window, handle_max, on_attach: see `Session`.
+        send_settle_mode, receive_settle_mode, desired_capabilities: see `MessageSender`.
+        use_tls: False for plain TCP, True for TLS. If not given the auth object decides, then the URL: amqp:// means plain
+            TCP only to this very host; everything else is TLS.
+        address: the node's name as the peer is to see it, instead of the URL.
+        sasl: False for a peer that wants no SASL layer.
+        ssl_context: for TLS, instead of one that verifies chain and host name.
+        connect_timeout: seconds from the start until the link is attached (30); 0 or None: no limit.
+
+    Raises ValueError for unknown arguments, and for an address without host or path.
+    """
+
+    _own_arguments: frozenset[str] = frozenset()
+
+    def __init__(
+        self,
+        remote_address: str | bytes | Address,
+        auth: AMQPAuth | None = None,
+        client_name: str | bytes | None = None,
+        debug: bool = False,
+        error_policy: errors.ErrorPolicy | None = None,
+        keep_alive_interval: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        unknown = sorted(kwargs.keys() - _COMMON - self._own_arguments)
+        if unknown:
+            raise ValueError(f"{type(self).__name__} does not know the argument {', '.join(map(repr, unknown))}")
+        self._encoding: str = kwargs.get("encoding") or "UTF-8"
+        self._transport_type = TransportType(kwargs.get("transport_type") or TransportType.Amqp)
+        self._http_proxy = kwargs.get("http_proxy")
+        self._node = kwargs.get("address")
+        self._use_tls: bool | None = kwargs.get("use_tls")
+        self._sasl = kwargs.get("sasl")
+        self._ssl_context: ssl.SSLContext | None = kwargs.get("ssl_context")
+        self._connect_timeout: float | None = kwargs.get("connect_timeout", 30.0)
+        self._remote_address = self._make_address(remote_address)
+        self._hostname, self._auth = self._make_auth(auth)
+        self._name = client_name or str(uuid.uuid4())
+        self._debug_trace = debug
+        self._counter = c_uamqp.TickCounter()
+        self._shutdown = False
+        self._closed = False
+        self._connection: Any = None
+        self._ext_connection = False
+        self._session: Any = None
+        self._backoff = 0.0
+        self._error_policy = error_policy or errors.ErrorPolicy()
+        self._keep_alive_interval = int(keep_alive_interval) if keep_alive_interval else 0
+        self._keep_alive_thread: threading.Thread | None = None
+        self._lock = fork_safe(RLock())
+
+        # connection settings
+        self._max_frame_size = kwargs.get("max_frame_size") or constants.MAX_FRAME_SIZE_BYTES
+        self._channel_max = kwargs.get("channel_max")
+        self._idle_timeout = kwargs.get("idle_timeout")
+        self._properties = kwargs.get("properties")
+        self._remote_idle_timeout_empty_frame_send_ratio = kwargs.get("remote_idle_timeout_empty_frame_send_ratio")
+
+        # session settings
+        self._incoming_window = kwargs.get("incoming_window") or constants.MAX_FRAME_SIZE_BYTES
+        self._outgoing_window = kwargs.get("outgoing_window") or constants.MAX_FRAME_SIZE_BYTES
+        self._handle_max = kwargs.get("handle_max")
+        self._on_attach = kwargs.get("on_attach")
+
+        # link settings
+        self._send_settle_mode = kwargs.get("send_settle_mode") or constants.SenderSettleMode.Unsettled
+        chosen = kwargs.get("receive_settle_mode")
+        self._receive_settle_mode_chosen = chosen is not None
+        self._receive_settle_mode = constants.ReceiverSettleMode.PeekLock if chosen is None else chosen
+        self._desired_capabilities = kwargs.get("desired_capabilities")
+
+        self.connection_type: type[Connection] = Connection
+        self.session_type: type[Session] = Session
+        self.message_handler: Any = None
+
+    def __enter__(self: _C) -> _C:
+        self.open()
+        return self
+
+    def __exit__(self, *args: object) -> None:
+        self.close()
+
+    # ---- addresses and credentials --------------------------------------------------------------------------------
+
+    _address_type: Any = address.Target
+
+    def _make_address(self, given: Any) -> Any:
+        """The address object of what was given: where to connect to, and the node there."""
+        if isinstance(given, (str, bytes)):
+            return self._address_type._endpoint(given, self._node, self._encoding)
+        if not isinstance(given, address.Address):
+            raise ValueError(f"the address must be str, bytes or an address object, not {type(given).__name__}")
+        return given
+
+    def _make_auth(self, auth: Any) -> tuple[Any, Any]:
+        remote = self._remote_address
+        hostname = remote.hostname
+        if auth is None:
+            if not hostname:
+                raise ValueError(f"the address {str(remote)!r} names no host to connect to")
+            common: dict[str, Any] = {"http_proxy": self._http_proxy, "transport_type": self._transport_type}
+            port = remote.port
+            if remote.username and remote.password:
+                user, password = unquote_plus(remote.username), unquote_plus(remote.password)
+                auth = authentication.SASLPlain(hostname, user, password, port=port, **common)
+            else:
+                auth = authentication.SASLAnonymous(hostname, port=port, **common)
+            auth._plain_on_loopback = (
+                remote.scheme == "amqp" and self._http_proxy is None and self._transport_type is TransportType.Amqp
+            )
+        else:
+            if not hostname:
+                hostname = auth.hostname
+            if getattr(auth, "_port", 0) is None:
+                auth._port = remote.port
+        if self._sasl is False:
+            auth.sasl = auth.sasl_client = None
+        return hostname, auth
+
+    @property
+    def _target(self) -> Any:
+        """The address of the link."""
+        remote = self._remote_address
+        if self._node is None or remote.address == self._node:
+            return remote
+        return self._address_type(self._node, self._encoding)
+
+    # ---- life -----------------------------------------------------------------------------------------------------
+
+    def open(self, connection: Connection | None = None) -> None:
+        """Make the connection, or take `connection`, and the session. No I/O yet, and nothing when it is open already.
+        Raises ValueError for a client that was closed."""
+        self._run(self._open_plan(connection))
+
+    def _open_plan(self, connection: Any) -> Plan[None]:
+        with self._lock:
+            if self._session is not None:
+                return
+            if self._closed:
+                raise ValueError("this client was closed: make a new one, with a new auth object")
+            if connection is not None:
+                self._auth = connection.auth
+                self._ext_connection = True
+                self._connection = connection
+            elif self._connection is None:
+                self._connection = self._build_connection()
+        yield from self._session_plan()
+
+    def _opened_plan(self) -> Plan[None]:
+        """Open it unless it is."""
+        if self._session is None:
+            yield Call(self._method(self, "open"))
+
+    def _build_connection(self) -> Any:
+        extra: dict[str, Any] = {}  # what a class of the user's need not know unless it is used
+        if self._use_tls is not None:
+            extra["use_tls"] = self._use_tls
+        if self._ssl_context is not None:
+            extra["ssl_context"] = self._ssl_context
+        if self._connect_timeout != 30.0:
+            extra["connect_timeout"] = self._connect_timeout
+        return self.connection_type(
+            self._hostname,
+            self._auth,
+            container_id=self._name,
+            max_frame_size=self._max_frame_size,
+            channel_max=self._channel_max,
+            idle_timeout=self._idle_timeout,
+            properties=self._properties,
+            remote_idle_timeout_empty_frame_send_ratio=self._remote_idle_timeout_empty_frame_send_ratio,
+            error_policy=self._error_policy,
+            debug=self._debug_trace,
+            encoding=self._encoding,
+            **extra,
+        )
+
+    def _build_session(self) -> None:
+        self._run(self._session_plan())
+
+    def _session_plan(self) -> Plan[None]:
+        """Make the session unless there is one: with tokens that of the auth object, which may have to ask for the first
+        token."""
+        if self._session is not None:
+            return
+        connection, auth = self._connection, self._auth
+        settings: dict[str, Any] = {
+            "incoming_window": self._incoming_window,
+            "outgoing_window": self._outgoing_window,
+            "handle_max": self._handle_max,
+            "on_attach": self._on_attach,
+        }
+        if isinstance(auth, CBSAuthMixin):
+            auth._session_type = self.session_type
+            make = functools.partial(self._method(auth, "create_authenticator"), debug=self._debug_trace, **settings)
+            session = yield Call(make, (connection,))
+        else:
+            session = self.session_type(connection, **settings)
+        with self._lock:
+            if self._connection is not connection:  # closed meanwhile
+                raise self._closed_error()
+            if self._session is None:
+                self._session = session
+
+    def _shares(self, session: Any) -> bool:
+        """Whether this session is the auth object's, for all clients of the connection: it ends with that."""
+        return isinstance(self._auth, CBSAuthMixin) and self._auth._session is session
+
+    def close(self) -> None:
+        """Detach the link, end the session, close the connection unless it came from outside. Takes 5 s at most, whatever the
+        peer does. Wakes threads that wait in this client. Repeatable; legal in every state."""
+        self._run(self._close_plan())
+
+    def _close_plan(self) -> Plan[None]:
+        with self._lock:
+            self._shutdown = True
+            if self._closed and self._session is None:
+                return
+            self._closed = self._closed or self._session is not None
+            handler, self.message_handler = self.message_handler, None
+            session, self._session = self._session, None
+            connection = self._connection
+            if not self._ext_connection:
+                self._connection = None
+        self._wake(session)
+        try:
+            if handler is not None:
+                yield Call(self._method(handler, "destroy"))
+        finally:
+            try:
+                if session is not None and not self._shares(session):
+                    yield Call(self._method(session, "destroy"))
+            finally:
+                if connection is not None and not self._ext_connection:
+                    yield Call(self._method(connection, "destroy"))
+
+    def _wake(self, session: Any) -> None:
+        if session is not None:
+            inbox = getattr(session, "_inbox", None)
+            if inbox is not None:
+                inbox.poke_all()
+
+    def redirect(self, redirect: errors.LinkRedirect, auth: AMQPAuth) -> None:
+        """Go where a `LinkRedirect` points to, with a fresh auth object. Raises ValueError on a shared connection."""
+        self._run(self._redirect_plan(redirect, auth))
+
+    def _redirect_plan(self, redirect: Any, auth: Any) -> Plan[None]:
+        if self._ext_connection:
+            raise ValueError("a client on a shared connection cannot be redirected")
+        with self._lock:
+            handler, self.message_handler = self.message_handler, None
+            session, self._session = self._session, None
+            self._shutdown = False
+            self._drop_pending()
+        if handler is not None:
+            yield Call(self._method(handler, "destroy"))
+        if session is not None and not self._shares(session):
+            yield Call(self._method(session, "destroy"))
+        self._remote_address = self._make_address(redirect.address)
+        self._node = None
+        self._hostname = redirect.hostname
+        if self._connection is not None:
+            if getattr(auth, "_port", 0) is None:
+                auth._port = redirect.port or self._remote_address.port
+            yield Call(self._method(self._connection, "redirect"), (redirect, auth))
+        if self._connection is None or self._connection.auth is auth:
+            self._auth = auth
+        if self._connection is not None:
+            yield from self._session_plan()
+
+    def _drop_pending(self) -> None:
+        """Forget what belonged to the former peer."""
+
+    # ---- steps ----------------------------------------------------------------------------------------------------
+
+    def _opened(self) -> Any:
+        session = self._session
+        if session is None:
+            if self._closed:
+                raise self._closed_error()
+            raise AttributeError(f"this {type(self).__name__} is not open: call open() first")
+        return session
+
+    def _both(self) -> tuple[Any, Any]:
+        """Session and connection of a client that is open."""
+        session, connection = self._opened(), self._connection
+        if connection is None:  # closed by another thread, just now
+            raise self._closed_error()
+        return session, connection
+
+    def _closed_error(self) -> errors.AMQPConnectionError:
+        error = errors.MessageHandlerError("the client was closed")
+        error.retryable = False
+        return error
+
+    def auth_complete(self) -> bool:
+        """Whether the peer has accepted our token; makes one step towards it when not, and renews it when it is time.
+        Without a token authentication is part of connecting, and an open client always says True. Raises TimeoutError when
+        the peer does not answer, TokenAuthFailure when it refuses the token, another AuthenticationException when there is
+        no valid token to be had, and the error of connection or session."""
+        return self._run(self._auth_complete_plan())
+
+    def _auth_complete_plan(self) -> Plan[bool]:
+        if (yield from self._authentic_plan()):
+            return True
+        yield from self._both()[1]._paced_plan(False)
+        return False
+
+    def _authentic_plan(self) -> Plan[bool]:
+        """Whether the peer has accepted our token, if we have to have one; makes a step of that exchange, not of the
+        connection's."""
+        exchange = self._both()[1]._cbs
+        return exchange is None or (yield from exchange.step_plan())
+
+    def _authenticated_plan(self) -> Plan[None]:
+        """Until the peer has accepted our token, if we have to have one."""
+        session, connection = self._both()
+        mine = session._enter()
+        try:
+            while not (yield from self._authentic_plan()):
+                mine = session._lead(mine)
+                yield Wait(mine, connection._token_deadline())
+        finally:
+            session._leave(mine)
+
+    def client_ready(self) -> bool:
+        """Whether the link is attached; makes one step towards it when not. Raises what broke it."""
+        return self._run(self._client_ready_plan())
+
+    def _client_ready_plan(self) -> Plan[bool]:
+        if self._stepwise():
+            if not (yield Call(self._method(self, "auth_complete"))):
+                return False
+            ready = yield Call(self._method(self, "_client_ready"))
+        else:
+            if not (yield from self._auth_complete_plan()):
+                return False
+            ready = self._client_ready()
+        if not ready:
+            yield from self._connection._paced_plan(False)
+            self._after_step()
+            return False
+        return True
+
+    def _client_ready(self) -> bool:
+        """Whether the client can do what it is for; starts what has to be started. A client without a link is ready."""
+        return True
+
+    def _after_step(self) -> None:
+        """A step was made: take in what it brought."""
+
+    def _client_run(self) -> Any:
+        """One step of a client that is ready."""
+        return self._run(self._client_run_plan())
+
+    def _client_run_plan(self) -> Plan[Any]:
+        yield Call(self._method(self._connection, "work"))
+
+    def do_work(self, **kwargs: Any) -> bool | None:
+        """One small step of I/O: send what can be sent, take in what came. False once the client is closed. Waits only when
+        there has been nothing to do for a while, at most 50 ms. Raises the error of connection, session or link, at every
+        call."""
+        goes_on: bool | None = self._run(self._do_work_plan())
+        return goes_on
+
+    def _do_work_plan(self) -> Plan[Any]:
+        if self._shutdown:
+            return False
+        if self._stepwise():
+            if not (yield Call(self._method(self, "client_ready"))):
+                return True
+            return (yield Call(self._method(self, "_client_run")))
+        if not (yield from self._client_ready_plan()):
+            return True
+        return (yield from self._client_run_plan())
+
+    _own_steps: tuple[Any, ...] = ()
+    """`_steps()` of the class itself."""
+
+    @classmethod
+    def _steps(cls) -> tuple[Any, ...]:
+        """What users override to change a step."""
+        return cls.do_work, cls.client_ready, cls.auth_complete, cls._client_ready, cls._client_run
+
+    def _stepwise(self) -> bool:
+        """Whether somebody changed a step: then nothing but the public methods may be used."""
+        return self._steps() != self._own_steps or not self.__dict__.keys().isdisjoint(_STEPS)
+
+    def mgmt_request(
+        self,
+        message: Message,
+        operation: bytes | str,
+        op_type: bytes | str | None = None,
+        node: bytes | str | None = None,
+        callback: Callable[[int, Message, Any], Any] | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Send a request to the management node of the peer and wait for the answer; see `MgmtOperation.execute`. Further
+        arguments: `timeout` (ms, 0: for ever), `status_code_field`, `description_fields`, `encoding`, `debug`."""
+        return self._run(self._mgmt_request_plan(message, operation, op_type, node, callback, kwargs))
+
+    def _mgmt_request_plan(
+        self, message: Message, operation: Any, op_type: Any, node: Any, callback: Any, kwargs: dict[str, Any]
+    ) -> Plan[Any]:
+        session = self._opened()
+        yield from self._authenticated_plan()
+        if callback is not None:
+            kwargs["callback"] = callback
+        request = functools.partial(
+            self._method(session, "mgmt_request"), op_type=op_type, node=node or constants.MGMT_TARGET, **kwargs
+        )
+        return (yield Call(request, (message, operation)))
+
+    # ---- plans ----------------------------------------------------------------------------------------------------
+
+    _method = staticmethod(plans.blocking)
+    """The public method of that name that goes with how this class waits: what users override is always asked."""
+
+    def _run(self, plan: Plan[_T]) -> _T:
+        return plans.run(plan, self._wait)
+
+    def _wait(self, inbox: plans.Inbox, deadline: float | None) -> Any:
+        connection = self._connection
+        if connection is None:  # closed by another thread, just now
+            raise self._closed_error()
+        return connection._wait(inbox, deadline)
+
+    @staticmethod
+    def _me() -> int:
+        """Who is calling: a thread."""
+        return threading.get_ident()
+
+
+class _LinkClient(AMQPClient):
+    """What clients with a link have in common: getting it attached, what breaks it, and working until something is done."""
+
+    _open_state: Any = None  # of the link, once it is attached
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._error: BaseException | None = None
+        self._attach_deadline: float | None = None
+        self._attach_expected = False  # by the connection, for us
+        self._attached = False
+
+    # ---- what a kind of client has of its own -------------------------------------------------------------------------
+
+    def _take_in(self) -> None:
+        """Hand out the records that have come, and call back."""
+        raise NotImplementedError
+
+    def _pump(self) -> tuple[bool, bool]:
+        """Take in what has come, hand over what can be, call back. Gives whether anything was handed over, and whether
+        more could be right away."""
+        raise NotImplementedError
+
+    def _over(self) -> None:
+        """The link broke, and nothing more will come."""
+
+    def _fate(self) -> Delivery | None:
+        """What an error says of messages that were to be sent."""
+        return None
+
+    def _next_deadline(self) -> float | None:
+        """When to look again although nothing came."""
+        return None
+
+    def _after_step(self) -> None:
+        self._take_in()
+
+    # ---- the link -------------------------------------------------------------------------------------------------
+
+    def _client_ready(self) -> bool:
+        """Whether the link is attached; starts attaching it. Raises what broke it."""
+        handler = self.message_handler
+        session = self._opened()
+        if handler is None:
+            if self._error is not None:
+                self._raise_broken()
+            with session._lock:
+                if self.message_handler is None:
+                    self._build_handler(session)
+            return False
+        if self._attached and not session._inbox.records and self._ending() is None:
+            return True
+        self._take_in()
+        self._raise_broken()
+        if handler.get_state() is not self._open_state:
+            self._check_attaching()
+            return False
+        if not self._attached:
+            self._attached = True
+            self._attach_deadline = None
+            self._connection._attached()
+            session._inbox.poke_all()
+        return True
+
+    def _build_handler(self, session: Any) -> None:
+        connection = self._connection
+        self._attached = False
+        handler = self._make_handler(session)
+        if self._receive_settle_mode_chosen:
+            handler.receive_settle_mode = self._receive_settle_mode
+        self._start_attaching(connection)
+        handler._client = self
+        handler.open()
+        self.message_handler = handler
+        session._served_by(self)
+
+    def _start_attaching(self, connection: Any) -> None:
+        """The time for everything until the link is attached begins, if it has not begun."""
+        if not connection._started:
+            connection._expect_attach()
+            self._attach_expected = True
+        elif self._connect_timeout and self._attach_deadline is None and not self._attach_expected:
+            # somebody else's connection, whose own limit ends with its open or first attach
+            self._attach_deadline = time.monotonic() + self._connect_timeout
+
+    def _make_handler(self, session: Any) -> Any:
+        """The link object, not opened yet."""
+        raise NotImplementedError
+
+    def _check_attaching(self) -> None:
+        deadline = self._attach_deadline
+        if deadline is not None and time.monotonic() >= deadline:
+            self._error = errors.ConnectTimeout(
+                f"connect_timeout of {self._connect_timeout} s passed while waiting for the peer to attach the link"
+            )
+            raise self._error
+
+    def _ending(self) -> BaseException | None:
+        """What broke link, session or connection, if anything did."""
+        if self._error is not None:
+            return self._error
+        handler, session, connection = self.message_handler, self._session, self._connection
+        if handler is not None and handler._error is not None:
+            broken: BaseException = handler._error
+            return broken
+        if session is not None and session._error is not None:
+            ended: BaseException = session._error
+            return ended
+        if connection is None:
+            return None
+        exchange = connection._cbs
+        if exchange is not None and exchange.error is not None:
+            refused: BaseException = exchange.error
+            return refused
+        failure: BaseException | None = connection._failure
+        return failure
+
+    def _raise_broken(self) -> None:
+        """Raise what broke link, session or connection, the same at every call."""
+        error = self._ending()
+        if error is None:
+            return
+        if error is not self._error:
+            self._take_in()  # what is known of the messages came before it
+            self._over()
+            told = copy.copy(error)  # the connection's own is for all its clients
+            told.__cause__, told.__suppress_context__ = error.__cause__, True
+            if isinstance(told, (errors.AMQPError, errors.TokenTimeout)):
+                told.delivery = self._fate()
+            self._error = told
+        raise self._error.with_traceback(None)
+
+    # ---- steps ----------------------------------------------------------------------------------------------------
+
+    def _ready_plan(self, deadline: float | None = None, since: Any = None) -> Plan[bool]:
+        """Until the link is attached: True; False at the `deadline` (`time.monotonic`)."""
+        if since is not None:
+            self._check_session(since)
+        session, connection = self._both()
+        mine = session._enter()
+        try:
+            connection._flush()  # an interrupted call may have left an attach behind
+            while True:
+                self._check_session(session)
+                if (yield from self._authentic_plan()) and self._client_ready():
+                    return True
+                mine = session._lead(mine)
+                self._check_running()
+                if deadline is not None and time.monotonic() >= deadline:
+                    return False
+                limit = earlier(connection._token_deadline(), deadline)
+                try:
+                    yield Wait(mine, earlier(self._attach_deadline, limit))
+                except errors.AMQPError:
+                    self._check_running()
+                    self._take_in()
+                    self._check_session(session)
+                    self._raise_broken()
+                    raise
+        finally:
+            session._leave(mine)
+
+    def _authentic_plan(self) -> Plan[bool]:
+        _, connection = self._both()
+        if connection._cbs is None:
+            return True
+        if self.message_handler is None:
+            self._start_attaching(connection)
+        try:
+            if (yield from super()._authentic_plan()):
+                return True
+        except (errors.AMQPError, errors.TokenTimeout):
+            self._check_running()
+            self._raise_broken()
+            raise
+        self._check_attaching()
+        return False
+
+    def _renew_plan(self, connection: Any) -> Plan[None]:
+        """Renew the token when it is time. Raises what broke the client when there is no valid one any more."""
+        try:
+            yield from connection._token_plan()
+        except (errors.AMQPError, errors.TokenTimeout):
+            self._check_running()
+            self._raise_broken()
+            raise
+
+    _delegates = False  # whether who follows leaves all work to who leads
+
+    def _awaits(self, mine: plans.Inbox, what: Any) -> None:
+        """Who follows on `mine` is to be woken when `what` is done."""
+
+    def _awaits_no_more(self, mine: plans.Inbox) -> None:
+        """Nobody waits on `mine` any more."""
+
+    def _work(self) -> None:
+        """Take in and hand over for a call that is not about this client's link."""
+        self._pump()
+
+    def _check_running(self) -> None:
+        if self._shutdown:
+            raise self._closed_error()
+
+    def _check_session(self, session: Any) -> None:
+        """A redirect elsewhere takes away what a call waits for, and what it waits by."""
+        if self._session is not session and not self._shutdown:
+            error = errors.MessageHandlerError("the client was redirected while this call waited: make it again")
+            error.delivery = self._fate()
+            raise error
+
+    def _work_plan(
+        self,
+        done: Callable[[], bool],
+        deadline: float | None = None,
+        what: Callable[[], Any] | None = None,
+        since: Any = None,
+    ) -> Plan[bool]:
+        """Work until `done()`, which is asked at `deadline` (`time.monotonic`) too: True; or until the client is closed by
+        this very thread, in a callback: False. Raises what broke link, session or connection, and MessageHandlerError when
+        another thread closed the client. `what()` is what it is that is not done, `since` the session that there was when it came
+        up."""
+        if self._stepwise():
+            while not done():
+                if not (yield Call(self._method(self, "do_work"))):
+                    return self._stopped()
+            return True
+        if not self._attached and not (yield from self._ready_plan(deadline, since)):
+            return done()
+        session, connection = self._both()
+        if since is not None and since is not session and not done():
+            self._check_session(since)
+        shared = session._inbox
+        mine = session._enter()
+        try:
+            if self._delegates and mine is not shared:
+                shared.poke()  # there is something new for who leads
+            while True:
+                if self._delegates and mine is not shared and done():
+                    return True
+                mine = session._lead(mine)
+                works = mine is shared or not self._delegates or session._crowded or shared._notify is None
+                if what is not None and mine is not shared:
+                    self._awaits(mine, what())
+                more = works and self._pump()[1]
+                if done():
+                    return True
+                if self._shutdown:
+                    return self._stopped()
+                self._check_session(session)
+                self._raise_broken()
+                if connection._cbs is not None:
+                    yield from self._renew_plan(connection)
+                if more:
+                    yield Call(connection._step, (0.0,))
+                    continue
+                limit = earlier(connection._token_deadline(), deadline)
+                try:
+                    yield Wait(mine, earlier(self._next_deadline(), limit) if works else deadline)
+                except errors.AMQPError:
+                    if self._shutdown:
+                        return self._stopped()
+                    self._take_in()
+                    if done():
+                        return True
+                    self._check_session(session)
+                    self._raise_broken()
+                    raise
+        finally:
+            session._leave(mine)
+            if mine is not shared:
+                self._awaits_no_more(mine)
+                if not self._delegates:
+                    shared.poke()  # what this call took in may concern who leads
+
+    _closer = 0
+
+    def _stopped(self) -> bool:
+        if self._closer != self._me():
+            raise self._closed_error()
+        return False
+
+
+_STEPS = frozenset(
+    ("do_work", "client_ready", "auth_complete", "_client_ready", "_client_run",
+     "do_work_async", "client_ready_async", "auth_complete_async", "_client_ready_async", "_client_run_async")
+)  # fmt: skip
+AMQPClient._own_steps = AMQPClient._steps()

@@ -324,9 +324,10 @@ def test_a_refused_password_names_the_mechanism(peer: Any) -> None:
 
 @pytest.mark.parametrize("port", [70000, -1, "none"])
 def test_a_port_that_is_none_is_told_at_once(port: Any) -> None:
-    auth = authentication.SASLAnonymous("127.0.0.1", port=port, use_tls=False)
+    auth = authentication.SASLAnonymous("127.0.0.1", port=1, use_tls=False)
+    auth._port = port  # where the argument would be refused, as a subclass may
     client = SendClient("amqp://127.0.0.1/q", auth=auth, connect_timeout=None)
-    with pytest.raises(errors.AMQPConnectionError, match=f"no port {port}|'{port}'"):
+    with pytest.raises(errors.AMQPConnectionError, match=f"port must be .* not {port!r}"):
         client.send_message(Message(b"x"))
     assert_ended(client, errors.AMQPConnectionError)
 

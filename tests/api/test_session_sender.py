@@ -74,7 +74,7 @@ def test_threads_that_use_a_new_session_at_once_begin_it_once(
         thread.start()
     for thread in threads:
         thread.join(LIMIT)
-    while not connection._opened:
+    while not peer.records(r.Begin):  # the peer answers it, which it could not once it has our close
         connection.work()
     connection.destroy()
     peer.wait(r.Close)

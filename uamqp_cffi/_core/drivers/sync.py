@@ -246,11 +246,7 @@ class Dialer:
         return None
 
     def _resolved(self, addresses: list[Address]) -> None:
-        """Raises ValueError for a port that is none."""
-        port = self._choose_port(addresses)
-        self.port = int(port)
-        if not 0 < self.port < 1 << 16:
-            raise ValueError(f"cannot connect to {self.host!r}: there is no port {port}")
+        self.port = self._choose_port(addresses)
         self.addresses = addresses
 
     def _begin(self) -> bool:

@@ -81,7 +81,7 @@ void uam_frame_put_last(uam_engine *e, uint16_t channel, uint32_t code, void *pe
     *error = (uam_span){0};
     if (r.err == 0 && what == UAM_PERF_error && uam_perf_decode(UAM_PERF_error, list, &whole, &fault) == 0) {
       whole.set = UAM_SET(error, condition);
-      uam_perf_encode(&w, UAM_PERF_error, &whole);
+      encode(e, &w, UAM_PERF_error, &whole);
       if (w.len <= sizeof room) *error = (uam_span){room, w.len};
     }
     if (error->len == 0) *(uint32_t *)perf &= ~(1u << (uam_perf_field_count(code) - 1)); /* `set`, its first member */

@@ -13,6 +13,7 @@ import pytest
 
 from uamqp_cffi import Connection, errors
 from uamqp_cffi._core import cbs, mgmt
+from uamqp_cffi._core.locks import Turn
 from uamqp_cffi._core.plan import Inbox, run, run_async
 from uamqp_cffi._core.sending import Calls
 from uamqp_cffi.async_ops.connection_async import ConnectionAsync
@@ -271,7 +272,7 @@ def test_no_step_is_due_while_another_thread_makes_one(renewing):
     renewing.step()
     renewing.reply()
     renewing.seconds = 90
-    renewing.exchange.enter()
+    renewing.exchange._enter(object())
     assert not renewing.exchange.due()
 
 
@@ -557,7 +558,25 @@ def test_ctrl_c_in_the_function_comes_through():
     made.seconds = 95
     with pytest.raises(KeyboardInterrupt):
         made.step()
-    assert made.exchange.enter()  # and nobody holds the turn
+    assert made.exchange._enter(object())  # and nobody holds the turn
+
+
+@pytest.mark.parametrize("plan", ["step_plan", "token_plan"])
+def test_ctrl_c_while_the_turn_is_taken_does_not_keep_it(renewing, plan):
+    class Interrupted(Turn):
+        __slots__ = ()
+
+        def take(self, who):
+            super().take(who)
+            raise KeyboardInterrupt
+
+    free, renewing.exchange._turn = renewing.exchange._turn, Interrupted()
+    with pytest.raises(KeyboardInterrupt):
+        run(getattr(renewing.exchange, plan)(), cbs.no_wait)
+    assert not renewing.exchange._turn.taken()
+    renewing.exchange._turn = free
+    renewing.step()
+    assert renewing.reply() is True
 
 
 def test_a_refused_renewal_is_an_error(renewing):

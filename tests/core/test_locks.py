@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from uamqp_cffi._core.locks import Lock, RLock, Signal, fork_safe
+from uamqp_cffi._core.locks import Lock, RLock, Signal, Turn, fork_safe
 
 
 class Stop(BaseException):
@@ -126,3 +126,43 @@ def test_a_signal_ends_one_wait() -> None:
     start = time.monotonic()
     assert one.wait(20)
     assert time.monotonic() - start < 10
+
+
+# ---- turns
+
+
+def test_a_turn_is_theirs_who_asked_first_until_it_is_given() -> None:
+    turn = Turn()
+    assert not turn.taken()
+    assert turn.take("a") and turn.take("a")
+    assert not turn.take("b") and not turn.take("c")
+    turn.give("c", None)
+    turn.give("a", None)
+    assert turn.taken() and turn.take("b")
+    turn.give("b", None)
+    turn.give("b", None)
+    assert not turn.taken()
+
+
+def test_one_thread_at_a_time_has_the_turn() -> None:
+    turn, inside, most, had = Turn(), 0, 0, 0
+
+    def work() -> None:
+        nonlocal inside, most, had
+        for _ in range(5000):
+            me = object()
+            try:
+                if turn.take(me):
+                    inside += 1
+                    most = max(most, inside)
+                    had += 1
+                    inside -= 1
+            finally:
+                turn.give(me, None)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert (inside, most, turn.taken()) == (0, 1, False) and had > 0

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import math
-import threading
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -18,7 +17,7 @@ from .. import errors
 from ..constants import CBSAuthStatus, MessageBodyType
 from ..message import Message
 from . import mgmt
-from .locks import fork_safe
+from .locks import Turn
 from .plan import Call, Inbox, Plan
 
 if TYPE_CHECKING:
@@ -54,7 +53,7 @@ class Exchange:
         self.auth: Any = auth
         self._wall = wall
         self._clock = clock
-        self._turn = fork_safe(threading.Lock())  # held by who makes a step, also while the user's function runs
+        self._turn = Turn()  # of who makes a step, also while the user's function runs
         self._missed = False  # somebody else wanted to make one meanwhile
         self._node: mgmt.Node | None = None
         self._answer: mgmt.Answer | None = None
@@ -93,7 +92,7 @@ class Exchange:
         """Whether a step would do anything now."""
         if self.error is not None:
             return True
-        if self._turn.locked():
+        if self._turn.taken():
             return False
         answer = self._answer
         if answer is not None:
@@ -106,48 +105,51 @@ class Exchange:
     def _busy(self) -> bool:
         """Whether somebody makes a step. Who asks for a deadline meanwhile has none, and is woken after it: the step may
         have come to nothing."""
-        if not self._turn.locked():
+        if not self._turn.taken():
             return False
         self._missed = True
-        return self._turn.locked()  # if not, `leave` may not have seen that it was missed
+        return self._turn.taken()  # if not, who had it may not have seen that it was missed
 
     # steps
 
-    def enter(self) -> bool:
-        """Whether the caller may make a step now; then `leave` must follow."""
-        if self._turn.acquire(blocking=False):
+    def _enter(self, who: object) -> bool:
+        """Whether `who` may make a step now. In any case `_turn.give(who, None)` and `_left()` must follow."""
+        if self._turn.take(who):
             return True
         self._missed = True
-        return self._turn.acquire(blocking=False)  # who had it may not have seen that it was missed
+        return self._turn.take(who)  # who had it may not have seen that it was missed
 
-    def leave(self) -> None:
-        self._turn.release()
-        if self._missed:
+    def _left(self) -> None:
+        if self._missed and not self._turn.taken():
             self._missed = False
             self.session._inbox.poke_all()
 
     def step_plan(self) -> Plan[bool]:
         """One step, which never waits: take in the answer, put the token, renew it when it is time. Gives whether the
         peer has accepted a valid token. Raises what ended the exchange: TokenTimeout, or an AuthenticationException."""
-        if self.enter():
-            try:
+        me = object()
+        try:
+            if self._enter(me):
                 yield from self._step_plan()
-            finally:
-                self.leave()
+        finally:
+            self._turn.give(me, None)
+            self._left()
         self._raise_over()
         return self.valid
 
     def token_plan(self) -> Plan[tuple[bool | None, bool | None]]:
         """One step: whether time ran out, and whether the token is not accepted yet. Two times None when another thread
         makes a step."""
-        if not self.enter():
-            return None, None
+        me = object()
         try:
+            if not self._enter(me):
+                return None, None
             yield from self._step_plan()
         except errors.TokenTimeout:
             return True, False
         finally:
-            self.leave()
+            self._turn.give(me, None)
+            self._left()
         self.session._calls.run()
         return False, not self.valid
 

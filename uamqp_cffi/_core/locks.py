@@ -78,3 +78,22 @@ class Signal:
     def wait(self, seconds: float | None = None) -> bool:
         """Wait until it is set, and take that back: True. Or for that time: False."""
         return self._closed.acquire(timeout=-1 if seconds is None else min(seconds, threading.TIMEOUT_MAX))
+
+
+class Turn:
+    """Whose turn it is, among those who never wait for it. It is taken inside of the `try` whose `finally` gives it back, also
+    by who did not get it; giving is one call of C's, so no interrupt can come before it is done."""
+
+    __slots__ = ("_asked", "give")
+
+    def __init__(self) -> None:
+        self._asked: dict[object, None] = {}  # the first of them has it
+        self.give = self._asked.pop  # give(who, None)
+
+    def taken(self) -> bool:
+        return bool(self._asked)
+
+    def take(self, who: object) -> bool:
+        """Whether it is theirs now. May be asked again."""
+        self._asked[who] = None
+        return list(self._asked)[0] is who

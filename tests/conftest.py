@@ -16,6 +16,7 @@ import asyncio
 import gc
 import importlib.util
 import inspect
+import signal
 import sys
 from collections.abc import Callable, Coroutine, Generator, Iterator
 from pathlib import Path
@@ -148,3 +149,36 @@ def driver(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> I
                 monkeypatch.setattr(module, name, kind)
     yield loop
     loop.close()
+
+
+@pytest.fixture
+def interrupted() -> Iterator[Callable[[float, Callable[[], object]], bool]]:
+    """`interrupted(seconds, work)`: run `work`, with KeyboardInterrupt raised somewhere in it after that time. Whether it came
+    out of `work`. What comes late is dropped: an interpreter may call the handler some time after the signal."""
+    if not hasattr(signal, "setitimer"):
+        pytest.skip("needs setitimer")
+    armed = False
+
+    def interrupt(number: int, frame: object) -> None:
+        if armed:
+            raise KeyboardInterrupt
+
+    def run(seconds: float, work: Callable[[], object]) -> bool:
+        nonlocal armed
+        came = False
+        try:
+            try:
+                armed = True
+                signal.setitimer(signal.ITIMER_REAL, seconds)
+                work()
+            finally:
+                armed = False
+        except KeyboardInterrupt:
+            armed, came = False, True
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        return came
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    yield run
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, before)

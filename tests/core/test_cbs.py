@@ -705,7 +705,7 @@ def test_a_coroutine_is_not_waited_for_by_the_step_that_asks():
 
     async def main():
         assert await made.step_async() is True
-        assert not made.exchange.due() and made.wait() == 5  # until the old one expires
+        assert not made.exchange.due() and made.wait() == 2.5  # half of the time until the old one expires
         assert await made.step_async() is True
         assert made.puts == [b"t1"]
         go.append(True)
@@ -759,6 +759,31 @@ def test_a_token_expires_though_a_coroutine_is_still_asking():
         assert asyncio.all_tasks() == {asyncio.current_task()}
 
     asyncio.run(main())
+
+
+def test_a_coroutine_that_takes_half_of_the_time_is_given_up_and_called_anew():
+    calls = []
+
+    async def get_token():
+        calls.append(made.seconds)
+        if len(calls) < 3:
+            await for_ever()
+        return token("t2", 300)
+
+    made = due(JWTTokenAsync("aud", "amqps://host/q", get_token))
+
+    async def main():
+        for seconds in (95, 97.5, 98.75):
+            made.seconds = seconds
+            assert made.exchange.due()
+            assert await made.step_async() is True  # gives it up
+            assert await made.step_async() is True  # calls it
+            await asyncio.sleep(0)
+        assert len(asyncio.all_tasks()) == 1
+        assert await made.step_async() is True
+
+    asyncio.run(main())
+    assert calls == [95, 97.5, 98.75] and made.puts == [b"t1", b"t2"]
 
 
 def test_a_coroutine_that_somebody_cancels_is_one_that_failed():

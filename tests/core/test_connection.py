@@ -1187,8 +1187,7 @@ def test_what_was_called_not_delivered_when_there_is_room_again_does_not_leave(p
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # those dropped ones
-@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs setitimer")
-def test_interrupts_at_any_time_leave_it_usable_or_failed(connect, running, tools):
+def test_interrupts_at_any_time_leave_it_usable_or_failed(connect, running, tools, interrupted):
     peers = []
 
     def begin():
@@ -1208,36 +1207,19 @@ def test_interrupts_at_any_time_leave_it_usable_or_failed(connect, running, tool
             link.inbox.records.clear()
             assert connection._wait(link.inbox, end)
 
-    armed = []  # PyPy may call the handler some time after the signal, here when nobody expects it any more
-
-    def interrupt(number, frame):
-        if armed:
-            raise KeyboardInterrupt
-
-    def interrupted():
-        try:
-            try:
-                armed.append(True)
-                signal.setitimer(signal.ITIMER_REAL, chance.uniform(0.00005, 0.003))
-                bound = time.monotonic() + 0.1  # Python drops an interrupt that comes in a finalizer
-                while time.monotonic() < bound:
-                    confirm(connection, link)
-            except errors.AMQPConnectionError:
-                signal.setitimer(signal.ITIMER_REAL, 0)
-            finally:
-                armed.clear()
-        except KeyboardInterrupt:
-            armed.clear()
-        signal.setitimer(signal.ITIMER_REAL, 0)
+    def confirm_again_and_again():
+        bound = time.monotonic() + 0.1  # Python drops an interrupt that comes in a finalizer
+        with contextlib.suppress(errors.AMQPConnectionError):
+            while time.monotonic() < bound:
+                confirm(connection, link)
 
     connection, link = begin()
     confirm(connection, link)
     failures = survived = 0
     chance = random.Random(5)
-    before = signal.signal(signal.SIGALRM, interrupt)
     try:
         for _ in range(150):
-            interrupted()
+            interrupted(chance.uniform(0.00005, 0.003), confirm_again_and_again)
             try:
                 confirm(connection, link)
                 survived += 1
@@ -1248,8 +1230,6 @@ def test_interrupts_at_any_time_leave_it_usable_or_failed(connect, running, tool
                 connection, link = begin()
                 confirm(connection, link)
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
         for peer in peers:
             peer.ended = True
             peer.listener.close()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import random
-import signal
 import threading
 
 import pytest
@@ -115,33 +114,17 @@ def test_a_thread_that_could_not_be_started_is_started_later(monkeypatch):
     assert second.beaten.wait(10)
 
 
-@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs setitimer")
-def test_an_interrupt_of_one_who_begins_to_beat_stops_nobody_else():
-    class Stop(BaseException):
-        pass
-
-    def stop(*args):
-        raise Stop
-
+def test_an_interrupt_of_one_who_begins_to_beat_stops_nobody_else(interrupted):
     heart, target, chance = Heart(thread=False), Target(None, []), random.Random(2)
-    before = signal.signal(signal.SIGALRM, stop)
-    try:
-        for _ in range(300):
-            bound = 0
-            try:
-                signal.setitimer(signal.ITIMER_REAL, chance.uniform(0.00002, 0.0002))
-                while bound < 100_000:
-                    heart.watch(target, 1e9)
-                    bound += 1
-            except Stop:
-                pass
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            assert bound < 100_000, "no interrupt came"
-            other = threading.Thread(target=heart.beat, args=(0,), daemon=True)
-            other.start()
-            other.join(10)
-            assert not other.is_alive(), "the heartbeat thread hangs"
-            heart._heap.clear()
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+
+    def watch():
+        for _ in range(100_000):
+            heart.watch(target, 1e9)
+
+    for _ in range(300):
+        assert interrupted(chance.uniform(0.00002, 0.0002), watch)
+        other = threading.Thread(target=heart.beat, args=(0,), daemon=True)
+        other.start()
+        other.join(10)
+        assert not other.is_alive(), "the heartbeat thread hangs"
+        heart._heap.clear()

@@ -66,6 +66,7 @@ class Exchange:
         self._ask_at = -math.inf  # not before it, by `clock`, is a new token asked for
         self._unrenewed: Exception | None = None  # why there is none
         self._renewal: Any = None  # with asyncio: the task that asks for it
+        self._renew_by = math.inf  # when, by `clock`, that is given up
 
     @property
     def valid(self) -> bool:
@@ -85,7 +86,7 @@ class Exchange:
         now, wall = self._clock(), self._wall()
         asks = max(now + self._refresh_at - wall, self._ask_at)
         if self._renewal is not None:
-            asks = now if self._renewal.done() else math.inf  # who waits is woken when it is
+            asks = now if self._renewal.done() else self._renew_by  # who waits is woken when it is done
         return min(asks, now + self._expires_at - wall, now + LOOK)
 
     def due(self) -> bool:
@@ -172,7 +173,10 @@ class Exchange:
             self._renewed()
         elif not self.valid:
             self._expire()
-        elif self._renewal is None and self._wall() >= self._refresh_at and self._clock() >= self._ask_at:
+        elif self._renewal is not None:
+            if self._clock() >= self._renew_by:
+                self._give_renewal_up()
+        elif self._wall() >= self._refresh_at and self._clock() >= self._ask_at:
             yield from self._renew_plan()
 
     def _raise_over(self) -> None:
@@ -298,6 +302,7 @@ class Exchange:
             return
         if hasattr(got, "__await__"):
             self._renewal = self.session._connection._beside(got, self.session._inbox.poke_all, for_asyncio(self.auth))
+            self._renew_by = self._clock() + max(AGAIN, (self._expires_at - self._wall()) / 2)
         else:
             self._take_new()
 
@@ -315,6 +320,12 @@ class Exchange:
             self._not_renewed(error or errors.AuthenticationException("asking for a new token was cancelled"))
         else:
             raise error
+
+    def _give_renewal_up(self) -> None:
+        """It has taken half of the time that there was; in the other half it may work."""
+        task, self._renewal = self._renewal, None
+        task.cancel()
+        self._not_renewed(TimeoutError("update_token took too long"))
 
     def _not_renewed(self, error: Exception) -> None:
         if self._unrenewed is None:  # of what a user's function raises only the type: its text may be anything

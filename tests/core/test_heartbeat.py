@@ -81,7 +81,7 @@ def test_one_that_fails_costs_the_others_nothing(caplog):
     heart.watch(sound, 0)
     assert sound.beaten.wait(10)
     assert "no heart" in caplog.text
-    assert heart._thread.is_alive()
+    assert heart._chosen["thread"].is_alive()
 
 
 def test_one_thread_serves_all_and_is_a_daemon():
@@ -93,7 +93,7 @@ def test_one_thread_serves_all_and_is_a_daemon():
     assert first.beaten.wait(10)
     assert second.beaten.wait(10)
     assert threading.active_count() == before + 1
-    assert heart._thread.daemon
+    assert heart._chosen["thread"].daemon
     third = Target(None, log)
     heart.watch(third, 0)  # the thread, asleep without a deadline, is woken
     assert third.beaten.wait(10)
@@ -114,8 +114,22 @@ def test_a_thread_that_could_not_be_started_is_started_later(monkeypatch):
     assert second.beaten.wait(10)
 
 
+def test_there_is_one_thread_though_two_were_started():
+    heart, log = Heart(), []
+    first, second = Target(None, log), Target(None, log)
+    heart.watch(first, 0)
+    assert first.beaten.wait(10)
+    other = threading.Thread(target=heart._run, daemon=True)  # as when two connections open at the same time
+    other.start()
+    other.join(10)
+    assert not other.is_alive()
+    heart.watch(second, 0)
+    assert second.beaten.wait(10)
+
+
 def test_an_interrupt_of_one_who_begins_to_beat_stops_nobody_else(interrupted):
-    heart, target, chance = Heart(thread=False), Target(None, []), random.Random(2)
+    heart, log, chance = Heart(), [], random.Random(2)
+    target = Target(None, log)
 
     def watch():
         for _ in range(100_000):
@@ -123,8 +137,6 @@ def test_an_interrupt_of_one_who_begins_to_beat_stops_nobody_else(interrupted):
 
     for _ in range(300):
         assert interrupted(chance.uniform(0.00002, 0.0002), watch)
-        other = threading.Thread(target=heart.beat, args=(0,), daemon=True)
-        other.start()
-        other.join(10)
-        assert not other.is_alive(), "the heartbeat thread hangs"
-        heart._heap.clear()
+        other = Target(None, log)
+        heart.watch(other, 0)
+        assert other.beaten.wait(10), "the heartbeat thread hangs"

@@ -13,10 +13,11 @@ import os
 import threading
 import time
 import weakref
+from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
-from .locks import Lock, Signal
+from .locks import Signal
 
 _logger = logging.getLogger("uamqp.connection")
 
@@ -29,34 +30,35 @@ class Beating(Protocol):
 
 
 class Heart:
-    """The heap of deadlines and, when `start` says so, the thread that follows it."""
+    """The heap of deadlines and the thread that follows it, to which alone the heap belongs. Others leave what they have to say
+    in a deque: without a lock there is none that Ctrl-C could leave taken."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic, thread: bool = True) -> None:
         self._clock = clock
-        self._lock = Lock()
+        self._told: deque[tuple[float, int, weakref.ref[Beating]]] = deque()
         self._changed = Signal()
         self._heap: list[tuple[float, int, weakref.ref[Beating]]] = []
         self._count = itertools.count()
         self._threaded = thread
-        self._thread: threading.Thread | None = None
+        self._chosen: dict[str, threading.Thread] = {}  # "thread": the one; should two be started, the other ends
 
     def watch(self, target: Beating, due: float) -> None:
-        """Call `target._beat` at `due` and then whenever it says, as long as it lives."""
-        with self._lock:
-            heapq.heappush(self._heap, (due, next(self._count), weakref.ref(target)))
-            if self._thread is None and self._threaded:
-                thread = threading.Thread(target=self._run, name="uamqp-heartbeat", daemon=True)
-                thread.start()
-                self._thread = thread
+        """Call `target._beat` at `due` and then whenever it says, as long as it lives. Any thread. Raises RuntimeError when no
+        thread can be started."""
+        self._told.append((due, next(self._count), weakref.ref(target)))
+        if self._threaded and not self._chosen:
+            threading.Thread(target=self._run, name="uamqp-heartbeat", daemon=True).start()
         self._changed.set()
 
     def beat(self, now: float) -> float | None:
         """Do all that is due at `now`; gives the next deadline."""
+        heap = self._heap
         while True:
-            with self._lock:
-                if not self._heap or self._heap[0][0] > now:
-                    return self._heap[0][0] if self._heap else None
-                _, count, ref = heapq.heappop(self._heap)
+            while self._told:
+                heapq.heappush(heap, self._told.popleft())
+            if not heap or heap[0][0] > now:
+                return heap[0][0] if heap else None
+            _, count, ref = heapq.heappop(heap)
             target = ref()
             try:
                 due = target._beat(now) if target is not None else None
@@ -65,10 +67,12 @@ class Heart:
                 due = None
             target = None  # nothing here may keep it alive
             if due is not None:
-                with self._lock:
-                    heapq.heappush(self._heap, (max(due, now + 0.001), count, ref))
+                heapq.heappush(heap, (max(due, now + 0.001), count, ref))
 
     def _run(self) -> None:
+        me = threading.current_thread()
+        if self._chosen.setdefault("thread", me) is not me:
+            return
         while True:
             due = self.beat(self._clock())
             self._changed.wait(None if due is None else max(0.0, due - self._clock()))

@@ -141,7 +141,7 @@ class ReceiveClient(_LinkClient):
         if not self._streaming_receive:
             if callback is not None:
                 message.__dict__["_called"] = True
-            self._received_messages.put(message)
+            self._received_messages.extend([message])
 
     def _begin_turn(self) -> None:
         """Messages are handed out from now on, by the receiving call under way in this thread or task: with its callback. Who

@@ -107,7 +107,7 @@ class Broker:
         for name, value, least, most in (
             ("port", port, 0, 65535),
             ("max_bytes", max_bytes, 0, sys.maxsize),
-            ("max_message_size", max_message_size, 1, sys.maxsize),
+            ("max_message_size", max_message_size, 1, 256 << 20),  # UAM_MAX_MESSAGE of csrc/limits.h
             ("max_frame_size", max_frame_size, 512, 1 << 20),
             ("max_connections", max_connections, 1, sys.maxsize),
             ("idle_timeout", idle_timeout, 0, 4_000_000),  # in milliseconds it has 32 bits

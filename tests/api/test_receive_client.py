@@ -989,15 +989,19 @@ def test_a_connection_that_breaks_loses_nothing(broker: Broker) -> None:
     while len(done) < len(sent):
         assert time.monotonic() < end, len(done)
         client = ReceiveClient(broker.url + "/q", prefetch=100, timeout=500)
-        breaker = threading.Timer(dice.random() * 0.03, broker.drop_connections)
-        breaker.start()
+        breaker = threading.Timer(dice.random() * 0.005, broker.drop_connections)
+        batches = dice.randint(1, 60)
         try:
             while batch := client.receive_message_batch(dice.randint(1, 30)):
                 done.update(texts(batch))
+                batches -= 1
+                if batches == 0:
+                    breaker.start()
         except errors.AMQPConnectionError as error:
             assert error.retryable is not False
             breaks += 1
-        breaker.join()
+        if batches <= 0:
+            breaker.join()
         client.close()
     assert done == sent and breaks > 1
     assert set(left(broker)) <= done

@@ -169,7 +169,7 @@ def interrupted() -> Iterator[Callable[[float, Callable[[], object]], bool]]:
         try:
             try:
                 armed = True
-                signal.setitimer(signal.ITIMER_REAL, seconds)
+                signal.setitimer(signal.ITIMER_REAL, seconds, 0.25)  # again: Python drops one that comes in a finalizer
                 work()
             finally:
                 armed = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import errno
 import json
 import os
 import shutil
@@ -657,7 +658,7 @@ def test_no_line_of_a_silent_pipe_is_waited_for_when_none_is_wanted(start: Calla
 @pytest.mark.skipif(not os.path.exists("/proc/self/mem"), reason="no file there that opens and cannot be read")
 def test_a_file_that_fails_is_not_called_a_lost_connection(run: Callable[..., Any], broker: Broker) -> None:
     status, out, err = run("send", broker.url + "/q", "--file", "/proc/self/mem", "--json")
-    error = "gave up: cannot read line 1: Input/output error"
+    error = f"gave up: cannot read line 1: {os.strerror(errno.EIO)}"
     assert (status, json.loads(out)["error"]) == (1, error)
     assert only_line(err, "error: ") == f"error: {error}"
 

@@ -1208,7 +1208,7 @@ def test_interrupts_at_any_time_leave_it_usable_or_failed(connect, running, tool
             assert connection._wait(link.inbox, end)
 
     def confirm_again_and_again():
-        bound = time.monotonic() + 0.1  # Python drops an interrupt that comes in a finalizer
+        bound = time.monotonic() + 0.1
         with contextlib.suppress(errors.AMQPConnectionError):
             while time.monotonic() < bound:
                 confirm(connection, link)

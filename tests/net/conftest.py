@@ -505,3 +505,16 @@ def fault_proxy(shared: pathlib.Path) -> Iterator[Callable[..., Any]]:
     spec.loader.exec_module(module)
     with contextlib.ExitStack() as stack:
         yield lambda port: stack.enter_context(module.FaultProxy(("127.0.0.1", port)))
+
+
+# ---- several at once ----
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With `--dist loadgroup` those that share a broker run one after the other, and so do those of one file otherwise."""
+    for item in items:
+        if HERE in item.path.parents:
+            call = getattr(item, "callspec", None)
+            broker = None if call is None else call.params.get("rabbit")
+            item.add_marker(pytest.mark.xdist_group(broker if isinstance(broker, str) else item.path.stem))

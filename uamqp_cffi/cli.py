@@ -16,7 +16,6 @@ Results go to standard output (one JSON object with --json), progress and compla
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import logging
 import os
@@ -44,6 +43,7 @@ from ._cli_send import (
     say,
     to_nowhere,
 )
+from ._core.locks import Signal
 
 if TYPE_CHECKING:
     import ssl
@@ -106,23 +106,6 @@ class _Signals:
     @property
     def name(self) -> str:
         return "stopped by SIGTERM" if self.number == signal.SIGTERM else "interrupted"
-
-
-class _Bell:
-    """Wakes the one thread that waits. Not an Event, whose `set` takes a lock that `wait` has held: a signal that comes in
-    between would wait for itself."""
-
-    def __init__(self) -> None:
-        self._silent = threading.Lock()
-        self._silent.acquire()
-
-    def ring(self) -> None:
-        with contextlib.suppress(RuntimeError):  # it rings already
-            self._silent.release()
-
-    def wait(self, seconds: float) -> bool:
-        """Whether it rang."""
-        return self._silent.acquire(timeout=seconds)
 
 
 # ---- text ----
@@ -521,8 +504,8 @@ def _broker(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
         except OSError as exc:
             parser.error(f"cannot use {' and '.join(args.tls)}: {exc}")
     port = args.port if args.port is not None else 5671 if args.tls else 5672
-    stop = _Bell()
-    with _Signals(stop.ring) as signals:
+    stop = Signal()  # unlike an Event it may be set by a handler that interrupts the very wait
+    with _Signals(stop.set) as signals:
         signals.deferred = True
         try:
             broker = Broker(args.host, port, **options)
@@ -570,12 +553,12 @@ def _user(text: str, parser: argparse.ArgumentParser) -> tuple[str, str]:
     return name, password
 
 
-def _wait_for_eof(stop: _Bell) -> None:
+def _wait_for_eof(stop: Signal) -> None:
     try:
         while sys.stdin is not None and os.read(sys.stdin.fileno(), 4096):
             pass
     finally:
-        stop.ring()
+        stop.set()
 
 
 # ---- decode ----

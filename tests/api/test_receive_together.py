@@ -69,6 +69,13 @@ class Started:
         return self.loop.run(asyncio.wait_for(self.running[number], LIMIT))
 
 
+def three_unread(broker: Broker, client: Any, start: Started) -> None:
+    """m0, m1 and m2 have come, and nobody has read them."""
+    for n in range(3):
+        broker.put("q", f"m{n}")
+    start.until(lambda: client.do_work() is True and client._received_messages.qsize() == 3)
+
+
 class Result(threading.Thread):
     def __init__(self, call: Callable[[], Any]) -> None:
         super().__init__(daemon=True)
@@ -193,9 +200,7 @@ def test_iterations_side_by_side_accept_each_its_own(broker: Broker, client: Rec
 def test_messages_that_an_interrupted_stream_took_over_are_there_for_the_next_call(
     broker: Broker, client: ReceiveClient, start: Started
 ) -> None:
-    for n in range(3):
-        broker.put("q", f"m{n}")
-    start.until(lambda: client.do_work() is True and client._received_messages.qsize() == 3)
+    three_unread(broker, client, start)
 
     def interrupt(message: Any) -> None:
         raise KeyboardInterrupt
@@ -210,9 +215,7 @@ def test_messages_that_an_interrupted_stream_took_over_are_there_for_the_next_ca
 def test_a_broken_link_takes_along_what_a_stream_took_over(
     broker: Broker, client: ReceiveClient, start: Started
 ) -> None:
-    for n in range(3):
-        broker.put("q", f"m{n}")
-    start.until(lambda: client.do_work() is True and client._received_messages.qsize() == 3)
+    three_unread(broker, client, start)
     seen: list[str] = []
 
     def fail(message: Any) -> None:

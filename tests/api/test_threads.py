@@ -181,8 +181,9 @@ def test_an_interrupt_leaves_the_client_usable_or_failed(broker: Broker, interru
             except errors.AMQPError:
                 failed = True
 
-        came += interrupted(0.0003 + n * 0.0001, send)
-        if came or failed:
+        stopped = interrupted(0.0003 + n * 0.0001, send)
+        came += stopped
+        if stopped or failed:
             try:
                 client.wait()
             except errors.AMQPError:

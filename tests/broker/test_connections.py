@@ -103,7 +103,8 @@ def test_mistakes_in_the_arguments_are_named() -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("port", 65536), ("port", -1), ("max_bytes", -1), ("max_message_size", 0), ("max_message_size", -1), ("max_message_size", (256 << 20) + 1),
+        ("port", 65536), ("port", -1), ("max_bytes", -1), ("max_message_size", 0), ("max_message_size", -1),
+        ("max_message_size", (256 << 20) + 1),
         ("max_connections", 0), ("idle_timeout", -1), ("idle_timeout", 1e7), ("idle_timeout", float("nan")),
         ("credit", -1), ("credit", 1 << 32),
     ],

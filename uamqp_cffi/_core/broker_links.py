@@ -19,6 +19,7 @@ from .broker_store import (
     CBS,
     FULL,
     ID_MASK,
+    LONGEST,
     MANAGEMENT,
     Entry,
     Outcome,
@@ -161,7 +162,7 @@ class Incoming:
                 return None, Outcome("rejected", "amqp:precondition-failed", why)
             return core.queue(node_name(to)), ACCEPTED
         except Refused as refused:
-            return None, Outcome("rejected", "amqp:not-found", str(refused)[:500])
+            return None, Outcome("rejected", "amqp:not-found", str(refused)[:LONGEST])
         except (eng.DecodeError, ValueError):
             return None, Outcome("rejected", "amqp:decode-error", "the message has no readable properties")
 

@@ -42,7 +42,7 @@ MANAGEMENT = "$management"
 CBS = "$cbs"
 NODES = frozenset((MANAGEMENT, CBS))  # what is no queue: requests come in, answers go out
 _MAX_STATE = 4096  # UAM_MAX_STATE of csrc/limits.h
-_LONGEST = 500  # characters of a description that has a peer's words in it
+LONGEST = 500  # characters of a description that has a peer's words in it
 ID_MASK = 0xFFFFFFFF  # delivery-ids are 32 bits
 HEADER = 0x70
 PROPERTIES = 0x73
@@ -108,7 +108,7 @@ class Refused(Exception):
 
     def __init__(self, condition: str, description: str) -> None:
         super().__init__(description)
-        self.error = encode_error(condition, description[:_LONGEST])
+        self.error = encode_error(condition, description[:LONGEST])
 
 
 @dataclass(frozen=True)

@@ -12,17 +12,45 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # what `__getattr__` loads, for type checkers, editors and those who freeze programs
+    from . import address as address
+    from . import alias as alias
+    from . import async_ops as async_ops
+    from . import authentication as authentication
+    from . import broker as broker
+    from . import c_uamqp as c_uamqp
+    from . import client as client
+    from . import compat as compat
+    from . import connection as connection
+    from . import constants as constants
+    from . import errors as errors
+    from . import message as message
+    from . import mgmt_operation as mgmt_operation
+    from . import receiver as receiver
+    from . import sender as sender
+    from . import session as session
+    from . import types as types
+    from . import utils as utils
     from ._build import build_info as build_info
+    from ._functions import receive_message as receive_message
+    from ._functions import receive_messages as receive_messages
+    from ._functions import send_message as send_message
     from .address import Source as Source
     from .address import Target as Target
-    from .authentication.common import AMQPAuth
+    from .alias import install_as_uamqp as install_as_uamqp
+    from .async_ops.client_async import AMQPClientAsync as AMQPClientAsync
+    from .async_ops.client_async import AsyncMessageIter as AsyncMessageIter
+    from .async_ops.client_async import ReceiveClientAsync as ReceiveClientAsync
+    from .async_ops.client_async import SendClientAsync as SendClientAsync
+    from .async_ops.connection_async import ConnectionAsync as ConnectionAsync
+    from .async_ops.receiver_async import MessageReceiverAsync as MessageReceiverAsync
+    from .async_ops.sender_async import MessageSenderAsync as MessageSenderAsync
+    from .async_ops.session_async import SessionAsync as SessionAsync
     from .client import AMQPClient as AMQPClient
     from .client import ReceiveClient as ReceiveClient
     from .client import SendClient as SendClient
     from .connection import Connection as Connection
     from .constants import MessageBodyType as MessageBodyType
-    from .constants import MessageState
     from .constants import TransportType as TransportType
     from .message import BatchMessage as BatchMessage
     from .message import Message as Message
@@ -56,24 +84,57 @@ _NAMES = {
     "TransportType": "constants",
     "build_info": "_build",
     "install_as_uamqp": "alias",
+    "receive_message": "_functions",
+    "receive_messages": "_functions",
+    "send_message": "_functions",
 }
 _MODULES = (
     "address", "alias", "async_ops", "authentication", "broker", "c_uamqp", "client", "compat", "connection", "constants",
     "errors", "message", "mgmt_operation", "receiver", "sender", "session", "types", "utils",
 )  # fmt: skip
 
-__all__ = [*_NAMES, "get_platform_info", "receive_message", "receive_messages", "send_message"]
+__all__ = [
+    "AMQPClient",
+    "AMQPClientAsync",
+    "AsyncMessageIter",
+    "BatchMessage",
+    "Connection",
+    "ConnectionAsync",
+    "Message",
+    "MessageBodyType",
+    "MessageReceiver",
+    "MessageReceiverAsync",
+    "MessageSender",
+    "MessageSenderAsync",
+    "ReceiveClient",
+    "ReceiveClientAsync",
+    "SendClient",
+    "SendClientAsync",
+    "Session",
+    "SessionAsync",
+    "Source",
+    "Target",
+    "TransportType",
+    "build_info",
+    "get_platform_info",
+    "install_as_uamqp",
+    "receive_message",
+    "receive_messages",
+    "send_message",
+]
 
 
-def __getattr__(name: str) -> Any:
-    if name in _NAMES:
-        value = getattr(importlib.import_module(f".{_NAMES[name]}", __name__), name)
-    elif name in _MODULES:
-        value = importlib.import_module(f".{name}", __name__)
-    else:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    globals()[name] = value
-    return value
+if not TYPE_CHECKING:  # else they would take any name for one of ours
+
+    def __getattr__(name: str) -> Any:
+        if name in _NAMES:
+            value = getattr(importlib.import_module(f".{_NAMES[name]}", __name__), name)
+        elif name in _MODULES:
+            value = importlib.import_module(f".{name}", __name__)
+        else:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:
@@ -92,71 +153,6 @@ class _Platform:
     @classmethod
     def deinitialize(cls) -> None:
         cls.initialized = False
-
-
-def send_message(
-    target: str | bytes | Target, data: Any, auth: AMQPAuth | None = None, debug: bool = False
-) -> list[MessageState]:
-    """Send one message and wait for its outcome.
-
-    Args:
-        target: where to, a URL or a `Target`.
-        data: a `Message` or `BatchMessage`, or what makes the body of one.
-        auth: an object of `authentication`; without one the URL says.
-        debug: a line per frame to the logger `uamqp.c_uamqp`.
-
-    Returns the `MessageState` of each message. Raises what `SendClient.send_all_messages` raises.
-    """
-    from .client import SendClient
-    from .message import Message
-
-    message = data if isinstance(data, Message) else Message(body=data)
-    with SendClient(target, auth=auth, debug=debug) as client:
-        client.queue_message(message)
-        states: list[MessageState] = client.send_all_messages()
-        return states
-
-
-def receive_message(
-    source: str | bytes | Source, auth: AMQPAuth | None = None, timeout: int = 0, debug: bool = False
-) -> Message | None:
-    """Receive one message and accept it; None when none came within `timeout` ms (0: wait as long as it takes).
-
-    Args:
-        source: where from, a URL or a `Source`.
-        auth, debug: as for `send_message`.
-
-    Raises what `ReceiveClient.receive_message_batch` raises.
-    """
-    messages = receive_messages(source, auth=auth, max_batch_size=1, timeout=timeout, debug=debug)
-    return messages[0] if messages else None
-
-
-def receive_messages(
-    source: str | bytes | Source,
-    auth: AMQPAuth | None = None,
-    max_batch_size: int | None = None,
-    timeout: int = 0,
-    debug: bool = False,
-    **kwargs: Any,
-) -> list[Message]:
-    """Receive what is there, or else what comes first within `timeout` ms (0: as long as it takes), and accept it.
-
-    Args:
-        source: where from, a URL or a `Source`.
-        max_batch_size: how many messages at most, and to fetch; 300 without it.
-        auth, debug: as for `send_message`.
-        kwargs: for the `ReceiveClient`.
-
-    Returns a list of messages, empty when none came. Raises what `ReceiveClient.receive_message_batch` raises.
-    """
-    from .client import ReceiveClient
-
-    if max_batch_size:
-        kwargs["prefetch"] = max_batch_size
-    with ReceiveClient(source, auth=auth, timeout=timeout, debug=debug, **kwargs) as client:
-        messages: list[Message] = client.receive_message_batch(max_batch_size)
-        return messages
 
 
 def get_platform_info() -> str:

@@ -17,6 +17,8 @@ from ._cli_send import GaveUp, Interrupted, Progress, attach, printable, say
 if TYPE_CHECKING:
     from .client import ReceiveClient
     from .message import Message
+else:
+    Message = ReceiveClient = Any  # for who evaluates annotations: the command loads it when it is needed
 
 CREDIT = 1000  # messages on their way, or unread, at most
 HELD = 1 << 19  # messages held until the end, at most; the engine keeps twice as many

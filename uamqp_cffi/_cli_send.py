@@ -16,6 +16,8 @@ from typing import IO, TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .client import ReceiveClient, SendClient
     from .message import Message
+else:
+    Message = ReceiveClient = SendClient = Any  # for who evaluates annotations: the command loads it when it is needed
 
 WINDOW_BYTES = 16 << 20  # bodies handed to the client and not confirmed, at most
 MAX_LINE = 64 << 20

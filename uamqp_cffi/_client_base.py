@@ -4,40 +4,36 @@ from __future__ import annotations
 
 import copy
 import functools
+import ssl
 import threading
 import time
 import uuid
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypedDict, TypeVar
 from urllib.parse import unquote_plus
 
 from . import address, authentication, c_uamqp, constants, errors
+from ._arguments import Unpack, keywords_of, unknown
 from ._core import plan as plans
 from ._core.locks import RLock, fork_safe
 from ._core.plan import Call, Plan, Wait, earlier
+from ._link import Capabilities
+from .address import Address
 from .authentication.cbs_auth import CBSAuthMixin
-from .connection import Connection
+from .authentication.common import AMQPAuth
+from .connection import CONNECT_TIMEOUT, Connection
 from .constants import Delivery, TransportType
-from .session import Session
-
-if TYPE_CHECKING:
-    import ssl
-
-    from .address import Address
-    from .authentication.common import AMQPAuth
-    from .message import Message
+from .message import Message
+from .session import OnAttach, Session
 
 _T = TypeVar("_T")
 _C = TypeVar("_C", bound="AMQPClient")
 
-_COMMON = frozenset(
-    (
-        "encoding", "transport_type", "http_proxy", "max_frame_size", "channel_max", "idle_timeout", "properties",
-        "remote_idle_timeout_empty_frame_send_ratio", "incoming_window", "outgoing_window", "handle_max", "on_attach",
-        "send_settle_mode", "receive_settle_mode", "desired_capabilities",
-        "use_tls", "address", "sasl", "ssl_context", "connect_timeout",
-    )
-)  # fmt: skip
+
+class NodeName(TypedDict, total=False):
+    """What clients without a link take, too; in `kwargs`, so that the constructors keep uamqp's parameters."""
+
+    address: str | bytes | None
 
 
 class AMQPClient:
@@ -69,8 +65,6 @@ class AMQPClient:
     Raises ValueError for unknown arguments, and for an address without host or path.
     """
 
-    _own_arguments: frozenset[str] = frozenset()
-
     def __init__(
         self,
         remote_address: str | bytes | Address,
@@ -79,19 +73,41 @@ class AMQPClient:
         debug: bool = False,
         error_policy: errors.ErrorPolicy | None = None,
         keep_alive_interval: int | None = None,
-        **kwargs: Any,
+        *,
+        encoding: str = "UTF-8",
+        transport_type: TransportType = TransportType.Amqp,
+        http_proxy: dict[str, Any] | None = None,
+        max_frame_size: int | None = None,
+        channel_max: int | None = None,
+        idle_timeout: int | None = None,
+        properties: dict[Any, Any] | None = None,
+        remote_idle_timeout_empty_frame_send_ratio: float | None = None,
+        incoming_window: int | None = None,
+        outgoing_window: int | None = None,
+        handle_max: int | None = None,
+        on_attach: OnAttach | None = None,
+        send_settle_mode: constants.SenderSettleMode | None = None,
+        receive_settle_mode: constants.ReceiverSettleMode | None = None,
+        desired_capabilities: Capabilities | None = None,
+        use_tls: bool | None = None,
+        sasl: bool | None = None,
+        ssl_context: ssl.SSLContext | None = None,
+        connect_timeout: float | None = CONNECT_TIMEOUT,
+        **kwargs: Unpack[NodeName],
     ) -> None:
-        unknown = sorted(kwargs.keys() - _COMMON - self._own_arguments)
-        if unknown:
-            raise ValueError(f"{type(self).__name__} does not know the argument {', '.join(map(repr, unknown))}")
-        self._encoding: str = kwargs.get("encoding") or "UTF-8"
-        self._transport_type = TransportType(kwargs.get("transport_type") or TransportType.Amqp)
-        self._http_proxy = kwargs.get("http_proxy")
+        strange = kwargs.keys() - {"address"}
+        if strange:
+            raise ValueError(
+                unknown(type(self).__name__, strange, keywords_of(type(self)) - {"remote_address"} | {"address"})
+            )
+        self._encoding = encoding or "UTF-8"
+        self._transport_type = TransportType(transport_type or TransportType.Amqp)
+        self._http_proxy = http_proxy
         self._node = kwargs.get("address")
-        self._use_tls: bool | None = kwargs.get("use_tls")
-        self._sasl = kwargs.get("sasl")
-        self._ssl_context: ssl.SSLContext | None = kwargs.get("ssl_context")
-        self._connect_timeout: float | None = kwargs.get("connect_timeout", 30.0)
+        self._use_tls = use_tls
+        self._sasl = sasl
+        self._ssl_context = ssl_context
+        self._connect_timeout = connect_timeout
         self._remote_address = self._make_address(remote_address)
         self._hostname, self._auth = self._make_auth(auth)
         self._name = client_name or str(uuid.uuid4())
@@ -109,24 +125,25 @@ class AMQPClient:
         self._lock = fork_safe(RLock())
 
         # connection settings
-        self._max_frame_size = kwargs.get("max_frame_size") or constants.MAX_FRAME_SIZE_BYTES
-        self._channel_max = kwargs.get("channel_max")
-        self._idle_timeout = kwargs.get("idle_timeout")
-        self._properties = kwargs.get("properties")
-        self._remote_idle_timeout_empty_frame_send_ratio = kwargs.get("remote_idle_timeout_empty_frame_send_ratio")
+        self._max_frame_size = max_frame_size or constants.MAX_FRAME_SIZE_BYTES
+        self._channel_max = channel_max
+        self._idle_timeout = idle_timeout
+        self._properties = properties
+        self._remote_idle_timeout_empty_frame_send_ratio = remote_idle_timeout_empty_frame_send_ratio
 
         # session settings
-        self._incoming_window = kwargs.get("incoming_window") or constants.MAX_FRAME_SIZE_BYTES
-        self._outgoing_window = kwargs.get("outgoing_window") or constants.MAX_FRAME_SIZE_BYTES
-        self._handle_max = kwargs.get("handle_max")
-        self._on_attach = kwargs.get("on_attach")
+        self._incoming_window = incoming_window or constants.MAX_FRAME_SIZE_BYTES
+        self._outgoing_window = outgoing_window or constants.MAX_FRAME_SIZE_BYTES
+        self._handle_max = handle_max
+        self._on_attach = on_attach
 
         # link settings
-        self._send_settle_mode = kwargs.get("send_settle_mode") or constants.SenderSettleMode.Unsettled
-        chosen = kwargs.get("receive_settle_mode")
-        self._receive_settle_mode_chosen = chosen is not None
-        self._receive_settle_mode = constants.ReceiverSettleMode.PeekLock if chosen is None else chosen
-        self._desired_capabilities = kwargs.get("desired_capabilities")
+        self._send_settle_mode = send_settle_mode or constants.SenderSettleMode.Unsettled
+        self._receive_settle_mode_chosen = receive_settle_mode is not None
+        self._receive_settle_mode = (
+            constants.ReceiverSettleMode.PeekLock if receive_settle_mode is None else receive_settle_mode
+        )
+        self._desired_capabilities = desired_capabilities
 
         self.connection_type: type[Connection] = Connection
         self.session_type: type[Session] = Session

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import logging
+import ssl
 import sys
 import time
 import uuid
 from collections.abc import Callable, Generator
-from typing import TYPE_CHECKING, Any
+from typing import Any, NoReturn
 
 from . import address, constants, errors, receiver
 from ._client_base import _LinkClient
 from ._core.plan import Call, Plan
 from ._core.receiving import Unread, ranges, span
 from ._core.sections import ACCEPTED
-from .constants import MessageReceiverState, MessageState
-
-if TYPE_CHECKING:
-    from .authentication.common import AMQPAuth
-    from .message import Message
+from ._link import Capabilities
+from .authentication.common import AMQPAuth
+from .connection import CONNECT_TIMEOUT
+from .constants import MessageReceiverState, MessageState, TransportType
+from .message import Message
+from .session import OnAttach
 
 _logger = logging.getLogger("uamqp.client")
 
@@ -44,7 +46,6 @@ class ReceiveClient(_LinkClient):
     When it closes, messages that nobody has read go back to the peer.
     """
 
-    _own_arguments = frozenset(("max_message_size", "link_properties", "prefetch", "shutdown_after_timeout"))
     _address_type = address.Source
     _open_state = MessageReceiverState.Open
 
@@ -57,14 +58,39 @@ class ReceiveClient(_LinkClient):
         timeout: int = 0,
         auto_complete: bool = True,
         error_policy: errors.ErrorPolicy | None = None,
-        **kwargs: Any,
+        *,
+        keep_alive_interval: int | None = None,
+        prefetch: int | None = None,
+        shutdown_after_timeout: bool = True,
+        link_properties: dict[Any, Any] | None = None,
+        max_message_size: int | None = None,
+        encoding: str = "UTF-8",
+        transport_type: TransportType = TransportType.Amqp,
+        http_proxy: dict[str, Any] | None = None,
+        max_frame_size: int | None = None,
+        channel_max: int | None = None,
+        idle_timeout: int | None = None,
+        properties: dict[Any, Any] | None = None,
+        remote_idle_timeout_empty_frame_send_ratio: float | None = None,
+        incoming_window: int | None = None,
+        outgoing_window: int | None = None,
+        handle_max: int | None = None,
+        on_attach: OnAttach | None = None,
+        send_settle_mode: constants.SenderSettleMode | None = None,
+        receive_settle_mode: constants.ReceiverSettleMode | None = None,
+        desired_capabilities: Capabilities | None = None,
+        use_tls: bool | None = None,
+        address: str | bytes | None = None,
+        sasl: bool | None = None,
+        ssl_context: ssl.SSLContext | None = None,
+        connect_timeout: float | None = CONNECT_TIMEOUT,
+        **kwargs: NoReturn,
     ) -> None:
         self._timeout = timeout
-        self._shutdown_after_timeout = kwargs.get("shutdown_after_timeout", True)
-        self._prefetch = kwargs.get("prefetch") or 300
-        self._max_message_size = kwargs.get("max_message_size") or constants.MAX_MESSAGE_LENGTH_BYTES
-        self._link_properties = kwargs.get("link_properties")
-        keep_alive_interval = kwargs.pop("keep_alive_interval", None)
+        self._shutdown_after_timeout = shutdown_after_timeout
+        self._prefetch = prefetch or 300
+        self._max_message_size = max_message_size or constants.MAX_MESSAGE_LENGTH_BYTES
+        self._link_properties = link_properties
         super().__init__(
             source,
             auth=auth,
@@ -72,6 +98,26 @@ class ReceiveClient(_LinkClient):
             debug=debug,
             error_policy=error_policy,
             keep_alive_interval=keep_alive_interval,
+            encoding=encoding,
+            transport_type=transport_type,
+            http_proxy=http_proxy,
+            max_frame_size=max_frame_size,
+            channel_max=channel_max,
+            idle_timeout=idle_timeout,
+            properties=properties,
+            remote_idle_timeout_empty_frame_send_ratio=remote_idle_timeout_empty_frame_send_ratio,
+            incoming_window=incoming_window,
+            outgoing_window=outgoing_window,
+            handle_max=handle_max,
+            on_attach=on_attach,
+            send_settle_mode=send_settle_mode,
+            receive_settle_mode=receive_settle_mode,
+            desired_capabilities=desired_capabilities,
+            use_tls=use_tls,
+            address=address,
+            sasl=sasl,
+            ssl_context=ssl_context,
+            connect_timeout=connect_timeout,
             **kwargs,
         )
         self._auto_complete = auto_complete

@@ -5,13 +5,14 @@ from __future__ import annotations
 import functools
 import itertools
 import logging
+import ssl
 import threading
 import time
 import uuid
 from collections import deque
 from collections.abc import Iterable
 from heapq import heappop, heappush
-from typing import TYPE_CHECKING, Any
+from typing import Any, NoReturn
 
 from . import address, constants, errors, sender
 from ._client_base import _LinkClient
@@ -19,11 +20,12 @@ from ._core import plan as plans
 from ._core.engine import SizeError, track
 from ._core.plan import Call, Plan
 from ._core.sending import LOST_OUTCOMES, SENT_OUTCOMES, Calls
-from .constants import Delivery, MessageSenderState, MessageSendResult, MessageState
+from ._link import Capabilities
+from .authentication.common import AMQPAuth
+from .connection import CONNECT_TIMEOUT
+from .constants import Delivery, MessageSenderState, MessageSendResult, MessageState, TransportType
 from .message import Message
-
-if TYPE_CHECKING:
-    from .authentication.common import AMQPAuth
+from .session import OnAttach
 
 _logger = logging.getLogger("uamqp.client")
 
@@ -51,7 +53,6 @@ class SendClient(_LinkClient):
     One client may be used by several threads. Callbacks run only inside its calls.
     """
 
-    _own_arguments = frozenset(("max_message_size", "link_properties", "link_credit"))
     _open_state = MessageSenderState.Open
 
     def __init__(
@@ -63,12 +64,36 @@ class SendClient(_LinkClient):
         msg_timeout: int = 0,
         error_policy: errors.ErrorPolicy | None = None,
         keep_alive_interval: int | None = None,
-        **kwargs: Any,
+        *,
+        link_properties: dict[Any, Any] | None = None,
+        max_message_size: int | None = None,
+        link_credit: int | None = None,
+        encoding: str = "UTF-8",
+        transport_type: TransportType = TransportType.Amqp,
+        http_proxy: dict[str, Any] | None = None,
+        max_frame_size: int | None = None,
+        channel_max: int | None = None,
+        idle_timeout: int | None = None,
+        properties: dict[Any, Any] | None = None,
+        remote_idle_timeout_empty_frame_send_ratio: float | None = None,
+        incoming_window: int | None = None,
+        outgoing_window: int | None = None,
+        handle_max: int | None = None,
+        on_attach: OnAttach | None = None,
+        send_settle_mode: constants.SenderSettleMode | None = None,
+        receive_settle_mode: constants.ReceiverSettleMode | None = None,
+        desired_capabilities: Capabilities | None = None,
+        use_tls: bool | None = None,
+        address: str | bytes | None = None,
+        sasl: bool | None = None,
+        ssl_context: ssl.SSLContext | None = None,
+        connect_timeout: float | None = CONNECT_TIMEOUT,
+        **kwargs: NoReturn,
     ) -> None:
         self._msg_timeout = msg_timeout
-        self._max_message_size = kwargs.get("max_message_size") or constants.MAX_MESSAGE_LENGTH_BYTES
-        self._link_properties = kwargs.get("link_properties")
-        self._link_credit = kwargs.get("link_credit")
+        self._max_message_size = max_message_size or constants.MAX_MESSAGE_LENGTH_BYTES
+        self._link_properties = link_properties
+        self._link_credit = link_credit
         super().__init__(
             target,
             auth=auth,
@@ -76,6 +101,26 @@ class SendClient(_LinkClient):
             debug=debug,
             error_policy=error_policy,
             keep_alive_interval=keep_alive_interval,
+            encoding=encoding,
+            transport_type=transport_type,
+            http_proxy=http_proxy,
+            max_frame_size=max_frame_size,
+            channel_max=channel_max,
+            idle_timeout=idle_timeout,
+            properties=properties,
+            remote_idle_timeout_empty_frame_send_ratio=remote_idle_timeout_empty_frame_send_ratio,
+            incoming_window=incoming_window,
+            outgoing_window=outgoing_window,
+            handle_max=handle_max,
+            on_attach=on_attach,
+            send_settle_mode=send_settle_mode,
+            receive_settle_mode=receive_settle_mode,
+            desired_capabilities=desired_capabilities,
+            use_tls=use_tls,
+            address=address,
+            sasl=sasl,
+            ssl_context=ssl_context,
+            connect_timeout=connect_timeout,
             **kwargs,
         )
         self.sender_type: type[sender.MessageSender] = sender.MessageSender

@@ -8,9 +8,9 @@ from __future__ import annotations
 import logging
 import uuid
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from . import constants, errors
+from . import c_uamqp, constants, errors, types
 from ._core.records import Attach, Credit, Detach, PeerError, Record
 from ._core.sending import Calls
 from ._core.values import (
@@ -25,11 +25,9 @@ from ._core.values import (
     symbol_map,
     symbols,
 )
-from .session import peer_error
+from .session import Session, peer_error
 
-if TYPE_CHECKING:
-    from . import c_uamqp, types
-    from .session import Session
+Capabilities = c_uamqp.AMQPValue | types.AMQPType | Sequence[str | bytes]
 
 
 def _mode(value: Any, kind: type[Any], name: str) -> Any:
@@ -73,7 +71,7 @@ class Link:
         error_policy: errors.ErrorPolicy | None,
         debug: bool,
         encoding: str,
-        desired_capabilities: c_uamqp.AMQPValue | types.AMQPType | Sequence[str | bytes] | None,
+        desired_capabilities: Capabilities | None,
     ) -> None:
         if name:
             self.name: bytes = name.encode(encoding) if isinstance(name, str) else name

@@ -24,7 +24,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ._core import values as v
 from ._core.broker_cbs import Verdict, as_check
@@ -36,9 +36,7 @@ from ._core.drivers.broker import BrokerThread, listen_on
 from ._core.engine import NEVER
 from ._core.filters.tls import TransportError
 from ._core.wire import clock
-
-if TYPE_CHECKING:
-    from .message import Message
+from .message import Message
 
 __all__ = ["NOTICE", "Answer", "Broker", "Outcome", "Pipe", "QueueInfo", "Verdict"]
 
@@ -484,8 +482,6 @@ def _server_context(cert_file: str | None, key_file: str | None, client_ca: str 
 
 
 def _decode(payload: bytes) -> Message:
-    from .message import Message
-
     return Message.decode_from_bytes(payload)
 
 

@@ -20,15 +20,17 @@ if TYPE_CHECKING:
 _LATER = ("_c_messages", "_c_io", "_c_plumbing")
 
 
-def __getattr__(name: str) -> Any:
-    if not name.startswith("_"):
-        for module in _LATER:
-            found = importlib.import_module(f".{module}", __package__)
-            if name in found.__all__:
-                value = getattr(found, name)
-                globals()[name] = value
-                return value
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+if not TYPE_CHECKING:  # else they would take any name for one of ours
+
+    def __getattr__(name: str) -> Any:
+        if not name.startswith("_"):
+            for module in _LATER:
+                found = importlib.import_module(f".{module}", __package__)
+                if name in found.__all__:
+                    value = getattr(found, name)
+                    globals()[name] = value
+                    return value
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

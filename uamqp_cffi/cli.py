@@ -20,6 +20,7 @@ import json
 import logging
 import os
 import signal
+import ssl
 import subprocess
 import sys
 import threading
@@ -46,11 +47,12 @@ from ._cli_send import (
 from ._core.locks import Signal
 
 if TYPE_CHECKING:
-    import ssl
-
     from ._cli_receive import Received, Receiver
     from .broker import Broker
     from .client import ReceiveClient, SendClient
+else:
+    # for who evaluates annotations: to start quickly, the command loads what it needs when it does
+    Broker = Received = Receiver = ReceiveClient = SendClient = Any
 
 OK, NOT_ALL, USAGE, NO_CONNECTION = 0, 1, 2, 3
 _BROKEN_PIPE = 141  # as a program that SIGPIPE ended
@@ -171,8 +173,6 @@ def _client_options(args: argparse.Namespace) -> dict[str, Any]:
     if args.no_tls:
         options["use_tls"] = False
     elif args.ca:
-        import ssl
-
         options["use_tls"] = True
         try:
             options["ssl_context"] = ssl.create_default_context(cafile=args.ca)
@@ -527,8 +527,6 @@ def _broker(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
 
 
 def _server_context(cert_file: str, key_file: str) -> ssl.SSLContext:
-    import ssl
-
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(cert_file, key_file)
     return context

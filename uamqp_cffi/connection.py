@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import socket
 import ssl
 import threading
 import time
@@ -21,7 +22,7 @@ import uuid
 import weakref
 from collections.abc import Callable, Iterator
 from threading import get_ident
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from . import errors
 from ._core import engine as _engine
@@ -32,15 +33,9 @@ from ._core.filters.tls import Tls, TransportError
 from ._core.locks import Lock, Signal
 from ._core.plan import Call, Inbox, Plan, refuse_coroutine
 from ._core.wire import Wire, clock
-from .c_uamqp import ConnectionState
+from .authentication.common import AMQPAuth
+from .c_uamqp import AMQPValue, ConnectionState
 from .constants import ErrorCodes, TransportType
-
-if TYPE_CHECKING:
-    import socket
-
-    from .authentication.common import AMQPAuth
-    from .c_uamqp import AMQPValue
-    from .c_uamqp import Connection as NativeConnection
 
 _T = TypeVar("_T")
 _logger = logging.getLogger("uamqp.connection")
@@ -254,7 +249,7 @@ class Connection:
         return self._cbs
 
     @property
-    def _conn(self) -> NativeConnection:
+    def _conn(self) -> Any:
         """This connection as `c_uamqp` has it."""
         from .c_uamqp import Connection as Native
 

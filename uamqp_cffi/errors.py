@@ -16,14 +16,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from . import utils
 from ._core.values import Described
 from .constants import Delivery, ErrorCodes
 
-if TYPE_CHECKING:
-    Condition = ErrorCodes | bytes
+Condition = ErrorCodes | bytes
 
 _logger = logging.getLogger("uamqp.errors")
 

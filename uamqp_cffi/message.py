@@ -11,7 +11,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Generator, Iterable, Iterator
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 from uuid import UUID
 
 from . import c_uamqp, constants, errors, utils
@@ -19,14 +19,10 @@ from ._core import sections, values
 from ._core.sections import Sections, data_section
 from ._core.values import NULL, Native
 from .constants import Delivery, MessageBodyType, MessageState
+from .types import AMQPType
 
-if TYPE_CHECKING:
-    from typing import TypeAlias
-
-    from .types import AMQPType
-
-    Id: TypeAlias = str | bytes | bytearray | int | UUID | AMQPType | c_uamqp.AMQPValue
-    Settler = Callable[[errors.MessageResponse], Any]
+Id: TypeAlias = str | bytes | bytearray | int | UUID | AMQPType | c_uamqp.AMQPValue
+Settler = Callable[[errors.MessageResponse], Any]
 
 _WAITING = MessageState.WaitingToBeSent
 _SENT = MessageState.WaitingForSendAck

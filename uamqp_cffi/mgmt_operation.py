@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from . import constants, errors
 from ._core import mgmt
 from ._core.plan import Plan
 from .message import Message
-
-if TYPE_CHECKING:
-    from .session import Session
 
 __all__ = ["Message", "MgmtOperation"]
 
@@ -28,7 +23,7 @@ class MgmtOperation:
 
     def __init__(
         self,
-        session: Session,
+        session: session.Session,
         target: bytes | str | None = None,
         debug: bool = False,
         status_code_field: bytes | str = b"statusCode",
@@ -78,3 +73,7 @@ class MgmtOperation:
         """Detach the links. Repeatable. Who waits for an answer gets MessageHandlerError."""
         if not isinstance(self._node.error, errors.MessageHandlerError):
             self._node.close()
+
+
+# At the end: session.py may be loading, and annotations name its class.
+from . import session

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from threading import get_ident
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from . import constants, errors
 from ._core.engine import StateError
@@ -20,14 +20,11 @@ from ._core.receiving import ranges
 from ._core.records import Credit, Delivery, Record, Settled
 from ._core.sections import ACCEPTED, RELEASED, modified, outcome
 from ._core.values import described_composite, enc_str
-from ._link import Link
+from ._link import Capabilities, Link
+from .address import Source
 from .constants import ErrorCodes, MessageReceiverState, MessageState, ReceiverSettleMode
 from .message import Message
-
-if TYPE_CHECKING:
-    from . import c_uamqp, types
-    from .address import Source
-    from .session import Session
+from .session import Session
 
 _logger = logging.getLogger("uamqp.receiver")
 
@@ -67,7 +64,7 @@ class MessageReceiver(Link):
         error_policy: errors.ErrorPolicy | None = None,
         debug: bool = False,
         encoding: str = "UTF-8",
-        desired_capabilities: c_uamqp.AMQPValue | types.AMQPType | Sequence[str | bytes] | None = None,
+        desired_capabilities: Capabilities | None = None,
     ) -> None:
         super().__init__(
             session,

@@ -12,23 +12,20 @@ import logging
 import time
 from array import array
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from heapq import heappop, heappush
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from . import constants, errors
-from ._core.engine import SizeError, StateError
+from ._core.engine import Lengths, SizeError, StateError
 from ._core.records import Credit, Record, Settled
 from ._core.sending import LOST_OUTCOMES, SENT_OUTCOMES, Owner, Runs
 from ._core.values import Described, decode_exact, described_composite, enc_str, enc_uint
-from ._link import Link
+from ._link import Capabilities, Link
+from .address import Target
 from .constants import Delivery, MessageSenderState
-
-if TYPE_CHECKING:
-    from . import c_uamqp, types
-    from .address import Target
-    from .message import Message
-    from .session import Session
+from .message import Message
+from .session import Session
 
 _logger = logging.getLogger("uamqp.sender")
 
@@ -100,7 +97,7 @@ class MessageSender(Link):
         error_policy: errors.ErrorPolicy | None = None,
         debug: bool = False,
         encoding: str = "UTF-8",
-        desired_capabilities: c_uamqp.AMQPValue | types.AMQPType | Sequence[str | bytes] | None = None,
+        desired_capabilities: Capabilities | None = None,
     ) -> None:
         super().__init__(
             session,
@@ -246,7 +243,7 @@ class MessageSender(Link):
     def _hand_over(
         self,
         buf: bytes,
-        lens: array[int] | None,
+        lens: Lengths | None,
         message_format: int,
         data: bool,
         run: list[Message],
@@ -290,7 +287,7 @@ class MessageSender(Link):
             bodies.append(body)
         return bodies, message_format
 
-    def _shortened(self, bodies: list[bytes], lens: array[int]) -> tuple[list[bytes], array[int]]:
+    def _shortened(self, bodies: list[bytes], lens: Lengths) -> tuple[list[bytes], Lengths]:
         """As many as make about _RUN_BYTES, at least one."""
         size = n = 0
         if lens[0] > _LARGE:

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from . import constants, errors
+from ._core import mgmt
 from ._core.engine import StateError
 from ._core.locks import RLock, fork_safe
 from ._core.plan import Inbox
@@ -34,11 +35,10 @@ from ._core.records import (
 from ._core.sending import Calls
 from ._core.values import composite, enc_uint
 from .address import Source, Target
+from .connection import Connection
+from .message import Message
 
 if TYPE_CHECKING:
-    from ._core.mgmt import Node
-    from .connection import Connection
-    from .message import Message
     from .mgmt_operation import MgmtOperation
 
 _logger = logging.getLogger("uamqp.session")
@@ -196,9 +196,7 @@ class Session:
         `timeout` is in milliseconds, 0 for ever. `callback(status, message, description)`: what it returns is returned.
         Raises TimeoutError, ValueError when the answer has no status, AMQPConnectionError when the links are refused.
         """
-        from ._core.mgmt import request_plan
-
-        return self._connection._run(request_plan(self, message, operation, op_type, node, **kwargs))
+        return self._connection._run(mgmt.request_plan(self, message, operation, op_type, node, **kwargs))
 
     def destroy(self) -> None:
         """Close the management links and end the session. Repeatable."""
@@ -400,7 +398,7 @@ class Session:
         elif type(record) not in (SessionState, LinkState):
             _logger.debug("session %d: %r is nobody's", self._id, record)
 
-    def _mgmt_links_lost(self, node: Node) -> None:
+    def _mgmt_links_lost(self, node: mgmt.Node) -> None:
         """A broken pair of management links is not used for further requests."""
         self._mgmt_links = {name: kept for name, kept in self._mgmt_links.items() if kept._node is not node}
 

@@ -16,6 +16,8 @@ from ._core import values
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
+else:
+    AbstractEventLoop = Any  # what evaluates annotations need not have asyncio loaded
 
 logger = logging.getLogger("uamqp.utils")
 

@@ -128,8 +128,13 @@ def test_transport_arguments_are_those_of_every_auth_object():
     assert auth._transport_type is TransportType.AmqpOverWebsocket and auth.use_tls is False
 
 
-def test_unknown_arguments_are_ignored():
-    assert sas(loop=None, whatever=1).token == b"secret"
+def test_unknown_arguments_are_named():
+    with pytest.raises(ValueError, match="'whatever'"):
+        sas(whatever=1)
+
+
+def test_a_loop_that_is_none_is_no_argument():
+    assert sas(loop=None).token == b"secret"
 
 
 def test_a_retry_policy_counts_its_backoff_in_seconds():

@@ -21,12 +21,14 @@ from . import engine as eng
 from . import values as v
 from .broker_management import UNREADABLE, Answer, parse, respond
 from .broker_store import CBS, NODES, Outcome, node_name
+from .records import Delivery
 
 if TYPE_CHECKING:
     from .broker_core import Core
     from .broker_links import Incoming
     from .broker_peer import Peer
-    from .records import Delivery
+else:
+    Core = Incoming = Peer = Any  # for who evaluates annotations; importing it here would go round in a circle
 
 _log = logging.getLogger("uamqp.broker")
 

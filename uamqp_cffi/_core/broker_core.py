@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from .broker_cbs import Check
     from .broker_management import Answer
     from .broker_peer import Peer
+else:
+    Answer = Check = Peer = Any  # for who evaluates annotations; importing it here would go round in a circle
 
 _log = logging.getLogger("uamqp.broker")
 

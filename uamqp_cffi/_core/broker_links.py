@@ -10,7 +10,7 @@ import itertools
 import logging
 from array import array
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from . import broker_cbs, broker_management
 from . import engine as eng
@@ -31,10 +31,12 @@ from .broker_store import (
     property_of,
     redelivered,
 )
+from .records import Delivery, Settled
 
 if TYPE_CHECKING:
     from .broker_peer import Peer
-    from .records import Delivery, Settled
+else:
+    Peer = Any  # for who evaluates annotations; importing it here would go round in a circle
 
 _log = logging.getLogger("uamqp.broker")
 

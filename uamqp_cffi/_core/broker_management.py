@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from . import engine as eng
 from . import values as v
 from .broker_store import PROPERTIES, Outcome, node_name
+from .records import Delivery
 
 if TYPE_CHECKING:
     from .broker_core import Core
     from .broker_links import Incoming, Outgoing
-    from .records import Delivery
+else:
+    Core = Incoming = Outgoing = Any  # for who evaluates annotations; importing it here would go round in a circle
 
 _log = logging.getLogger("uamqp.broker")
 

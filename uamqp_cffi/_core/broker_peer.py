@@ -20,6 +20,8 @@ from .wire import Wire
 
 if TYPE_CHECKING:
     from .broker_core import Core, Timer
+else:
+    Core = Timer = Any  # for who evaluates annotations; importing it here would go round in a circle
 
 _log = logging.getLogger("uamqp.broker")
 

@@ -21,6 +21,8 @@ from .records import Attach, Delivery, Settled
 
 if TYPE_CHECKING:
     from .broker_links import Incoming, Outgoing
+else:
+    Incoming = Outgoing = Any  # for who evaluates annotations; importing it here would go round in a circle
 
 FORMAT_AND_PAYLOAD = cast("Callable[[Delivery], tuple[int, bytes]]", itemgetter(3, 5))
 PAYLOAD = cast("Callable[[Delivery], bytes]", itemgetter(5))

@@ -11,7 +11,7 @@ import logging
 import math
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 from .. import errors
 from ..constants import CBSAuthStatus, MessageBodyType
@@ -19,10 +19,6 @@ from ..message import Message
 from . import mgmt
 from .locks import Turn
 from .plan import Call, Inbox, Plan
-
-if TYPE_CHECKING:
-    from ..authentication.cbs_auth import CBSAuthMixin
-    from ..session import Session
 
 _logger = logging.getLogger("uamqp.authentication.cbs_auth")
 
@@ -41,8 +37,8 @@ class Exchange:
 
     def __init__(
         self,
-        session: Session,
-        auth: CBSAuthMixin,
+        session: session.Session,
+        auth: cbs_auth.CBSAuthMixin,
         wall: Callable[[], float] = time.time,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -367,3 +363,8 @@ def no_wait(inbox: Inbox, deadline: float | None) -> bool:
 async def no_wait_async(inbox: Inbox, deadline: float | None) -> bool:
     """The same for `run_async`."""
     return no_wait(inbox, deadline)
+
+
+# At the end: these import this module, and annotations name their classes.
+from .. import session
+from ..authentication import cbs_auth

@@ -24,8 +24,11 @@ except ImportError as error:
 
     raise load_error(error) from error
 
+Buffer = bytes | bytearray | memoryview
 if TYPE_CHECKING:
-    Buffer = bytes | bytearray | memoryview
+    Lengths = array[int]
+else:
+    Lengths = array  # takes no parameter before 3.12
 
 EVENT = struct.Struct("=HHIIIIIQQQ")
 if EVENT.size != ffi.sizeof("uam_event"):
@@ -558,7 +561,7 @@ class Engine:
         self,
         link: int,
         buf: Buffer,
-        lens: array[int] | None,
+        lens: Lengths | None,
         message_format: int = 0,
         settled: bool = False,
         data: bool = False,

@@ -12,7 +12,7 @@ import time
 import uuid
 from array import array
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .. import constants, errors
 from ..message import Message, MessageProperties
@@ -20,9 +20,6 @@ from .engine import SizeError, StateError
 from .plan import Inbox, Plan, Wait, earlier
 from .records import Attach, Credit, Delivery, Detach, PeerError, Record, Settled
 from .values import composite, described_composite, enc_bool, enc_str, enc_ubyte, enc_uint, enc_ulong, symbol_map
-
-if TYPE_CHECKING:
-    from ..session import Session
 
 _logger = logging.getLogger("uamqp.mgmt_operation")
 
@@ -76,7 +73,7 @@ class _End:
 class Node:
     """The link pair to one node of one session."""
 
-    def __init__(self, session: Session, name: bytes, properties: dict[Any, Any] | None = None) -> None:
+    def __init__(self, session: session.Session, name: bytes, properties: dict[Any, Any] | None = None) -> None:
         self.session = session
         self.name = name
         self.error: BaseException | None = None
@@ -418,7 +415,7 @@ def _field(fields: dict[Any, Any], name: bytes | str) -> Any:
 
 
 def request_plan(
-    session: Session,
+    session: session.Session,
     message: Message,
     operation: bytes | str,
     op_type: bytes | str | None,
@@ -448,3 +445,7 @@ def request_plan(
         pair._node, message, operation, op_type, timeout, locales=locales, **settings
     )
     return answer if callback is None else callback(status, answer, description)
+
+
+# At the end: it imports this module, and annotations name its class.
+from .. import session

@@ -82,7 +82,7 @@ def earlier(one: float | None, other: float | None) -> float | None:
     return min(one, other)
 
 
-Plan = Generator["Wait | Call", Any, T]
+Plan = Generator[Wait | Call, Any, T]
 
 
 def run(plan: Plan[T], wait: Callable[[Inbox, float | None], bool]) -> T:

@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import ssl
 from collections.abc import AsyncIterator, Callable
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from .. import address, authentication, c_uamqp, client, compat, constants, errors
+from .._arguments import Unpack
+from .._client_base import NodeName
 from .._core import plan as plans
 from .._core.plan import Plan
+from .._link import Capabilities
+from ..authentication.common import AMQPAuth
+from ..connection import CONNECT_TIMEOUT, Connection
+from ..constants import MessageState, TransportType
+from ..message import Message
+from ..session import OnAttach
 from .connection_async import ConnectionAsync
 from .receiver_async import MessageReceiverAsync
 from .sender_async import MessageSenderAsync
 from .session_async import SessionAsync
 from .utils import get_dict_with_loop_if_needed, would_block
-
-if TYPE_CHECKING:
-    from ..authentication.common import AMQPAuth
-    from ..connection import Connection
-    from ..constants import MessageState
-    from ..message import Message
 
 __all__ = [
     "AMQPClientAsync", "AsyncMessageIter", "ConnectionAsync", "MessageReceiverAsync", "MessageSenderAsync",
@@ -45,7 +48,27 @@ class AMQPClientAsync(client.AMQPClient):
         debug: bool = False,
         error_policy: errors.ErrorPolicy | None = None,
         keep_alive_interval: int | None = None,
-        **kwargs: Any,
+        *,
+        encoding: str = "UTF-8",
+        transport_type: TransportType = TransportType.Amqp,
+        http_proxy: dict[str, Any] | None = None,
+        max_frame_size: int | None = None,
+        channel_max: int | None = None,
+        idle_timeout: int | None = None,
+        properties: dict[Any, Any] | None = None,
+        remote_idle_timeout_empty_frame_send_ratio: float | None = None,
+        incoming_window: int | None = None,
+        outgoing_window: int | None = None,
+        handle_max: int | None = None,
+        on_attach: OnAttach | None = None,
+        send_settle_mode: constants.SenderSettleMode | None = None,
+        receive_settle_mode: constants.ReceiverSettleMode | None = None,
+        desired_capabilities: Capabilities | None = None,
+        use_tls: bool | None = None,
+        sasl: bool | None = None,
+        ssl_context: ssl.SSLContext | None = None,
+        connect_timeout: float | None = CONNECT_TIMEOUT,
+        **kwargs: Unpack[NodeName],
     ) -> None:
         get_dict_with_loop_if_needed(loop)
         super().__init__(
@@ -55,6 +78,25 @@ class AMQPClientAsync(client.AMQPClient):
             debug=debug,
             error_policy=error_policy,
             keep_alive_interval=keep_alive_interval,
+            encoding=encoding,
+            transport_type=transport_type,
+            http_proxy=http_proxy,
+            max_frame_size=max_frame_size,
+            channel_max=channel_max,
+            idle_timeout=idle_timeout,
+            properties=properties,
+            remote_idle_timeout_empty_frame_send_ratio=remote_idle_timeout_empty_frame_send_ratio,
+            incoming_window=incoming_window,
+            outgoing_window=outgoing_window,
+            handle_max=handle_max,
+            on_attach=on_attach,
+            send_settle_mode=send_settle_mode,
+            receive_settle_mode=receive_settle_mode,
+            desired_capabilities=desired_capabilities,
+            use_tls=use_tls,
+            sasl=sasl,
+            ssl_context=ssl_context,
+            connect_timeout=connect_timeout,
             **kwargs,
         )
         self.connection_type = ConnectionAsync
@@ -157,7 +199,31 @@ class SendClientAsync(client.SendClient, AMQPClientAsync):
         msg_timeout: int = 0,
         error_policy: errors.ErrorPolicy | None = None,
         keep_alive_interval: int | None = None,
-        **kwargs: Any,
+        *,
+        link_properties: dict[Any, Any] | None = None,
+        max_message_size: int | None = None,
+        link_credit: int | None = None,
+        encoding: str = "UTF-8",
+        transport_type: TransportType = TransportType.Amqp,
+        http_proxy: dict[str, Any] | None = None,
+        max_frame_size: int | None = None,
+        channel_max: int | None = None,
+        idle_timeout: int | None = None,
+        properties: dict[Any, Any] | None = None,
+        remote_idle_timeout_empty_frame_send_ratio: float | None = None,
+        incoming_window: int | None = None,
+        outgoing_window: int | None = None,
+        handle_max: int | None = None,
+        on_attach: OnAttach | None = None,
+        send_settle_mode: constants.SenderSettleMode | None = None,
+        receive_settle_mode: constants.ReceiverSettleMode | None = None,
+        desired_capabilities: Capabilities | None = None,
+        use_tls: bool | None = None,
+        address: str | bytes | None = None,
+        sasl: bool | None = None,
+        ssl_context: ssl.SSLContext | None = None,
+        connect_timeout: float | None = CONNECT_TIMEOUT,
+        **kwargs: NoReturn,
     ) -> None:
         get_dict_with_loop_if_needed(loop)
         super().__init__(
@@ -168,6 +234,29 @@ class SendClientAsync(client.SendClient, AMQPClientAsync):
             msg_timeout=msg_timeout,
             error_policy=error_policy,
             keep_alive_interval=keep_alive_interval,
+            link_properties=link_properties,
+            max_message_size=max_message_size,
+            link_credit=link_credit,
+            encoding=encoding,
+            transport_type=transport_type,
+            http_proxy=http_proxy,
+            max_frame_size=max_frame_size,
+            channel_max=channel_max,
+            idle_timeout=idle_timeout,
+            properties=properties,
+            remote_idle_timeout_empty_frame_send_ratio=remote_idle_timeout_empty_frame_send_ratio,
+            incoming_window=incoming_window,
+            outgoing_window=outgoing_window,
+            handle_max=handle_max,
+            on_attach=on_attach,
+            send_settle_mode=send_settle_mode,
+            receive_settle_mode=receive_settle_mode,
+            desired_capabilities=desired_capabilities,
+            use_tls=use_tls,
+            address=address,
+            sasl=sasl,
+            ssl_context=ssl_context,
+            connect_timeout=connect_timeout,
             **kwargs,
         )
         self.sender_type = MessageSenderAsync
@@ -234,7 +323,32 @@ class ReceiveClientAsync(client.ReceiveClient, AMQPClientAsync):
         auto_complete: bool = True,
         error_policy: errors.ErrorPolicy | None = None,
         keep_alive_interval: int | None = None,
-        **kwargs: Any,
+        *,
+        prefetch: int | None = None,
+        shutdown_after_timeout: bool = True,
+        link_properties: dict[Any, Any] | None = None,
+        max_message_size: int | None = None,
+        encoding: str = "UTF-8",
+        transport_type: TransportType = TransportType.Amqp,
+        http_proxy: dict[str, Any] | None = None,
+        max_frame_size: int | None = None,
+        channel_max: int | None = None,
+        idle_timeout: int | None = None,
+        properties: dict[Any, Any] | None = None,
+        remote_idle_timeout_empty_frame_send_ratio: float | None = None,
+        incoming_window: int | None = None,
+        outgoing_window: int | None = None,
+        handle_max: int | None = None,
+        on_attach: OnAttach | None = None,
+        send_settle_mode: constants.SenderSettleMode | None = None,
+        receive_settle_mode: constants.ReceiverSettleMode | None = None,
+        desired_capabilities: Capabilities | None = None,
+        use_tls: bool | None = None,
+        address: str | bytes | None = None,
+        sasl: bool | None = None,
+        ssl_context: ssl.SSLContext | None = None,
+        connect_timeout: float | None = CONNECT_TIMEOUT,
+        **kwargs: NoReturn,
     ) -> None:
         get_dict_with_loop_if_needed(loop)
         super().__init__(
@@ -246,6 +360,30 @@ class ReceiveClientAsync(client.ReceiveClient, AMQPClientAsync):
             auto_complete=auto_complete,
             error_policy=error_policy,
             keep_alive_interval=keep_alive_interval,
+            prefetch=prefetch,
+            shutdown_after_timeout=shutdown_after_timeout,
+            link_properties=link_properties,
+            max_message_size=max_message_size,
+            encoding=encoding,
+            transport_type=transport_type,
+            http_proxy=http_proxy,
+            max_frame_size=max_frame_size,
+            channel_max=channel_max,
+            idle_timeout=idle_timeout,
+            properties=properties,
+            remote_idle_timeout_empty_frame_send_ratio=remote_idle_timeout_empty_frame_send_ratio,
+            incoming_window=incoming_window,
+            outgoing_window=outgoing_window,
+            handle_max=handle_max,
+            on_attach=on_attach,
+            send_settle_mode=send_settle_mode,
+            receive_settle_mode=receive_settle_mode,
+            desired_capabilities=desired_capabilities,
+            use_tls=use_tls,
+            address=address,
+            sasl=sasl,
+            ssl_context=ssl_context,
+            connect_timeout=connect_timeout,
             **kwargs,
         )
         self.receiver_type = MessageReceiverAsync

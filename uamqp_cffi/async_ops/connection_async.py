@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import ssl
 import time
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable
 from threading import get_ident
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from .. import errors
 from .._core import plan
@@ -24,13 +25,9 @@ from .._core.filters.tls import TransportError
 from .._core.plan import Call, Inbox, Plan
 from .._core.wire import Wire, clock
 from .. import connection as blocking
+from ..authentication.common import AMQPAuth
 from ..connection import CONNECT_TIMEOUT, Connection
 from .utils import get_dict_with_loop_if_needed, would_block
-
-if TYPE_CHECKING:
-    import ssl
-
-    from ..authentication.common import AMQPAuth
 
 __all__ = ["ConnectionAsync", "get_dict_with_loop_if_needed"]
 

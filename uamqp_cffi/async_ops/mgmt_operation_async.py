@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .. import constants, errors
 from ..message import Message
 from ..mgmt_operation import MgmtOperation
+from .connection_async import ConnectionAsync
 from .utils import get_dict_with_loop_if_needed
-
-if TYPE_CHECKING:
-    from .connection_async import ConnectionAsync
-    from .session_async import SessionAsync
 
 __all__ = ["Message", "MgmtOperation", "MgmtOperationAsync", "constants", "errors", "get_dict_with_loop_if_needed"]
 
@@ -25,7 +22,7 @@ class MgmtOperationAsync(MgmtOperation):
 
     def __init__(
         self,
-        session: SessionAsync,
+        session: session_async.SessionAsync,
         target: bytes | str | None = None,
         debug: bool = False,
         status_code_field: bytes | str = b"statusCode",
@@ -53,3 +50,6 @@ class MgmtOperationAsync(MgmtOperation):
     async def destroy_async(self) -> None:
         """Detach the links. Repeatable."""
         self.destroy()
+
+
+from . import session_async  # at the end: it imports this module, and annotations name its class

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 from .. import constants, errors
 from .. import receiver
+from .._link import Capabilities
+from ..address import Source
+from ..message import Message
 from ._link_async import AsyncLink
+from .session_async import SessionAsync
 from .utils import get_dict_with_loop_if_needed
-
-if TYPE_CHECKING:
-    from .. import c_uamqp, types
-    from ..address import Source
-    from ..message import Message
-    from .session_async import SessionAsync
 
 __all__ = ["MessageReceiverAsync", "constants", "errors", "get_dict_with_loop_if_needed", "receiver"]
 
@@ -38,7 +36,7 @@ class MessageReceiverAsync(receiver.MessageReceiver, AsyncLink):
         error_policy: errors.ErrorPolicy | None = None,
         debug: bool = False,
         encoding: str = "UTF-8",
-        desired_capabilities: c_uamqp.AMQPValue | types.AMQPType | Sequence[str | bytes] | None = None,
+        desired_capabilities: Capabilities | None = None,
         loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         get_dict_with_loop_if_needed(loop)

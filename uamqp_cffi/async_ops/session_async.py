@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .. import constants, errors
 from .. import session as blocking
 from .._core.mgmt import request_plan
+from ..message import Message
+from .connection_async import ConnectionAsync
 from .mgmt_operation_async import MgmtOperationAsync
 from .utils import get_dict_with_loop_if_needed
-
-if TYPE_CHECKING:
-    from ..message import Message
-    from .connection_async import ConnectionAsync
 
 __all__ = ["MgmtOperationAsync", "SessionAsync", "constants", "errors", "get_dict_with_loop_if_needed"]
 

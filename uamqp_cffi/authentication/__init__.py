@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Any
 from .common import AMQPAuth, SASLAnonymous, SASLExternal, SASLPlain
 
 if TYPE_CHECKING:
+    from . import cbs_auth as cbs_auth
+    from . import cbs_auth_async as cbs_auth_async
+    from . import common as common
     from .cbs_auth import CBSAuthMixin as CBSAuthMixin
     from .cbs_auth import JWTTokenAuth as JWTTokenAuth
     from .cbs_auth import SASTokenAuth as SASTokenAuth
@@ -27,18 +30,32 @@ _NAMES = {
 }  # loaded when they are first used
 _MODULES = frozenset(_NAMES.values())
 
-__all__ = ["AMQPAuth", "SASLAnonymous", "SASLExternal", "SASLPlain", *_NAMES]
+__all__ = [
+    "AMQPAuth",
+    "CBSAsyncAuthMixin",
+    "CBSAuthMixin",
+    "JWTTokenAsync",
+    "JWTTokenAuth",
+    "SASLAnonymous",
+    "SASLExternal",
+    "SASLPlain",
+    "SASTokenAsync",
+    "SASTokenAuth",
+    "TokenRetryPolicy",
+]
 
 
-def __getattr__(name: str) -> Any:
-    if name in _NAMES:
-        value = getattr(importlib.import_module(f".{_NAMES[name]}", __name__), name)
-    elif name in _MODULES:
-        value = importlib.import_module(f".{name}", __name__)
-    else:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    globals()[name] = value
-    return value
+if not TYPE_CHECKING:  # else they would take any name for one of ours
+
+    def __getattr__(name: str) -> Any:
+        if name in _NAMES:
+            value = getattr(importlib.import_module(f".{_NAMES[name]}", __name__), name)
+        elif name in _MODULES:
+            value = importlib.import_module(f".{name}", __name__)
+        else:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import math
+import ssl
 import time
 from collections.abc import Callable
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 from urllib.parse import quote_plus, urlparse
 
 from .. import errors, utils
+from .._arguments import keywords_of, unknown
 from .._core.cbs import Exchange, for_asyncio, no_wait
 from .._core.locks import Lock, fork_safe
 from .._core.plan import Call, Plan, refuse_coroutine, run
+from ..connection import Connection
 from ..constants import TransportType
 from ..session import Session
 from .common import AMQPAuth, _as_bytes
-
-if TYPE_CHECKING:
-    import ssl
-
-    from ..connection import Connection
 
 __all__ = ["AMQPAuth", "CBSAuthMixin", "JWTTokenAuth", "SASTokenAuth", "Session", "TokenRetryPolicy", "TransportType"]
 
@@ -160,24 +158,30 @@ class _TokenAuth(AMQPAuth, CBSAuthMixin):
         retry_policy: TokenRetryPolicy | None,
         encoding: str,
         transport: dict[str, Any],
-        options: dict[str, Any],
+        refresh_window: float,
+        custom_endpoint_hostname: str | bytes | None,
+        strange: dict[str, Any],
     ) -> None:
-        """All but the token. `options`: refresh_window and custom_endpoint_hostname, and whatever else is not looked
-        at."""
+        """All but the token. `strange`: arguments that no constructor has; `loop=None` is what asyncio programs of old pass
+        to everything."""
+        strange = {name: value for name, value in strange.items() if name != "loop" or value is not None}
+        if strange:
+            raise ValueError(unknown(type(self).__name__, strange, keywords_of(type(self))))
         self.uri = uri.decode(encoding) if isinstance(uri, bytes) else uri
         hostname = urlparse(self.uri).hostname
         if not hostname:
             raise ValueError("the uri names no host")
         AMQPAuth.__init__(self, hostname, encoding=encoding, **transport)
-        endpoint = options.get("custom_endpoint_hostname")
-        if endpoint:
-            self.set_io(endpoint, transport["port"], transport["http_proxy"], transport["transport_type"])
+        if custom_endpoint_hostname:
+            self.set_io(
+                custom_endpoint_hostname, transport["port"], transport["http_proxy"], transport["transport_type"]
+            )
         self.audience = _as_bytes(audience, encoding)
         self.token_type = _as_bytes(token_type, encoding)
         self.timeout = timeout
         self.retries = 0
         self._retry_policy = retry_policy or _POLICY
-        self._refresh_window = options.get("refresh_window") or 0
+        self._refresh_window = refresh_window or 0
         self._prev_token: bytes | None = None
 
     def _renewed(self, token: bytes, expires_at: float) -> None:
@@ -225,7 +229,9 @@ class SASTokenAuth(_TokenAuth):
         *,
         use_tls: bool | None = None,
         ssl_context: ssl.SSLContext | None = None,
-        **kwargs: Any,
+        refresh_window: float = 0,
+        custom_endpoint_hostname: str | bytes | None = None,
+        **kwargs: NoReturn,
     ) -> None:
         transport = {
             "port": port,
@@ -235,7 +241,18 @@ class SASTokenAuth(_TokenAuth):
             "use_tls": use_tls,
             "ssl_context": ssl_context,
         }
-        self._set_up(audience, uri, token_type, timeout, retry_policy, encoding, transport, kwargs)
+        self._set_up(
+            audience,
+            uri,
+            token_type,
+            timeout,
+            retry_policy,
+            encoding,
+            transport,
+            refresh_window,
+            custom_endpoint_hostname,
+            kwargs,
+        )
         self.username = username
         self.password = password
         self.expires_at, self.expires_in = self._set_expiry(expires_at, expires_in)
@@ -263,11 +280,15 @@ class SASTokenAuth(_TokenAuth):
         http_proxy: dict[str, Any] | None = None,
         transport_type: TransportType = TransportType.Amqp,
         encoding: str = "UTF-8",
-        **kwargs: Any,
+        *,
+        use_tls: bool | None = None,
+        ssl_context: ssl.SSLContext | None = None,
+        refresh_window: float = 0,
+        custom_endpoint_hostname: str | bytes | None = None,
+        **kwargs: NoReturn,
     ) -> _S:
         """Signatures made with a shared access key. `expiry`: seconds that each is good for, an hour if not given.
-        Other arguments, keyword-only ones and `refresh_window` among them, as for the class; `uri` is the audience,
-        too."""
+        Other arguments as for the class; `uri` is the audience, too."""
         expires_in = timedelta(seconds=3600 if expiry is None else expiry)
         token, expires_at = _sign(uri, key_name, shared_access_key, expires_in)
         made = cls(
@@ -284,6 +305,10 @@ class SASTokenAuth(_TokenAuth):
             http_proxy=http_proxy,
             transport_type=transport_type,
             encoding=encoding,
+            use_tls=use_tls,
+            ssl_context=ssl_context,
+            refresh_window=refresh_window,
+            custom_endpoint_hostname=custom_endpoint_hostname,
             **kwargs,
         )
         made.expires_in = expires_in
@@ -330,7 +355,9 @@ class JWTTokenAuth(_TokenAuth):
         *,
         use_tls: bool | None = None,
         ssl_context: ssl.SSLContext | None = None,
-        **kwargs: Any,
+        refresh_window: float = 0,
+        custom_endpoint_hostname: str | bytes | None = None,
+        **kwargs: NoReturn,
     ) -> None:
         self._check_get_token(get_token)
         transport = {
@@ -341,7 +368,18 @@ class JWTTokenAuth(_TokenAuth):
             "use_tls": use_tls,
             "ssl_context": ssl_context,
         }
-        self._set_up(audience, uri, token_type, timeout, retry_policy, encoding, transport, kwargs)
+        self._set_up(
+            audience,
+            uri,
+            token_type,
+            timeout,
+            retry_policy,
+            encoding,
+            transport,
+            refresh_window,
+            custom_endpoint_hostname,
+            kwargs,
+        )
         self.get_token = get_token
         self.expires_at, self.expires_in = self._set_expiry(expires_at, expires_in)
         self.token = None

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from asyncio import AbstractEventLoop
+from typing import Any
 
 from .._core.cbs import for_asyncio, no_wait_async
 from .._core.plan import run_async
 from ..async_ops.session_async import SessionAsync
 from ..async_ops.utils import get_dict_with_loop_if_needed
 from ..constants import TransportType
+from ..session import Session
 from .cbs_auth import CBSAuthMixin, JWTTokenAuth, SASTokenAuth, TokenRetryPolicy
-
-if TYPE_CHECKING:
-    from asyncio import AbstractEventLoop
-
-    from ..session import Session
 
 __all__ = [
     "CBSAsyncAuthMixin",

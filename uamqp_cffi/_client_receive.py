@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 
 from . import address, constants, errors, receiver
 from ._client_base import _LinkClient
+from ._core.interrupts import openly
 from ._core.plan import Call, Plan
 from ._core.receiving import Unread, ranges, span
 from ._core.sections import ACCEPTED
@@ -169,14 +170,17 @@ class ReceiveClient(_LinkClient):
         )
 
     def _on_message(self, message: Message) -> None:
-        self._message_received(message)
+        if type(self)._message_received is _BASE_RECEIVED and "_message_received" not in self.__dict__:
+            self._message_received(message)
+        else:  # the user's
+            openly(self._message_received, message)
 
     def _message_received(self, message: Message) -> None:
         """A message came in. May be replaced."""
         self._was_message_received = True
         callback = self._message_received_callback
         if callback is not None:
-            callback(message)
+            openly(callback, message)
         if callback is not None or self._streaming_receive:
             call = self._reception
             if self.auto_complete if call is None else self._auto_complete and not call.iterates:

@@ -18,6 +18,7 @@ from . import address, constants, errors, sender
 from ._client_base import _LinkClient
 from ._core import plan as plans
 from ._core.engine import SizeError, track
+from ._core.interrupts import enter, leave, openly, whole
 from ._core.plan import Call, Plan
 from ._core.sending import LOST_OUTCOMES, SENT_OUTCOMES, Calls
 from ._link import Capabilities
@@ -363,7 +364,7 @@ class SendClient(_LinkClient):
         try:
             callback = message.on_send_complete
             if callback is not None:
-                callback(result, error)
+                openly(callback, result, error)
         finally:
             self._uncalled.discard(id(message))
             self._wake_waiters(message)
@@ -404,6 +405,7 @@ class SendClient(_LinkClient):
             for inbox in waiting:
                 inbox.poke()
 
+    @whole
     def _on_message_sent(self, message: Message, result: int, delivery_state: Any = None) -> None:
         """The callback for a `MessageSender.send` that somebody overrode."""
         with self._books():
@@ -741,17 +743,21 @@ class SendClient(_LinkClient):
             or self._stepwise()
         ):
             return False
-        mine = session._enter()
+        token = enter()
         try:
-            self._queue.append(message)
-            self._pump()
-            if message.state is _SENT and mine is session._inbox:
-                connection._wait(mine)
+            mine = session._enter()
+            try:
+                self._queue.append(message)
                 self._pump()
-        except errors.AMQPError as error:
-            _logger.debug("left to the plan: %s", error)
+                if message.state is _SENT and mine is session._inbox:
+                    connection._wait(mine)
+                    self._pump()
+            except errors.AMQPError as error:
+                _logger.debug("left to the plan: %s", error)
+            finally:
+                session._leave(mine)
         finally:
-            session._leave(mine)
+            leave(token)
         return True
 
     def _send_message_plan(self, messages: Any, close_on_done: bool, queued: Any = None) -> Plan[None]:
@@ -856,13 +862,15 @@ class SendClient(_LinkClient):
         if session is not None:
             with session._lock:
                 session._dispatch()
-        yield from super()._close_plan()
-        if session is not None and handler is not None:
-            with session._lock:
-                handler._forget()
-                self._come_back(list(self._handed.values()), Delivery.UNKNOWN)
-                self._out -= len(self._handed)
-                self._handed.clear()
+        try:
+            yield from super()._close_plan()
+        finally:  # also when that is interrupted or cancelled: a second close() would find nothing left to do
+            if session is not None and handler is not None:
+                with session._lock:
+                    handler._forget()
+                    self._come_back(list(self._handed.values()), Delivery.UNKNOWN)
+                    self._out -= len(self._handed)
+                    self._handed.clear()
         self._calls.run()  # outcomes that have come are told, now that a callback cannot wait for a peer any more
 
     def redirect(self, redirect: errors.LinkRedirect, auth: AMQPAuth) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from . import c_uamqp, constants, errors, types
+from ._core.interrupts import whole
 from ._core.records import Attach, Credit, Detach, PeerError, Record
 from ._core.sending import Calls
 from ._core.values import (
@@ -135,6 +136,7 @@ class Link:
     def max_message_size(self, value: int) -> None:
         self._max_message_size = int(value)
 
+    @whole
     def get_state(self) -> Any:
         """The state of the link. Raises the error that broke it, or its session or connection."""
         self._pump()
@@ -143,6 +145,7 @@ class Link:
             raise error
         return self._state
 
+    @whole
     def open(self) -> None:
         """Begin to attach. Does not wait: `get_state` is Open once the peer has answered."""
         if self._id:
@@ -151,6 +154,7 @@ class Link:
         self._id = self._session._attach(self, self._performative())
         self._conn._flush()
 
+    @whole
     def close(self) -> None:
         """Detach the link for good. Repeatable."""
         session = self._session
@@ -169,6 +173,7 @@ class Link:
         """Detach the link for good. Repeatable."""
         self.close()
 
+    @whole
     def work(self) -> None:
         """Take in what has come for this link, do what can be done, and call back. Raises the error that broke it."""
         self._pump()

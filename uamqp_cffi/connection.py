@@ -30,6 +30,7 @@ from ._core import heartbeat, plan, records, values
 from ._core.drivers.sync import READ, WRITE, Address, Dialer, Poller
 from ._core.filters.base import Filter, HttpRefused
 from ._core.filters.tls import Tls, TransportError
+from ._core.interrupts import openly
 from ._core.locks import Lock, Signal
 from ._core.plan import Call, Inbox, Plan, refuse_coroutine
 from ._core.wire import Wire, clock
@@ -294,7 +295,7 @@ class Connection:
 
     def lock(self, timeout: float = 3.0) -> None:
         """Take the advisory lock, which `work()` takes too; raises TimeoutError after `timeout` seconds (-1: never)."""
-        if not self._advisory.acquire(timeout=timeout):
+        if not openly(self._advisory.acquire, True, timeout):
             raise TimeoutError(f"the connection's lock was not free within {timeout} s")
 
     def release(self) -> None:
@@ -1109,10 +1110,11 @@ class Connection:
         error = errors.AMQPConnectionError(
             "the connection was interrupted (Ctrl-C?) in the middle of sending or receiving"
         )
-        self._lose(error)
+        self._lose(error, torn=True)
 
-    def _lose(self, error: Exception) -> None:
-        """The end, once: last records, failure, everybody woken. Under `_io`."""
+    def _lose(self, error: Exception, torn: bool = False) -> None:
+        """The end, once: last records, failure, everybody woken. `torn`: the kernel may have taken more than was counted, and
+        what is not known is not called not delivered. Under `_io`."""
         if self._done:
             return
         self._done = True
@@ -1127,6 +1129,8 @@ class Connection:
                 last = self._engine.step(clock())
         except (_engine.EngineError, MemoryError) as broken:
             error.__context__ = broken
+        if torn:
+            last = [_in_doubt(record) for record in last]
         self._ending = True
         if wire is None and self._started:
             self._conn_state = ConnectionState.ERROR.value
@@ -1276,6 +1280,13 @@ class Connection:
             sock.close()  # only our copy of the descriptor: the parent's stays connected
         if self._dialer is not None:
             self._dialer.close()
+
+
+def _in_doubt(record: Any) -> Any:
+    """A record of what is not delivered, as of what is not known."""
+    if isinstance(record, records.Settled) and record.outcome == _engine.OUT_NOT_DELIVERED:
+        return record._replace(outcome=_engine.OUT_UNKNOWN)
+    return record
 
 
 def _after_fork() -> None:

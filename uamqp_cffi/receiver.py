@@ -15,6 +15,7 @@ from typing import Any
 
 from . import constants, errors
 from ._core.engine import StateError
+from ._core.interrupts import openly, whole
 from ._core.locks import RLock, fork_safe
 from ._core.receiving import ranges
 from ._core.records import Credit, Delivery, Record, Settled
@@ -94,6 +95,7 @@ class MessageReceiver(Link):
         self._unsent = False  # there is output that was not flushed
         self._settler = self._settle_message
 
+    @whole
     def work(self) -> None:
         """Take in what has come for this link, and hand messages out. Raises the error that broke it."""
         self._pump()
@@ -106,6 +108,7 @@ class MessageReceiver(Link):
         if error is not None:
             raise error
 
+    @whole
     def reset_link_credit(self, link_credit: int, **kwargs: Any) -> None:
         """Have `link_credit` messages sent from now on; 0 pauses. Once that credit is used up it is `prefetch` again. With
         `drain=True` the peer gives back what it has no messages for, and there is none until the next call of this. Raises what broke the link, and
@@ -278,7 +281,10 @@ class MessageReceiver(Link):
         except IndexError:  # a close() took it
             return
         try:
-            self.on_message_received(message)
+            if self._client is None:
+                openly(self.on_message_received, message)
+            else:
+                self.on_message_received(message)  # the client knows what of that is the user's
         except RuntimeError as error:
             self._callback_broke(error)
         except KeyboardInterrupt as interrupt:
@@ -316,6 +322,7 @@ class MessageReceiver(Link):
 
     # outcomes
 
+    @whole
     def _settle_message(self, message_number: int, response: errors.MessageResponse) -> None:
         """Send the outcome of a delivery: now, or from inside `on_message_received` together with others."""
         self._settle(message_number, message_number, outcome(response))

@@ -18,6 +18,7 @@ from typing import Any
 
 from . import constants, errors
 from ._core.engine import Lengths, SizeError, StateError
+from ._core.interrupts import openly, whole
 from ._core.records import Credit, Record, Settled
 from ._core.sending import LOST_OUTCOMES, SENT_OUTCOMES, Owner, Runs
 from ._core.values import Described, decode_exact, described_composite, enc_str, enc_uint
@@ -140,6 +141,7 @@ class MessageSender(Link):
         for entry in waiting:
             self._call_back(entry, _ERROR, None)
 
+    @whole
     def send(self, message: Message, callback: Callable[..., object] | None, timeout: float = 0) -> bool:
         """Hand a message over; `work` moves it on. True unless the link is broken.
 
@@ -158,6 +160,7 @@ class MessageSender(Link):
         self._offer_waiting()
         return True
 
+    @whole
     def work(self) -> None:
         """Take in what has come for this link, hand over what can be, and call back. Raises the error that broke it."""
         self._pump()
@@ -379,4 +382,4 @@ class MessageSender(Link):
         message, callback, ticket = entry
         self._open.pop(ticket, None)
         if callback is not None:
-            self._calls.add(callback, message, result, delivery_state)
+            self._calls.add(openly, callback, message, result, delivery_state)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from . import constants, errors
 from ._core import mgmt
 from ._core.engine import StateError
+from ._core.interrupts import openly, whole
 from ._core.locks import RLock, fork_safe
 from ._core.plan import Inbox
 from ._core.records import (
@@ -198,6 +199,7 @@ class Session:
         """
         return self._connection._run(mgmt.request_plan(self, message, operation, op_type, node, **kwargs))
 
+    @whole
     def destroy(self) -> None:
         """Close the management links and end the session. Repeatable."""
         with self._lock:
@@ -256,6 +258,7 @@ class Session:
                     except StateError:
                         _logger.debug("link %d was gone before it was detached", link_id)
 
+    @whole
     def _end(self) -> None:
         with self._lock:
             if self._ended:
@@ -431,6 +434,6 @@ class Session:
         if (target if record.sender else source) is None:
             side = "target" if record.sender else "source"
             refused = errors.AMQPConnectionError(f"the peer attached without a {side}: it refuses the link")
-            on_attach(None, None, properties, refused)
+            openly(on_attach, None, None, properties, refused)
         else:
-            on_attach(*_termini(source, target), properties, None)
+            openly(on_attach, *_termini(source, target), properties, None)

@@ -17,6 +17,7 @@ from .. import errors
 from ..constants import CBSAuthStatus, MessageBodyType
 from ..message import Message
 from . import mgmt
+from .interrupts import openly
 from .locks import Turn
 from .plan import Call, Inbox, Plan
 
@@ -305,7 +306,7 @@ class Exchange:
     def _ask(self) -> tuple[Any]:
         """What `update_token` gives. A coroutine is not awaited in the call that makes this step: it would end with that call,
         and who always gives calls less time than it takes would never have a new token."""
-        return (self.auth.update_token(),)
+        return (openly(self.auth.update_token),)
 
     def _renewed(self) -> None:
         task, self._renewal = self._renewal, None

@@ -15,6 +15,8 @@ import threading
 import weakref
 from typing import Any, TypeVar
 
+from .interrupts import openly
+
 _L = TypeVar("_L")
 
 if sys.version_info[:2] == (3, 14):
@@ -77,7 +79,7 @@ class Signal:
 
     def wait(self, seconds: float | None = None) -> bool:
         """Wait until it is set, and take that back: True. Or for that time: False."""
-        return self._closed.acquire(timeout=-1 if seconds is None else min(seconds, threading.TIMEOUT_MAX))
+        return openly(self._closed.acquire, True, -1 if seconds is None else min(seconds, threading.TIMEOUT_MAX))
 
 
 class Turn:

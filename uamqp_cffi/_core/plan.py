@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Generator
 from typing import Any, NamedTuple, TypeVar
 
+from . import interrupts
 from .records import Record
 
 T = TypeVar("T")
@@ -86,9 +87,11 @@ Plan = Generator[Wait | Call, Any, T]
 
 
 def run(plan: Plan[T], wait: Callable[[Inbox, float | None], bool]) -> T:
-    """Drive `plan` to its end with a blocking `wait(inbox, deadline)` and give its result."""
+    """Drive `plan` to its end with a blocking `wait(inbox, deadline)` and give its result. Signals are put off in all of it,
+    but for where it waits and where it runs user code."""
     step: Callable[[Any], Wait | Call] = plan.send
     value: Any = None
+    token = interrupts.enter()
     try:
         while True:
             try:
@@ -107,6 +110,7 @@ def run(plan: Plan[T], wait: Callable[[Inbox, float | None], bool]) -> T:
                 step = plan.throw
     finally:
         plan.close()
+        interrupts.leave(token)
 
 
 async def run_async(plan: Plan[T], wait: Callable[[Inbox, float | None], Awaitable[bool]]) -> T:

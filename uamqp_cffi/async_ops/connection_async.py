@@ -446,8 +446,8 @@ class ConnectionAsync(Connection):
 
     # ---- the end --------------------------------------------------------------------------------------------------
 
-    def _lose(self, error: Exception) -> None:
-        super()._lose(error)
+    def _lose(self, error: Exception, torn: bool = False) -> None:
+        super()._lose(error, torn)
         task, self._task = self._task, None
         loop = self._loop
         if task is not None and loop is not None and not loop.is_closed() and task is not asyncio.current_task(loop):

@@ -13,6 +13,7 @@ from urllib.parse import quote_plus, urlparse
 from .. import errors, utils
 from .._arguments import keywords_of, unknown
 from .._core.cbs import Exchange, for_asyncio, no_wait
+from .._core.interrupts import openly
 from .._core.locks import Lock, fork_safe
 from .._core.plan import Call, Plan, refuse_coroutine, run
 from ..connection import Connection
@@ -393,7 +394,7 @@ class JWTTokenAuth(_TokenAuth):
             raise ValueError(f"get_token must be a function, not {type(get_token).__name__}")
 
     def _first_token_plan(self) -> Plan[None]:
-        refuse_coroutine((yield Call(self.update_token)), for_asyncio(self))
+        refuse_coroutine((yield Call(openly, (self.update_token,))), for_asyncio(self))
 
     def update_token(self) -> Any:
         """Ask `get_token`. Raises what it raises, and ValueError when that was no token."""

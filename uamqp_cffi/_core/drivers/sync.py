@@ -15,6 +15,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from ..interrupts import openly
+
 READ = 1
 WRITE = 2
 
@@ -79,7 +81,7 @@ class Poller:
         bits = 0
         woken = self._awake
         if _POLL is not None:
-            for fd, events in self._poll.poll(timeout * 1000):
+            for fd, events in openly(self._poll.poll, timeout * 1000):
                 if self._pair is not None and fd == self._pair[0].fileno():
                     woken = True
                 else:
@@ -87,8 +89,8 @@ class Poller:
                     bits |= WRITE if events & ~select.POLLIN else 0
         else:
             if not self._poll.get_map():
-                time.sleep(timeout)
-            for key, mask in self._poll.select(timeout):
+                openly(time.sleep, timeout)
+            for key, mask in openly(self._poll.select, timeout):
                 if self._pair is not None and key.fileobj is self._pair[0]:
                     woken = True
                 else:

@@ -1,0 +1,157 @@
+"""Ctrl-C put off while the books are being kept.
+
+Handlers of signals run in the main thread, between any two bytecodes, and what they raise may leave what was being done half
+done: bytes that the kernel took and nobody counted, a message that is in two queues or in none. So while the main thread
+is inside a call of ours the handlers are wrapped, and a signal is only noted; it is let through where the call waits, where it
+runs user code, and when it ends. Nothing else takes long; should it, the second Ctrl-C a second later is let through at once,
+and what it tears apart is found by the marks of `connection.py`.
+
+The handlers are the user's again when the outermost call ends: asyncio and others look at which there is. Other threads are never
+interrupted, and pay for one comparison.
+"""
+
+from __future__ import annotations
+
+import _thread
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from functools import wraps
+from threading import get_ident
+from typing import Any, TypeVar, cast
+
+_get: Any = signal.getsignal
+_set: Any = signal.signal
+try:
+    import _signal  # type: ignore[import-not-found]  # what `signal` wraps to make enumeration members, in ten times the time
+except ImportError:
+    pass
+else:
+    _get, _set = _signal.getsignal, _signal.signal
+
+_T = TypeVar("_T")
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+PATIENCE = 1.0
+"""Seconds for which the first one is put off; another after that is let through wherever it comes."""
+
+_SIGINT = int(signal.SIGINT)
+_SIGNALS = (
+    _SIGINT,
+    *(int(getattr(signal, name)) for name in ("SIGTERM", "SIGALRM") if hasattr(signal, name)),
+)
+_main = threading.main_thread().ident
+
+_shut = False  # signals are put off, if our handler is there
+_noted: dict[int, float] = {}  # signals that were put off, and since when
+_before: dict[int, Any] = {}  # what is wrapped
+
+Token = bool | list[tuple[int, Any]]
+"""What a call found, for it to put back: whether signals were put off, or, if it is the outermost, the handlers."""
+
+
+def _handler(number: int, frame: Any) -> None:
+    global _shut
+    if _shut:
+        since = _noted.setdefault(number, time.monotonic())
+        if time.monotonic() - since < PATIENCE:
+            return
+        _noted.pop(number, None)
+        _before[number](number, frame)
+        return
+    _shut = True  # if it raises, what ends because of that is not interrupted in its turn
+    _before[number](number, frame)
+    _shut = False
+
+
+def enter() -> Token | None:
+    """From now on, signals are put off. What it gives is for `leave`; None: this is not the main thread."""
+    global _shut
+    if get_ident() != _main:
+        return None
+    if _get(_SIGINT) is _handler:
+        was, _shut = _shut, True
+        return was
+    if _noted:
+        _noted.clear()
+    _shut = True
+    found = []
+    for number in _SIGNALS:
+        handler = _get(number)
+        if handler is _handler:  # Ctrl-C is ignored, or user code has put another there
+            continue
+        if callable(handler):
+            _before[number] = handler
+            found.append((number, handler))
+            _set(number, _handler)
+    return found
+
+
+def leave(token: Token | None) -> None:
+    """The other end of `enter`: what was put off is let through, unless the call was part of another."""
+    global _shut
+    if token is None or token is True:
+        return
+    if token is not False:
+        for number, handler in token:
+            if _get(number) is _handler:  # else user code has put another there
+                _set(number, handler)
+    _shut = False
+    if _noted:
+        _let_through()
+
+
+def _let_through() -> None:
+    """Call the handlers of what was noted. The first that raises ends it; the others come again."""
+    numbers = list(_noted)
+    _noted.clear()
+    for at, number in enumerate(numbers):
+        handler = _before[number]
+        try:
+            handler(number, sys._getframe(1))
+        except BaseException:
+            for other in numbers[at + 1 :]:
+                _thread.interrupt_main(signal.Signals(other))
+            raise
+
+
+def openly(fn: Callable[..., _T], *args: Any) -> _T:
+    """`fn(*args)`, which waits or is user code: signals are let through in it, and before it what was put off."""
+    global _shut
+    if not _shut or get_ident() != _main:
+        return fn(*args)
+    _shut = False
+    try:
+        if _noted:
+            _shut = True
+            _let_through()
+            _shut = False
+        return fn(*args)
+    finally:
+        _shut = True
+
+
+def whole(fn: _F) -> _F:
+    """A function in which signals are put off."""
+
+    @wraps(fn)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        token = enter()
+        try:
+            return fn(*args, **kwargs)
+        finally:
+            leave(token)
+
+    return cast(_F, call)
+
+
+def _after_fork() -> None:
+    global _main
+    _main = get_ident()  # the thread that forked is the main one
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -18,6 +18,7 @@ from ._c_messages import Messaging, _bytes, cError, cFields, cMessage, cSource, 
 from ._c_values import AMQPValue, CompositeValue, DictValue, StructBase, _native
 from ._core import engine, mgmt, records, values
 from ._core.sending import Calls
+from ._core.time import monotonic
 from ._link import Link
 from .address import Source, Target
 from .constants import CBSAuthStatus, MessageBodyType
@@ -862,7 +863,7 @@ class CBSTokenAuth(_Requests):
     def authenticate(self) -> None:
         """Put the token. `get_status` says how it goes."""
         self._status = CBSAuthStatus.InProgress
-        self._since = time.monotonic()
+        self._since = monotonic()
         self._open()
         self._put()
 
@@ -871,7 +872,7 @@ class CBSTokenAuth(_Requests):
         self._token = _bytes("refresh_token", refresh_token)
         self._set_end(expires_at)
         self._status = CBSAuthStatus.InProgress
-        self._since = time.monotonic()
+        self._since = monotonic()
         self._put()
 
     def _put(self) -> None:
@@ -889,7 +890,7 @@ class CBSTokenAuth(_Requests):
         """A number of `CBSAuthStatus`."""
         now = time.time()
         status = self._status
-        if status is CBSAuthStatus.InProgress and time.monotonic() - self._since >= self._timeout:
+        if status is CBSAuthStatus.InProgress and monotonic() - self._since >= self._timeout:
             status = CBSAuthStatus.Timeout
         elif status is CBSAuthStatus.Ok and now >= self._expires_at:
             status = CBSAuthStatus.Expired

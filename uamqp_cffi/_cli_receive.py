@@ -8,11 +8,11 @@ import base64
 import json
 import os
 import sys
-import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from ._cli_send import GaveUp, Interrupted, Progress, attach, printable, say
+from ._core import time
 
 if TYPE_CHECKING:
     from .client import ReceiveClient

@@ -8,10 +8,11 @@ import math
 import os
 import stat
 import sys
-import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from typing import IO, TYPE_CHECKING, Any
+
+from ._core import time
 
 if TYPE_CHECKING:
     from .client import ReceiveClient, SendClient

@@ -6,7 +6,6 @@ import copy
 import functools
 import ssl
 import threading
-import time
 import uuid
 from collections.abc import Callable
 from typing import Any, TypedDict, TypeVar
@@ -15,6 +14,7 @@ from urllib.parse import unquote_plus
 from . import address, authentication, c_uamqp, constants, errors
 from ._arguments import Unpack, keywords_of, unknown
 from ._core import plan as plans
+from ._core import time
 from ._core.locks import RLock, fork_safe
 from ._core.plan import Call, Plan, Wait, earlier
 from ._link import Capabilities

@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 import ssl
 import sys
-import time
 import uuid
 from collections.abc import Callable, Generator
 from typing import Any, NoReturn
 
 from . import address, constants, errors, receiver
 from ._client_base import _LinkClient
+from ._core import time
 from ._core.interrupts import openly
 from ._core.plan import Call, Plan
 from ._core.receiving import Unread, ranges, span

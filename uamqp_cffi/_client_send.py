@@ -7,7 +7,6 @@ import itertools
 import logging
 import ssl
 import threading
-import time
 import uuid
 from collections import deque
 from collections.abc import Iterable
@@ -17,6 +16,7 @@ from typing import Any, NoReturn
 from . import address, constants, errors, sender
 from ._client_base import _LinkClient
 from ._core import plan as plans
+from ._core import time
 from ._core.engine import SizeError, track
 from ._core.interrupts import enter, leave, openly, whole
 from ._core.plan import Call, Plan

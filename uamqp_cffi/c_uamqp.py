@@ -7,9 +7,9 @@ transports from `_c_io`, connections, sessions and links from `_c_plumbing`. The
 from __future__ import annotations
 
 import importlib
-import time
 from typing import TYPE_CHECKING, Any
 
+from ._core import time
 from ._c_values import *
 
 if TYPE_CHECKING:

@@ -17,7 +17,6 @@ import os
 import socket
 import ssl
 import threading
-import time
 import uuid
 import weakref
 from collections.abc import Callable, Iterator
@@ -26,7 +25,7 @@ from typing import Any, TypeVar
 
 from . import errors
 from ._core import engine as _engine
-from ._core import heartbeat, plan, records, values
+from ._core import heartbeat, plan, records, time, values
 from ._core.drivers.sync import READ, WRITE, Address, Dialer, Poller
 from ._core.filters.base import Filter, HttpRefused
 from ._core.filters.tls import Tls, TransportError

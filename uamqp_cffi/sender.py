@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import itertools
 import logging
-import time
 from array import array
 from collections import deque
 from collections.abc import Callable
@@ -17,6 +16,7 @@ from heapq import heappop, heappush
 from typing import Any
 
 from . import constants, errors
+from ._core import time
 from ._core.engine import Lengths, SizeError, StateError
 from ._core.interrupts import openly, whole
 from ._core.records import Credit, Record, Settled

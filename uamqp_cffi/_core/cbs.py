@@ -20,6 +20,7 @@ from . import mgmt
 from .interrupts import openly
 from .locks import Turn
 from .plan import Call, Inbox, Plan
+from .time import monotonic
 
 _logger = logging.getLogger("uamqp.authentication.cbs_auth")
 
@@ -34,21 +35,22 @@ must have passed: a window longer than the life of a token does not make it rene
 
 
 class Exchange:
-    """The tokens of one connection. `wall` gives seconds since the epoch, `clock` those of `time.monotonic`."""
+    """The tokens of one connection. `wall` gives seconds since the epoch, `time.time` if not given, `clock` monotonic
+    ones."""
 
     def __init__(
         self,
         session: session.Session,
         auth: cbs_auth.CBSAuthMixin,
-        wall: Callable[[], float] = time.time,
-        clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] | None = None,
+        clock: Callable[[], float] = monotonic,
     ) -> None:
         self.session = session
         self.status = CBSAuthStatus.Idle
         self.error: Exception | None = None
         """What ended it; raised by every step from then on."""
         self.auth: Any = auth
-        self._wall = wall
+        self._wall = wall or (lambda: time.time())  # asked by that name, as the user's own function does
         self._clock = clock
         self._turn = Turn()  # of who makes a step, also while the user's function runs
         self._missed = False  # somebody else wanted to make one meanwhile

@@ -11,12 +11,12 @@ import itertools
 import logging
 import os
 import threading
-import time
 import weakref
 from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
+from . import time
 from .locks import Signal
 
 _logger = logging.getLogger("uamqp.connection")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import logging
-import time
 import uuid
 from array import array
 from collections import OrderedDict
@@ -16,6 +15,7 @@ from typing import Any
 
 from .. import constants, errors
 from ..message import Message, MessageProperties
+from . import time
 from .engine import SizeError, StateError
 from .plan import Inbox, Plan, Wait, earlier
 from .records import Attach, Credit, Delivery, Detach, PeerError, Record, Settled

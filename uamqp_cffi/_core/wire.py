@@ -11,10 +11,10 @@ and the wire knows which of the engine's bytes ("plaintext") it stands for.
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from collections.abc import Sequence
 
+from . import time
 from .engine import OUT_SENT, OUT_UNKNOWN, Engine
 from .filters.base import Filter
 from .filters.stack import Stack

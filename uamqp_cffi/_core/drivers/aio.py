@@ -9,11 +9,11 @@ import asyncio
 import errno
 import os
 import socket
-import time
 import weakref
 from collections.abc import Callable
 from typing import Protocol, cast
 
+from .. import time
 from .sync import Address, Dialer, _at_once, _resolve, tune
 
 CLOSE_WITHIN = 5.0

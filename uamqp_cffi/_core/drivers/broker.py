@@ -10,10 +10,10 @@ import socket
 import ssl
 import sys
 import threading
-import time
 from collections.abc import Callable
 from typing import Any
 
+from .. import time
 from ..broker_core import Core, Timer
 from ..broker_peer import Peer, accept, shutdown_error
 from ..engine import NEVER

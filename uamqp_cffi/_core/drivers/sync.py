@@ -11,10 +11,10 @@ import select
 import selectors
 import socket
 import threading
-import time
 from collections.abc import Callable
 from typing import Any
 
+from .. import time
 from ..interrupts import openly
 
 READ = 1

@@ -17,11 +17,12 @@ import os
 import signal
 import sys
 import threading
-import time
 from collections.abc import Callable
 from functools import wraps
 from threading import get_ident
 from typing import Any, TypeVar, cast
+
+from . import time
 
 _get: Any = signal.getsignal
 _set: Any = signal.signal

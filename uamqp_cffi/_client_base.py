@@ -21,7 +21,7 @@ from ._link import Capabilities
 from .address import Address
 from .authentication.cbs_auth import CBSAuthMixin
 from .authentication.common import AMQPAuth
-from .connection import CONNECT_TIMEOUT, Connection
+from .connection import CLOSE_TIMEOUT, CONNECT_TIMEOUT, Connection
 from .constants import Delivery, TransportType
 from .message import Message
 from .session import OnAttach, Session
@@ -47,7 +47,9 @@ class AMQPClient:
         client_name: container-id of the connection, a random one if not given.
         debug: a line per frame to the logger `uamqp.c_uamqp`.
         error_policy: an `errors.ErrorPolicy`.
-        keep_alive_interval: accepted. Heartbeats go out whenever the peer wants them.
+        keep_alive_interval: seconds. A thread (with asyncio a task) takes in what has come every so often while no call does:
+            callbacks are then called from there, `on_message_received` that of the last call. It works for all clients on
+            the connection. None or 0: nothing of the kind. Heartbeats go out in any case, whenever the peer wants them.
         encoding: for str arguments.
         transport_type, http_proxy: WebSocket, and the way through a proxy: see `AMQPAuth`. For an auth object that the client
             makes itself; one that is given has its own.
@@ -72,7 +74,7 @@ class AMQPClient:
         client_name: str | bytes | None = None,
         debug: bool = False,
         error_policy: errors.ErrorPolicy | None = None,
-        keep_alive_interval: int | None = None,
+        keep_alive_interval: float | None = None,
         *,
         encoding: str = "UTF-8",
         transport_type: TransportType = TransportType.Amqp,
@@ -120,8 +122,8 @@ class AMQPClient:
         self._session: Any = None
         self._backoff = 0.0
         self._error_policy = error_policy or errors.ErrorPolicy()
-        self._keep_alive_interval = int(keep_alive_interval) if keep_alive_interval else 0
-        self._keep_alive_thread: threading.Thread | None = None
+        self._keep_alive_interval = self._seconds(keep_alive_interval)
+        self._keep_alive_thread: Any = None  # a thread, or with asyncio a task, while there is one
         self._lock = fork_safe(RLock())
 
         # connection settings
@@ -155,6 +157,14 @@ class AMQPClient:
 
     def __exit__(self, *args: object) -> None:
         self.close()
+
+    @staticmethod
+    def _seconds(interval: float | None) -> float:
+        """A `keep_alive_interval` as a number."""
+        seconds = 0 if interval is None else interval if isinstance(interval, float) else int(interval)
+        if not 0 <= seconds < threading.TIMEOUT_MAX:
+            raise ValueError(f"keep_alive_interval is a number of seconds, 0 or None for none, not {interval!r}")
+        return seconds
 
     # ---- addresses and credentials --------------------------------------------------------------------------------
 
@@ -221,6 +231,15 @@ class AMQPClient:
             elif self._connection is None:
                 self._connection = self._build_connection()
         yield from self._session_plan()
+        self._begin_keep_alive()
+
+    def _begin_keep_alive(self) -> None:
+        connection = self._connection
+        if self._keep_alive_interval and connection is not None:
+            self._keep_alive_thread = connection._keep_for(self, self._keep_alive_interval)
+
+    def _keep(self) -> None:
+        """For keep-alive: take in what has come since the last call, and call back. A client without a link has nothing."""
 
     def _opened_plan(self) -> Plan[None]:
         """Open it unless it is."""
@@ -287,6 +306,7 @@ class AMQPClient:
         self._run(self._close_plan())
 
     def _close_plan(self) -> Plan[None]:
+        deadline = time.monotonic() + CLOSE_TIMEOUT
         with self._lock:
             self._shutdown = True
             if self._closed and self._session is None:
@@ -297,6 +317,8 @@ class AMQPClient:
             connection = self._connection
             if not self._ext_connection:
                 self._connection = None
+        self._keep_alive_thread = None
+        worker = None if connection is None else connection._keep_no_more(self)
         self._wake(session)
         try:
             if handler is not None:
@@ -308,6 +330,8 @@ class AMQPClient:
             finally:
                 if connection is not None and not self._ext_connection:
                     yield Call(self._method(connection, "destroy"))
+                if worker is not None:
+                    yield Call(connection._keeper_gone, (worker, deadline))
 
     def _wake(self, session: Any) -> None:
         if session is not None:
@@ -342,6 +366,7 @@ class AMQPClient:
             self._auth = auth
         if self._connection is not None:
             yield from self._session_plan()
+            self._begin_keep_alive()
 
     def _drop_pending(self) -> None:
         """Forget what belonged to the former peer."""
@@ -705,6 +730,10 @@ class _LinkClient(AMQPClient):
         """Take in and hand over for a call that is not about this client's link."""
         self._pump()
 
+    def _keep(self) -> None:
+        if not self._shutdown:
+            self._take_in()
+
     def _check_running(self) -> None:
         if self._shutdown:
             raise self._closed_error()
@@ -745,6 +774,8 @@ class _LinkClient(AMQPClient):
             while True:
                 if self._delegates and mine is not shared and done():
                     return True
+                if connection._cbs is not None:
+                    yield from self._renew_plan(connection)
                 mine = session._lead(mine)
                 works = mine is shared or not self._delegates or session._crowded or shared._notify is None
                 if what is not None and mine is not shared:
@@ -756,8 +787,8 @@ class _LinkClient(AMQPClient):
                     return self._stopped()
                 self._check_session(session)
                 self._raise_broken()
-                if connection._cbs is not None:
-                    yield from self._renew_plan(connection)
+                if connection._cbs is not None and connection._cbs.due():
+                    continue
                 if more:
                     yield Call(connection._step, (0.0,))
                     continue

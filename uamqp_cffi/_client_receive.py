@@ -43,7 +43,7 @@ class ReceiveClient(_LinkClient):
         link_properties: dict, sent with the link's ATTACH.
 
     One client may be used by several threads; each message is given to one of them, and the callback that is called with it is
-    that of the call that takes it in. Callbacks run only inside its calls.
+    that of the call that takes it in. Callbacks run only inside its calls, and in the thread of `keep_alive_interval`.
     When it closes, messages that nobody has read go back to the peer.
     """
 
@@ -60,7 +60,7 @@ class ReceiveClient(_LinkClient):
         auto_complete: bool = True,
         error_policy: errors.ErrorPolicy | None = None,
         *,
-        keep_alive_interval: int | None = None,
+        keep_alive_interval: float | None = None,
         prefetch: int | None = None,
         shutdown_after_timeout: bool = True,
         link_properties: dict[Any, Any] | None = None,
@@ -125,6 +125,8 @@ class ReceiveClient(_LinkClient):
         self._iterating = 0  # iterations under way
         self._receptions: dict[int, _Reception] = {}  # receiving calls under way, the innermost by who makes it
         self._reception: _Reception | None = None  # the one that hands messages out
+        self._kept: _Reception | None = None  # for keep-alive: hands out as the last call did
+        self._keeping = 0  # who does so now
         self._set_up: tuple[Any, bool] = (None, False)  # callback and streaming for when it has
         self.receiver_type: type[receiver.MessageReceiver] = receiver.MessageReceiver
         self._received_messages = Unread()
@@ -197,6 +199,8 @@ class ReceiveClient(_LinkClient):
         """Messages are handed out from now on, by the receiving call under way in this thread or task: with its callback. Who
         makes single steps has set up what it wants itself. One turn at a time."""
         call = self._receptions.get(self._me()) if self._receptions else None
+        if call is None and self._keeping:
+            call = self._kept if self._keeping == self._me() else None
         if call is not None:
             self._set_up = self._message_received_callback, self._streaming_receive
             self._reception = call
@@ -329,6 +333,18 @@ class ReceiveClient(_LinkClient):
         if session._inbox.followers and len(handler._arrived) > before:
             session._inbox.poke_all()
         session._calls.run()
+
+    def _keep(self) -> None:
+        if self._shutdown:
+            return
+        if self._receptions:  # who receives hands out
+            self._work()
+            return
+        self._keeping = self._me()
+        try:
+            self._pump()
+        finally:
+            self._keeping = 0
 
     def _client_run_plan(self) -> Plan[bool]:
         before, _ = self._pump()
@@ -580,6 +596,7 @@ class ReceiveClient(_LinkClient):
         handler = self.message_handler
         if handler is not None:
             handler._client = self
+        self._kept = None
         yield from super()._close_plan()
 
     def redirect(self, redirect: errors.LinkRedirect, auth: AMQPAuth) -> None:
@@ -624,6 +641,8 @@ class _Reception:
         with client._lock:
             self.outer = client._receptions.get(self._me)
             client._receptions[self._me] = self
+            if client._connection is not None and client._connection._keeper is not None:
+                client._kept = None if self.callback is None else _Reception(client, self.callback)
 
     def __exit__(self, *args: object) -> None:
         client = self._client

@@ -51,7 +51,7 @@ class SendClient(_LinkClient):
         link_properties: dict, sent with the link's ATTACH.
         link_credit: accepted, without effect.
 
-    One client may be used by several threads. Callbacks run only inside its calls.
+    One client may be used by several threads. Callbacks run only inside its calls, and in the thread of `keep_alive_interval`.
     """
 
     _open_state = MessageSenderState.Open
@@ -64,7 +64,7 @@ class SendClient(_LinkClient):
         debug: bool = False,
         msg_timeout: int = 0,
         error_policy: errors.ErrorPolicy | None = None,
-        keep_alive_interval: int | None = None,
+        keep_alive_interval: float | None = None,
         *,
         link_properties: dict[Any, Any] | None = None,
         max_message_size: int | None = None,
@@ -509,7 +509,7 @@ class SendClient(_LinkClient):
 
     def _offer_by_send(self, handler: Any) -> bool:
         """The same by `handler.send`, which somebody overrode: message by message, outside the lock."""
-        moved = False
+        moved = self._again_refused = False
         while handler.get_state() is MessageSenderState.Open and getattr(handler, "_credit", 1) > len(
             getattr(handler, "_waiting", ())
         ):
@@ -664,13 +664,15 @@ class SendClient(_LinkClient):
                     session._dispatch()
                 if self._timed or self._timing:
                     self._expire()
-                if own and (len(self._queue) > self._head or self._again or handler._draining):
+                permitted = self._permitted()
+                self._again_refused = self._again_refused or not permitted
+                if own and permitted and (len(self._queue) > self._head or self._again or handler._draining):
                     moved = self._offer(handler)
             except BaseException:
                 handler._torn()
                 raise
         if not own or handler._waiting or handler._timed:
-            moved = self._offer_by_send(handler) if not own else moved
+            moved = self._offer_by_send(handler) if not own and permitted else moved
             handler._offer_waiting()
         if moved or self._unflushed:
             more = self._send_off(session, handler, moved)
@@ -681,6 +683,11 @@ class SendClient(_LinkClient):
         if self._emptied:
             self._wake_emptied()
         return moved, more
+
+    def _permitted(self) -> bool:
+        """Whether anything may be handed over: with tokens only while there is a valid one."""
+        connection = self._connection
+        return connection is None or connection._cbs is None or connection._cbs.valid
 
     def _send_off(self, session: Any, handler: Any, moved: bool) -> bool:
         """Messages were handed over, or (not `moved`) the link took none: off with what there is. True when more could be

@@ -30,6 +30,7 @@ from ._core.drivers.sync import READ, WRITE, Address, Dialer, Poller
 from ._core.filters.base import Filter, HttpRefused
 from ._core.filters.tls import Tls, TransportError
 from ._core.interrupts import openly
+from ._core.keepalive import Keeper
 from ._core.locks import Lock, Signal
 from ._core.plan import Call, Inbox, Plan, refuse_coroutine
 from ._core.wire import Wire, clock
@@ -128,6 +129,7 @@ class Connection:
         self._advisory = threading.Lock()
         self._io = Lock()
         self._turns = Lock()
+        self._keeper: Keeper | None = None  # once a client wants to be kept alive
         self._reset(hostname, sasl)
         _everybody.add(self)
 
@@ -374,6 +376,54 @@ class Connection:
         """For plans that wait: when to wake up for the next one (`time.monotonic`)."""
         deadline: float | None = None if self._cbs is None else self._cbs.deadline()
         return deadline
+
+    # ---- keep-alive -----------------------------------------------------------------------------------------------
+
+    def _make_keeper(self) -> Keeper:
+        return Keeper(self)
+
+    def _keep_for(self, client: Any, interval: float) -> Any:
+        """Have the connection worked every `interval` seconds for a client, until `_keep_no_more`; gives what does it. Raises
+        RuntimeError when no thread can be started."""
+        with self._turns:
+            if self._keeper is None:
+                self._keeper = self._make_keeper()
+        return self._keeper.join(client, interval)
+
+    def _keep_no_more(self, client: Any) -> Any:
+        """Gives what did it if that ends now, for `_keeper_gone`."""
+        return None if self._keeper is None else self._keeper.leave(client)
+
+    def _keeper_gone(self, worker: Any, deadline: float) -> Any:
+        """Wait until it has ended, unless it is the caller itself."""
+        if worker is not threading.current_thread():
+            openly(worker.join, max(0.0, deadline - time.monotonic()))
+
+    def _keep_plan(self) -> Plan[None]:
+        """Take in what has come, call back what a step of each client would, and renew the token when it is time. Raises what
+        broke the connection."""
+        if self._closed or not self._started:
+            return
+        try:
+            yield Call(self._method(self, "lock"))
+        except TimeoutError:
+            return  # somebody else works
+        try:
+            for _ in range(_LEFTOVERS):
+                if not (yield Call(self._step, (0.0,))):
+                    break
+        finally:
+            self._method(self, "release")()
+        for inbox in [*self._session_inboxes.values()]:
+            inbox.keep()
+        if self._cbs is not None and self._cbs.accepted:
+            yield from self._token_plan()
+        self._flush()
+        self._raise_failure()
+
+    def _keep_deadline(self) -> float | None:
+        """When to do that though it is not time yet."""
+        return self._token_deadline() if self._cbs is not None and self._cbs.accepted else None
 
     def _raise_failure(self) -> None:
         if self._failure is not None:
@@ -1224,6 +1274,8 @@ class Connection:
             self._done = True
             self._engine.free()
         self._wake_all()
+        if self._keeper is not None:
+            self._keeper.wake()
         self._release_poller()
         self.auth.close()
         self._write_log()

@@ -63,12 +63,13 @@ class SharedInbox(Inbox):
     whomever. The others follow: each waits on an inbox of its own, which is poked when what it waits for is done, so that
     a record wakes one waiter however many there are."""
 
-    __slots__ = ("_take_in", "followers", "led")
+    __slots__ = ("_keep", "_take_in", "followers", "led")
 
-    def __init__(self, take_in: Callable[[], object]) -> None:
-        """`take_in`: a method, which is held weakly."""
+    def __init__(self, take_in: Callable[[], object], keep: Callable[[], object]) -> None:
+        """Two methods, which are held weakly: what `relieve` does, and `keep`."""
         super().__init__()
         self._take_in = weakref.WeakMethod(take_in)
+        self._keep = weakref.WeakMethod(keep)
         self.led = False
         self.followers: OrderedDict[Inbox, None] = OrderedDict()  # a dict's first item is far when many before it have gone
 
@@ -102,6 +103,11 @@ class SharedInbox(Inbox):
         take_in = self._take_in()
         if take_in is not None:
             take_in()
+
+    def keep(self) -> None:
+        keep = self._keep()
+        if keep is not None:
+            keep()
 
 
 def _termini(source: Any, target: Any) -> tuple[Source | None, Target | None]:
@@ -143,7 +149,7 @@ class Session:
         self._handle_max = 4294967295 if handle_max is None else handle_max
         self._on_attach = on_attach
         self._lock = fork_safe(RLock())
-        self._inbox = SharedInbox(self._take_in)
+        self._inbox = SharedInbox(self._take_in, self._keep)
         self._links: dict[int, _Link] = {}
         self._calls = Calls()  # on_attach
         self._clients: weakref.WeakSet[Any] = weakref.WeakSet()
@@ -334,6 +340,15 @@ class Session:
     def _take_in(self) -> None:
         with self._lock:
             self._dispatch()
+
+    def _keep(self) -> None:
+        """For keep-alive: take in what has come, and have every client here call back."""
+        self._take_in()
+        self._calls.run()
+        for client in list(self._clients):
+            client._keep()
+        if self._inbox.led:  # what somebody waits for may have been taken in here
+            self._inbox.poke_all()
 
     def _dispatch(self) -> None:
         """Hand every record that has come to where it belongs. Hold the lock."""

@@ -530,6 +530,46 @@ def test_a_function_that_fails_is_asked_again_until_the_token_expires(caplog):
     assert caught.value.__cause__ is problems[-1]
 
 
+def test_a_token_that_ran_out_while_nobody_worked_is_renewed(renewing):
+    renewing.step()
+    renewing.reply()
+    renewing.seconds = 1000
+    assert renewing.exchange.due()
+    assert renewing.step() is False
+    assert renewing.puts == [b"t1", b"t2"] and renewing.calls == [1000]
+    assert renewing.reply() is True
+
+
+def test_a_function_that_failed_a_second_ago_is_not_asked_again_when_the_token_has_expired():
+    problems = []
+
+    def get_token():
+        problems.append(ConnectionError())
+        raise problems[-1]
+
+    made = world(get_token)
+    made.step()
+    made.reply()
+    made.seconds = 99.5
+    made.step()
+    made.seconds = 100
+    with pytest.raises(errors.TokenExpired) as caught:
+        made.step()
+    assert problems == [caught.value.__cause__]
+
+
+def test_a_new_token_that_has_expired_itself_is_the_end():
+    made = world(lambda: token("t2", 900))
+    made.step()
+    made.reply()
+    made.seconds = 1000
+    assert made.step() is False
+    assert made.reply() is False
+    with pytest.raises(errors.TokenExpired):
+        made.step()
+    assert made.puts == [b"t1", b"t2"]
+
+
 def test_a_function_that_works_again_ends_the_trouble():
     answers = [ConnectionError(), token("t2", 200)]
 
@@ -745,15 +785,47 @@ def test_a_token_that_a_coroutine_fails_to_get_is_asked_for_again(caplog):
     assert "OSError" in caplog.text and "secret" not in caplog.text
 
 
-def test_a_token_expires_though_a_coroutine_is_still_asking():
-    made = due(JWTTokenAsync("aud", "amqps://host/q", for_ever))
+def test_a_coroutine_that_is_still_asking_when_the_token_expires_is_waited_for():
+    go = []
+
+    async def get_token():
+        while not go:
+            await asyncio.sleep(0)
+        return token("t2", 300)
+
+    made = due(JWTTokenAsync("aud", "amqps://host/q", get_token))
+
+    async def main():
+        made.seconds = 99.5
+        await made.step_async()
+        made.seconds = 100
+        assert not made.exchange.due() and made.wait() == 0.5
+        assert await made.step_async() is False
+        go.append(True)
+        await poked(made)
+        assert await made.step_async() is False  # it is put, and not accepted yet
+        assert made.reply() is True
+
+    asyncio.run(main())
+    assert made.puts == [b"t1", b"t2"]
+
+
+def test_a_coroutine_that_is_stuck_beyond_the_expiry_is_called_once_more():
+    made = due(JWTTokenAsync("aud", "amqps://host/q", for_ever, timeout=10))
 
     async def main():
         await made.step_async()
         made.seconds = 100
         assert made.exchange.due()
-        with pytest.raises(errors.TokenExpired):
+        assert await made.step_async() is False  # gives it up
+        assert await made.step_async() is False  # calls it
+        assert not made.exchange.due() and made.wait() == 10
+        made.seconds = 110
+        assert await made.step_async() is False
+        assert made.exchange.due()
+        with pytest.raises(errors.TokenExpired) as caught:
             await made.step_async()
+        assert isinstance(caught.value.__cause__, TimeoutError)
         made.exchange.close()
         await poked(made)
         assert asyncio.all_tasks() == {asyncio.current_task()}

@@ -64,6 +64,7 @@ class Exchange:
         self._expires_at = self._refresh_at = 0.0  # of the accepted token, by `wall`
         self._ask_at = -math.inf  # not before it, by `clock`, is a new token asked for
         self._unrenewed: Exception | None = None  # why there is none
+        self._asked_late = False  # once more, after the accepted token was past its time
         self._renewal: Any = None  # with asyncio: the task that asks for it
         self._renew_by = math.inf  # when, by `clock`, that is given up
 
@@ -71,6 +72,11 @@ class Exchange:
     def valid(self) -> bool:
         """Whether the peer has accepted a token that is not past its time."""
         return self._accepted is not None and self.error is None and self._wall() < self._expires_at
+
+    @property
+    def accepted(self) -> bool:
+        """Whether the peer has ever accepted a token."""
+        return self._accepted is not None
 
     def deadline(self) -> float | None:
         """When, by `clock`, to make a step although nothing came; None: only when something comes."""
@@ -84,8 +90,8 @@ class Exchange:
             return None
         now, wall = self._clock(), self._wall()
         asks = max(now + self._refresh_at - wall, self._ask_at)
-        if self._renewal is not None:
-            asks = now if self._renewal.done() else self._renew_by  # who waits is woken when it is done
+        if self._renewal is not None:  # who waits is woken when it is done
+            return now if self._renewal.done() else min(self._renew_by, now + LOOK)
         return min(asks, now + self._expires_at - wall, now + LOOK)
 
     def due(self) -> bool:
@@ -168,13 +174,13 @@ class Exchange:
                 self._put()
         elif self._accepted is None:
             self._put()
-        elif self._renewal is not None and self._renewal.done():
-            self._renewed()
-        elif not self.valid:
-            self._expire()
         elif self._renewal is not None:
-            if self._clock() >= self._renew_by:
+            if self._renewal.done():
+                self._renewed()
+            elif self._clock() >= self._renew_by:
                 self._give_renewal_up()
+        elif not self.valid:
+            yield from self._late_plan()
         elif self._wall() >= self._refresh_at and self._clock() >= self._ask_at:
             yield from self._renew_plan()
 
@@ -258,6 +264,7 @@ class Exchange:
         self._refresh_at = max(self._expires_at - window, now + least) if least < math.inf else math.inf
         self._ask_at = -math.inf
         self.auth.retries = 0
+        self._asked_late = self._asked_late and self._expires_at <= now
         self.status = CBSAuthStatus.Ok
         self.session._inbox.poke_followers()
 
@@ -301,9 +308,20 @@ class Exchange:
             return
         if hasattr(got, "__await__"):
             self._renewal = self.session._connection._beside(got, self.session._inbox.poke_all, for_asyncio(self.auth))
-            self._renew_by = self._clock() + max(AGAIN, (self._expires_at - self._wall()) / 2)
+            left = self._expires_at - self._wall()
+            limit = max(AGAIN, left / 2) if left > 0 else self.auth.timeout or math.inf
+            self._renew_by = self._clock() + limit
         else:
             self._take_new()
+
+    def _late_plan(self) -> Plan[None]:
+        """The token is past its time: nobody has worked for long, or there was no new one. Ask once more, unless that failed
+        within the last second; that is the end if nothing comes of it."""
+        if not self._asked_late and self._clock() >= self._ask_at:
+            self._asked_late = True
+            yield from self._renew_plan()
+        if self._answer is None and self._again_at is None and self._renewal is None:
+            self._expire()
 
     def _ask(self) -> tuple[Any]:
         """What `update_token` gives. A coroutine is not awaited in the call that makes this step: it would end with that call,
@@ -321,7 +339,8 @@ class Exchange:
             raise error
 
     def _give_renewal_up(self) -> None:
-        """It has taken half of the time that there was; in the other half it may work."""
+        """It has taken half of the time that there was; in the other half it may work. If there was none, all that an answer
+        of the peer's may take."""
         task, self._renewal = self._renewal, None
         task.cancel()
         self._not_renewed(TimeoutError("update_token took too long"))

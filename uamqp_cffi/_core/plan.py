@@ -48,6 +48,9 @@ class Inbox:
     def relieve(self) -> None:
         """Have what is here taken in by whom it concerns, though nobody waits."""
 
+    def keep(self) -> None:
+        """The same, and their callbacks called."""
+
     def wait_with(self, notify: Callable[[], object] | None) -> None:
         """For drivers: what `poke` is to call while somebody waits here."""
         self._notify = notify

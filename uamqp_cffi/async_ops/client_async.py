@@ -37,7 +37,8 @@ _logger = logging.getLogger("uamqp.async_ops.client_async")
 
 class AMQPClientAsync(client.AMQPClient):
     """An `AMQPClient` on the running event loop. Arguments as for `AMQPClient`; `loop` must be None. Blocking methods raise
-    RuntimeError; each has a twin that ends in `_async`. Callbacks are plain functions and run inside awaited calls."""
+    RuntimeError; each has a twin that ends in `_async`. Callbacks are plain functions and run inside awaited calls, and in the
+    task of `keep_alive_interval`."""
 
     def __init__(
         self,
@@ -47,7 +48,7 @@ class AMQPClientAsync(client.AMQPClient):
         loop: asyncio.AbstractEventLoop | None = None,
         debug: bool = False,
         error_policy: errors.ErrorPolicy | None = None,
-        keep_alive_interval: int | None = None,
+        keep_alive_interval: float | None = None,
         *,
         encoding: str = "UTF-8",
         transport_type: TransportType = TransportType.Amqp,
@@ -198,7 +199,7 @@ class SendClientAsync(client.SendClient, AMQPClientAsync):
         debug: bool = False,
         msg_timeout: int = 0,
         error_policy: errors.ErrorPolicy | None = None,
-        keep_alive_interval: int | None = None,
+        keep_alive_interval: float | None = None,
         *,
         link_properties: dict[Any, Any] | None = None,
         max_message_size: int | None = None,
@@ -322,7 +323,7 @@ class ReceiveClientAsync(client.ReceiveClient, AMQPClientAsync):
         timeout: int = 0,
         auto_complete: bool = True,
         error_policy: errors.ErrorPolicy | None = None,
-        keep_alive_interval: int | None = None,
+        keep_alive_interval: float | None = None,
         *,
         prefetch: int | None = None,
         shutdown_after_timeout: bool = True,

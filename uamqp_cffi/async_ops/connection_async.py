@@ -21,6 +21,7 @@ from .._core import plan, time
 from .._core.drivers.aio import AsyncDialer, Stream
 from .._core.engine import NEVER, EngineError
 from .._core.filters.tls import TransportError
+from .._core.keepalive import Keeper
 from .._core.plan import Call, Inbox, Plan
 from .._core.wire import Wire, clock
 from .. import connection as blocking
@@ -91,6 +92,43 @@ class _Turns:
                 first.set_result(True)
                 return
         self._held = False
+
+
+class _TaskKeeper(Keeper):
+    """The worker as a task."""
+
+    def _look_around(self, _: object) -> None:
+        """In whatever thread: the task sees it when it works next."""
+
+    def _signal(self) -> Any:
+        return asyncio.Event()
+
+    def _runs(self) -> bool:
+        task = self.worker
+        return task is not None and not task.done() and task.get_loop() is asyncio.get_running_loop()
+
+    def _start(self) -> None:
+        self.worker = asyncio.get_running_loop().create_task(self._run_async(), name="uamqp-keep-alive")
+
+    async def _run_async(self) -> None:
+        await asyncio.sleep(0)  # an eager task begins before it is known
+        me = asyncio.current_task()
+        while (due := self._due(me)) is not None:
+            try:
+                await asyncio.wait_for(self._changed.wait(), max(0.0, due - time.monotonic()))
+                self._changed.clear()
+            except asyncio.TimeoutError:
+                await self._work_async()
+
+    async def _work_async(self) -> None:
+        connection = self._connection()
+        if connection is None:
+            return
+        self._worked_at = time.monotonic()
+        try:
+            await connection._run_async(connection._keep_plan())
+        except Exception as error:
+            self._failed(connection, error)
 
 
 class ConnectionAsync(Connection):
@@ -314,6 +352,18 @@ class ConnectionAsync(Connection):
         task = asyncio.ensure_future(awaitable)
         task.add_done_callback(over)
         return task
+
+    # ---- keep-alive -----------------------------------------------------------------------------------------------
+
+    def _make_keeper(self) -> Keeper:
+        return _TaskKeeper(self)
+
+    async def _keeper_gone(self, worker: Any, deadline: float) -> None:
+        loop = asyncio.get_running_loop()
+        if worker is asyncio.current_task() or worker.get_loop() is not loop or worker.done():
+            return
+        await asyncio.wait((worker,), timeout=max(0.0, deadline - time.monotonic()))
+        worker.cancel()
 
     # ---- connecting -----------------------------------------------------------------------------------------------
 

@@ -330,8 +330,9 @@ class JWTTokenAuth(_TokenAuth):
         audience: what the token is for.
         uri: of the peer, str; where to connect to.
         get_token: gives an object with `token` (str or bytes) and `expires_on` (seconds since the epoch). It is called
-            when a client opens and each time the token is to be renewed, in the thread of a client's call. What it
-            raises then is logged by its type and it is called again, at most once a second, until the token expires.
+            when a client opens and each time the token is to be renewed, in the thread of a client's call or of
+            `keep_alive_interval`. What it raises then is logged by its type and it is called again, at most once a second, until
+            the token expires.
         expires_in, expires_at: of the token that nobody has asked for yet; `expires_on` takes their place.
         token_type: of the put-token request.
 

@@ -1,26 +1,11 @@
 """What to say of keyword arguments that nobody knows.
 
-Constructors have `**kwargs: NoReturn` because uamqp's have `**kwargs`; type checkers take no argument for it, and at run time each one
-that gets there is an error.
+Type checkers find them (`_typing.Nothing`); this is for who runs none.
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack as Unpack
-elif sys.version_info >= (3, 11):
-    from typing import Unpack
-else:
-
-    class Unpack:
-        """`typing` has it from 3.11 on. Only who evaluates annotations sees this one."""
-
-        def __class_getitem__(cls, _: Any) -> Any:
-            return Any
 
 
 def unknown(of: str, given: Iterable[str], known: Iterable[str]) -> str:

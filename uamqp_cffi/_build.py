@@ -33,25 +33,54 @@ def _has_musl() -> bool:
     return "musl" in built_for or any(Path("/lib").glob("ld-musl-*.so.1"))
 
 
+_REINSTALL = (
+    "`pip install --force-reinstall --no-cache-dir uamqp-cffi` gets the wheel for this Python, or builds one where there is a C "
+    "compiler"
+)
+
+
 def load_error(error: ImportError) -> ImportError:
-    """What to raise when the import of the extension module raised `error`: the same kind of error with the Python, the
-    platform and what is missing in its text, and `name` and `path` set."""
-    folder = Path(__file__).resolve().parent / "_core"
-    found = sorted(path.name for path in folder.glob("_uam*") if path.suffix in (".so", ".pyd"))
-    path = error.path
-    if error.name == "_cffi_backend":
-        missing = f"the package cffi is missing or not for this Python ({error}); `pip install --force-reinstall cffi` gets it"
-    elif path is None and found:
-        missing = f"there is no {_EXTENSION} for this Python and platform, only {', '.join(found)}, built for another"
-    elif path is None:
-        missing = f"{_EXTENSION} is not in {folder}; the sources alone are no installation"
-    else:
-        missing = f"{path}: {error}"
+    """What to raise when the import of the extension module raised `error`: the same kind of error, whose text has the Python, the
+    platform, what is wrong, the cure, and the text of `error`; `name` and `path` are set."""
+    wrong, cure = _diagnosis(error, Path(__file__).resolve().parent)
     text = (
-        f"uamqp_cffi cannot load its extension module on {python_tag()}, {platform_tag()}: {missing}. "
-        "`pip install --force-reinstall uamqp-cffi` gets the wheel for this Python, or builds one where there is a C compiler."
+        f"uamqp_cffi cannot load its extension module on {python_tag()}, {platform_tag()}: {wrong} "
+        f"({type(error).__name__}: {error}). {cure}."
     )
-    return ImportError(text, name=error.name or _EXTENSION, path=path)
+    return ImportError(text, name=error.name or _EXTENSION, path=error.path)
+
+
+def _diagnosis(error: ImportError, package: Path) -> tuple[str, str]:
+    """What is wrong, and what to do about it."""
+    folder = package / "_core"
+    if "subinterpreter" in str(error):  # CPython's words for any module that does not say that it can be there
+        return "cffi's modules load in the main interpreter only", "Use threads or processes instead of subinterpreters"
+    if error.name == "_cffi_backend":
+        return "the package cffi is missing or not for this Python", "`pip install --force-reinstall --no-cache-dir cffi` gets it"
+    if not folder.is_dir():
+        return f"{package} is inside of an archive, where no extension module can be", "Install or unpack it into a folder"
+    if error.path is not None:
+        return f"{error.path} does not load", _REINSTALL
+    found = sorted(path.name for path in folder.glob("_uam*") if path.suffix in (".so", ".pyd"))
+    checkout = (package.parent / "build_ffi.py").is_file()
+    if not checkout and found:
+        return f"there is no {_EXTENSION} for this Python and platform, only {', '.join(found)}, built for another", _REINSTALL
+    if not checkout:
+        return f"{_EXTENSION} is not in {folder}; the sources alone are no installation", _REINSTALL
+    wrong = f"{package} is part of a source tree, in which nothing is built for this Python"
+    cure = "If the package is installed, start Python in another folder; `pip install -e .` in that of the source tree builds it there"
+    return wrong, cure
+
+
+def abi(limited: int, extension: str) -> str:
+    """The ABI of an extension module that was compiled with that version of the limited API (0: none), as its file name and so the
+    tag of its wheel has it: cp310-abi3, cp315-abi3t, or the one Python it is for. The headers may have been limited to the stable ABI
+    although its name says that it is for one Python: cffi does that on free-threaded ones."""
+    tag = ".".join(Path(extension).name.split(".")[1:2])  # pyd on Windows, so in a frozen program: nothing against the stable ABI
+    stable_t = tag.startswith("abi3t")
+    if not limited or tag.startswith(("cpython", "cp3")) or (python_tag().endswith("t") and not stable_t):
+        return python_tag()
+    return f"cp3{limited >> 16 & 0xFF}-abi3{'t' if stable_t else ''}"
 
 
 def build_info() -> dict[str, str]:
@@ -76,7 +105,7 @@ def build_info() -> dict[str, str]:
     return {
         "version": __version__,
         "compiler": engine.COMPILER,
-        "abi": f"cp3{engine.LIMITED_API >> 16 & 0xFF}-abi3" if engine.LIMITED_API else python_tag(),
+        "abi": abi(engine.LIMITED_API, engine.EXTENSION),
         "extension": engine.EXTENSION,
         "python": python_tag(),
         "platform": platform_tag(),

@@ -39,7 +39,7 @@ __all__ = [
 _T = TypeVar("_T")
 
 
-def _bytes_setting(name: str, default: bytes | None = None) -> property:
+def _bytes_setting(name: str, default: bytes | None = None) -> Any:
     def get(self: Any) -> bytes | None:
         value: bytes | None = self.__dict__.get(name, default)
         return value
@@ -50,7 +50,7 @@ def _bytes_setting(name: str, default: bytes | None = None) -> property:
     return property(get, put, doc="bytes")
 
 
-def _port_setting(name: str, default: int) -> property:
+def _port_setting(name: str, default: int) -> Any:
     def get(self: Any) -> int:
         value: int = self.__dict__.get(name, default)
         return value
@@ -76,12 +76,12 @@ def _instance(cls: type[_T], name: str, value: object) -> _T:
 class HTTPProxyConfig:
     """A proxy, and what to connect to through it. Its text shows no password."""
 
-    hostname = _bytes_setting("hostname")
-    port = _port_setting("port", 0)
-    proxy_hostname = _bytes_setting("proxy_hostname")
-    proxy_port = _port_setting("proxy_port", 0)
-    username = _bytes_setting("username")
-    password = _bytes_setting("password")
+    hostname: bytes | None = _bytes_setting("hostname")
+    port: int = _port_setting("port", 0)
+    proxy_hostname: bytes | None = _bytes_setting("proxy_hostname")
+    proxy_port: int = _port_setting("proxy_port", 0)
+    username: bytes | None = _bytes_setting("username")
+    password: bytes | None = _bytes_setting("password")
 
     def _as_dict(self) -> dict[str, Any]:
         if not self.proxy_hostname or not self.proxy_port:
@@ -95,8 +95,8 @@ class HTTPProxyConfig:
 class TLSIOConfig:
     """TLS to a host, directly or through a proxy."""
 
-    hostname = _bytes_setting("hostname")
-    port = _port_setting("port", 5671)
+    hostname: bytes | None = _bytes_setting("hostname")
+    port: int = _port_setting("port", 5671)
 
     def __init__(self) -> None:
         self._proxy: HTTPProxyConfig | None = None
@@ -109,10 +109,10 @@ class TLSIOConfig:
 class WSIOConfig:
     """A WebSocket to a host, over TLS. `set_tlsio_config` says how TLS gets there."""
 
-    hostname = _bytes_setting("hostname")
-    port = _port_setting("port", 443)
-    protocol = _bytes_setting("protocol", b"AMQPWSB10")
-    resource_name = _bytes_setting("resource_name", b"/$servicebus/websocket/")
+    hostname: bytes | None = _bytes_setting("hostname")
+    port: int = _port_setting("port", 443)
+    protocol: bytes | None = _bytes_setting("protocol", b"AMQPWSB10")
+    resource_name: bytes | None = _bytes_setting("resource_name", b"/$servicebus/websocket/")
 
     def __init__(self) -> None:
         self._tls: TLSIOConfig | None = None
@@ -128,9 +128,9 @@ class WSIOConfig:
 class SASLPlainConfig:
     """User name (`authcid`), password and, seldom, whom to act for (`authzid`), as bytes."""
 
-    authcid = _bytes_setting("authcid")
-    passwd = _bytes_setting("passwd")
-    authzid = _bytes_setting("authzid")
+    authcid: bytes | None = _bytes_setting("authcid")
+    passwd: bytes | None = _bytes_setting("passwd")
+    authzid: bytes | None = _bytes_setting("authzid")
 
 
 # ---- mechanisms -----------------------------------------------------------------------------------------------------
@@ -193,9 +193,10 @@ def get_plain_sasl_mechanism(
     """PLAIN with user name and password. Raises ValueError without them, or when they hold NUL."""
     _instance(SASLMechanismInterfaceDescription, "interface", interface)
     _instance(SASLPlainConfig, "parameters", parameters)
-    given = (parameters.authzid or b"", parameters.authcid, parameters.passwd)
-    if None in given:
+    name, password = parameters.authcid, parameters.passwd
+    if name is None or password is None:
         raise ValueError("SASL PLAIN needs authcid and passwd")
+    given = (parameters.authzid or b"", name, password)
     if any(b"\0" in part for part in given):
         raise ValueError("SASL PLAIN has no room for NUL in user name or password")
     made = SASLMechanism()

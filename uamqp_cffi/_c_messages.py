@@ -33,6 +33,7 @@ from ._c_values import (
 )
 from ._core import sections, values
 from ._core.sections import Sections
+from ._typing import Field
 
 __all__ = [
     "Messaging", "cAnnotations", "cApplicationProperties", "cDeliveryAnnotations", "cError", "cFields", "cFooter",
@@ -113,7 +114,7 @@ class _Composite(StructBase):
 
 def _field(
     index: int, make: Callable[[Any], AMQPValue], read: Callable[[AMQPValue], Any], doc: str, default: Any = None
-) -> property:
+) -> Any:
     def get(self: _Composite) -> Any:
         field = self._fields[index]
         return default if field is None else read(field)
@@ -132,24 +133,24 @@ def _same(field: AMQPValue) -> AMQPValue:
     return field
 
 
-def _any(index: int, doc: str) -> property:
+def _any(index: int, doc: str) -> Any:
     """A field of any type, read and set as a native value."""
     return _field(index, _native, _same, doc)
 
 
 def _text(
     index: int, name: str, make: Callable[[bytes], AMQPValue], doc: str, default: bytes | None = None
-) -> property:
+) -> Any:
     """A string or symbol, read and set as bytes."""
     return _field(index, lambda value: make(_bytes(name, value)), _python, doc, default)
 
 
-def _number(index: int, make: Callable[[int], AMQPValue], doc: str, default: int | None = None) -> property:
+def _number(index: int, make: Callable[[int], AMQPValue], doc: str, default: int | None = None) -> Any:
     """A number. Setting raises TypeError for what is none, OverflowError out of range."""
     return _field(index, lambda value: make(operator.index(value)), _python, doc, default)
 
 
-def _flag(index: int, doc: str) -> property:
+def _flag(index: int, doc: str) -> Any:
     return _field(index, lambda value: bool_value(bool(value)), _python, doc)
 
 
@@ -160,11 +161,11 @@ class cHeader(_Composite):
     _code = sections.HEADER
     _count = 5
 
-    durable = _flag(0, "bool")
-    priority = _number(1, ubyte_value, "0 to 255; 4 when not set", 4)
-    time_to_live = _number(2, uint_value, "milliseconds")
-    first_acquirer = _flag(3, "bool")
-    delivery_count = _number(4, uint_value, "int")
+    durable: Field[bool | None] = _flag(0, "bool")
+    priority: Field[int | None] = _number(1, ubyte_value, "0 to 255; 4 when not set", 4)
+    time_to_live: Field[int | None] = _number(2, uint_value, "milliseconds")
+    first_acquirer: Field[bool | None] = _flag(3, "bool")
+    delivery_count: Field[int | None] = _number(4, uint_value, "int")
 
 
 class cProperties(_Composite):
@@ -174,21 +175,21 @@ class cProperties(_Composite):
     _code = sections.PROPERTIES
     _count = 13
 
-    message_id = _any(0, "a native value")
-    user_id = _field(
+    message_id: Field[Any] = _any(0, "a native value")
+    user_id: Field[Any] = _field(
         1, lambda value: _only(BinaryValue, "user_id", value), _python, "set with a native binary, read as bytes"
     )
-    to = _any(2, "a native value")
-    subject = _text(3, "subject", string_value, "bytes")
-    reply_to = _any(4, "a native value")
-    correlation_id = _any(5, "a native value")
-    content_type = _text(6, "content_type", symbol_value, "bytes")
-    content_encoding = _text(7, "content_encoding", symbol_value, "bytes")
-    absolute_expiry_time = _number(8, timestamp_value, "milliseconds since the epoch")
-    creation_time = _number(9, timestamp_value, "milliseconds since the epoch")
-    group_id = _text(10, "group_id", string_value, "bytes")
-    group_sequence = _number(11, uint_value, "int")
-    reply_to_group_id = _text(12, "reply_to_group_id", string_value, "bytes")
+    to: Field[Any] = _any(2, "a native value")
+    subject: Field[bytes | None] = _text(3, "subject", string_value, "bytes")
+    reply_to: Field[Any] = _any(4, "a native value")
+    correlation_id: Field[Any] = _any(5, "a native value")
+    content_type: Field[bytes | None] = _text(6, "content_type", symbol_value, "bytes")
+    content_encoding: Field[bytes | None] = _text(7, "content_encoding", symbol_value, "bytes")
+    absolute_expiry_time: Field[int | None] = _number(8, timestamp_value, "milliseconds since the epoch")
+    creation_time: Field[int | None] = _number(9, timestamp_value, "milliseconds since the epoch")
+    group_id: Field[bytes | None] = _text(10, "group_id", string_value, "bytes")
+    group_sequence: Field[int | None] = _number(11, uint_value, "int")
+    reply_to_group_id: Field[bytes | None] = _text(12, "reply_to_group_id", string_value, "bytes")
 
 
 class cError(_Composite):
@@ -198,9 +199,9 @@ class cError(_Composite):
     _code = _ERROR
     _count = 3
 
-    condition = _text(0, "condition", symbol_value, "bytes")
-    description = _text(1, "description", string_value, "bytes")
-    info = _field(2, lambda value: _only(DictValue, "info", value), _python, "a dict; set with a native map")
+    condition: Field[bytes | None] = _text(0, "condition", symbol_value, "bytes")
+    description: Field[bytes | None] = _text(1, "description", string_value, "bytes")
+    info: Field[Any] = _field(2, lambda value: _only(DictValue, "info", value), _python, "a dict; set with a native map")
 
 
 def _only(cls: type[AMQPValue], name: str, value: AMQPValue) -> AMQPValue:
@@ -214,12 +215,12 @@ class _Terminus(_Composite):
 
     __slots__ = ()
 
-    address = _field(0, _native, _python, "set with a native value, read as Python has it")
-    durable = _number(1, uint_value, "0, 1 or 2")
-    expiry_policy = _text(2, "expiry_policy", symbol_value, "bytes; b'session-end' when not set", b"session-end")
-    timeout = _number(3, uint_value, "seconds")
-    dynamic = _flag(4, "bool")
-    dynamic_node_properties = _field(
+    address: Field[Any] = _field(0, _native, _python, "set with a native value, read as Python has it")
+    durable: Field[int | None] = _number(1, uint_value, "0, 1 or 2")
+    expiry_policy: Field[bytes | None] = _text(2, "expiry_policy", symbol_value, "bytes; b'session-end' when not set", b"session-end")
+    timeout: Field[int | None] = _number(3, uint_value, "seconds")
+    dynamic: Field[bool | None] = _flag(4, "bool")
+    dynamic_node_properties: Field[Any] = _field(
         5, lambda value: _map_of(cFields, "dynamic_node_properties", value), lambda field: cFields._of(field), "cFields"
     )
 
@@ -236,8 +237,8 @@ class cSource(_Terminus):
     _code = _SOURCE
     _count = 11
 
-    distribution_mode = _text(6, "distribution_mode", symbol_value, "bytes")
-    filter_set = _field(7, lambda value: _only(DictValue, "filter_set", value), _same, "a native map")
+    distribution_mode: Field[bytes | None] = _text(6, "distribution_mode", symbol_value, "bytes")
+    filter_set: Field[Any] = _field(7, lambda value: _only(DictValue, "filter_set", value), _same, "a native map")
 
 
 class cTarget(_Terminus):
@@ -356,7 +357,7 @@ _SECTION_TYPES: dict[int, type[cAnnotations]] = {
 _ORDER = (*range(sections.HEADER, sections.APPLICATION_PROPERTIES + 1), None, sections.FOOTER)
 
 
-def _section(code: int, cls: type[StructBase]) -> property:
+def _section(code: int, cls: type[StructBase]) -> Any:
     def get(self: cMessage) -> Any:
         return self._sections.get(code)
 
@@ -383,11 +384,11 @@ class cMessage(StructBase):
         self._message_format = 0
         self._delivery_tag: BinaryValue | None = None
 
-    header = _section(sections.HEADER, cHeader)
-    delivery_annotations = _section(sections.DELIVERY_ANNOTATIONS, cDeliveryAnnotations)
-    message_annotations = _section(sections.MESSAGE_ANNOTATIONS, cMessageAnnotations)
-    properties = _section(sections.PROPERTIES, cProperties)
-    footer = _section(sections.FOOTER, cFooter)
+    header: Field[cHeader | None] = _section(sections.HEADER, cHeader)
+    delivery_annotations: Field[cDeliveryAnnotations | None] = _section(sections.DELIVERY_ANNOTATIONS, cDeliveryAnnotations)
+    message_annotations: Field[cMessageAnnotations | None] = _section(sections.MESSAGE_ANNOTATIONS, cMessageAnnotations)
+    properties: Field[cProperties | None] = _section(sections.PROPERTIES, cProperties)
+    footer: Field[cFooter | None] = _section(sections.FOOTER, cFooter)
 
     @property
     def application_properties(self) -> cApplicationProperties | None:

@@ -397,7 +397,7 @@ class _Receiver(_NotingLink, receiver.MessageReceiver):
 _MODES = {"send_settle_mode": 0, "receive_settle_mode": 0, "max_message_size": 0}
 
 
-def _link_setting(name: str, doc: str) -> property:
+def _link_setting(name: str, doc: str) -> Any:
     def get(self: cLink) -> int:
         value: int = self._given.get(name, _MODES[name])
         return value
@@ -429,11 +429,11 @@ class cLink(StructBase):
         self._end: _Sender | _Receiver | None = None
         self._listener: Any = None
 
-    send_settle_mode = _link_setting("send_settle_mode", "a number of `SenderSettleMode`; settable before it opens")
-    receive_settle_mode = _link_setting(
+    send_settle_mode: int = _link_setting("send_settle_mode", "a number of `SenderSettleMode`; settable before it opens")
+    receive_settle_mode: int = _link_setting(
         "receive_settle_mode", "a number of `ReceiverSettleMode`; settable before it opens"
     )
-    max_message_size = _link_setting("max_message_size", "bytes, 0: none; settable before it opens")
+    max_message_size: int = _link_setting("max_message_size", "bytes, 0: none; settable before it opens")
 
     def __enter__(self) -> cLink:
         return self

@@ -12,12 +12,14 @@ from typing import Any, TypedDict, TypeVar
 from urllib.parse import unquote_plus
 
 from . import address, authentication, c_uamqp, constants, errors
-from ._arguments import Unpack, keywords_of, unknown
+from ._arguments import keywords_of, unknown
 from ._core import plan as plans
 from ._core import time
 from ._core.locks import RLock, fork_safe
+from ._core.mgmt import Options
 from ._core.plan import Call, Plan, Wait, earlier
 from ._link import Capabilities
+from ._typing import Unpack
 from .address import Address
 from .authentication.cbs_auth import CBSAuthMixin
 from .authentication.common import AMQPAuth
@@ -493,11 +495,11 @@ class AMQPClient:
         op_type: bytes | str | None = None,
         node: bytes | str | None = None,
         callback: Callable[[int, Message, Any], Any] | None = None,
-        **kwargs: Any,
+        **kwargs: Unpack[Options],
     ) -> Any:
         """Send a request to the management node of the peer and wait for the answer; see `MgmtOperation.execute`. Further
         arguments: `timeout` (ms, 0: for ever), `status_code_field`, `description_fields`, `encoding`, `debug`."""
-        return self._run(self._mgmt_request_plan(message, operation, op_type, node, callback, kwargs))
+        return self._run(self._mgmt_request_plan(message, operation, op_type, node, callback, {**kwargs}))
 
     def _mgmt_request_plan(
         self, message: Message, operation: Any, op_type: Any, node: Any, callback: Any, kwargs: dict[str, Any]

@@ -7,7 +7,7 @@ import ssl
 import sys
 import uuid
 from collections.abc import Callable, Generator
-from typing import Any, NoReturn
+from typing import Any
 
 from . import address, constants, errors, receiver
 from ._client_base import _LinkClient
@@ -17,6 +17,7 @@ from ._core.plan import Call, Plan
 from ._core.receiving import Unread, ranges, span
 from ._core.sections import ACCEPTED
 from ._link import Capabilities
+from ._typing import Nothing, Unpack
 from .authentication.common import AMQPAuth
 from .connection import CONNECT_TIMEOUT
 from .constants import MessageReceiverState, MessageState, TransportType
@@ -85,7 +86,7 @@ class ReceiveClient(_LinkClient):
         sasl: bool | None = None,
         ssl_context: ssl.SSLContext | None = None,
         connect_timeout: float | None = CONNECT_TIMEOUT,
-        **kwargs: NoReturn,
+        **kwargs: Unpack[Nothing],
     ) -> None:
         self._timeout = timeout
         self._shutdown_after_timeout = shutdown_after_timeout

@@ -11,7 +11,7 @@ import uuid
 from collections import deque
 from collections.abc import Iterable
 from heapq import heappop, heappush
-from typing import Any, NoReturn
+from typing import Any
 
 from . import address, constants, errors, sender
 from ._client_base import _LinkClient
@@ -22,6 +22,7 @@ from ._core.interrupts import enter, leave, openly, whole
 from ._core.plan import Call, Plan
 from ._core.sending import LOST_OUTCOMES, SENT_OUTCOMES, Calls
 from ._link import Capabilities
+from ._typing import Nothing, Unpack
 from .authentication.common import AMQPAuth
 from .connection import CONNECT_TIMEOUT
 from .constants import Delivery, MessageSenderState, MessageSendResult, MessageState, TransportType
@@ -89,7 +90,7 @@ class SendClient(_LinkClient):
         sasl: bool | None = None,
         ssl_context: ssl.SSLContext | None = None,
         connect_timeout: float | None = CONNECT_TIMEOUT,
-        **kwargs: NoReturn,
+        **kwargs: Unpack[Nothing],
     ) -> None:
         self._msg_timeout = msg_timeout
         self._max_message_size = max_message_size or constants.MAX_MESSAGE_LENGTH_BYTES

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import uuid
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from . import c_uamqp, constants, errors, types
 from ._core.interrupts import whole
@@ -28,6 +28,7 @@ from ._core.values import (
 )
 from .session import Session, peer_error
 
+_L = TypeVar("_L", bound="Link")
 Capabilities = c_uamqp.AMQPValue | types.AMQPType | Sequence[str | bytes]
 
 
@@ -78,7 +79,7 @@ class Link:
             self.name: bytes = name.encode(encoding) if isinstance(name, str) else name
         else:
             self.name = str(uuid.uuid4()).encode(encoding)
-        self.error_policy = error_policy or errors.ErrorPolicy()
+        self.error_policy: errors.ErrorPolicy = error_policy or errors.ErrorPolicy()
         self._conn = session._connection
         self._session = session
         self._encoding = encoding
@@ -102,7 +103,7 @@ class Link:
         self._calls = Calls()
         self._own_hook = type(self).on_state_changed is not Link.on_state_changed
 
-    def __enter__(self) -> Any:
+    def __enter__(self: _L) -> _L:
         self.open()
         return self
 

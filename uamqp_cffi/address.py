@@ -90,7 +90,7 @@ class Address:
         self._text = _masked(text, parsed)
         self._node: str | None = None
         self._parsed = parsed
-        self.parsed_address = _as_bytes(parsed)
+        self.parsed_address: ParseResultBytes = _as_bytes(parsed)
         if needs_path and not parsed.path:
             raise ValueError(f"a {kind} address needs a path, the node's name, and {self._text!r} has none")
 

@@ -138,7 +138,7 @@ class Broker:
         self._closed = False
         self._thread: BrokerThread | None = None
         self.host = host
-        self.port = 0
+        self.port: int = 0
         for address, outcome in (scripts or {}).items():
             self.on_message(address, outcome)
         if listen:

@@ -113,8 +113,8 @@ class Connection:
             raise ValueError(f"remote_idle_timeout_empty_frame_send_ratio must be above 0 and at most 1, not {ratio!r}")
         self._encoding = encoding
         chosen = str(uuid.uuid4()) if not container_id or container_id is True else container_id
-        self.container_id = _as_bytes(chosen, encoding)
-        self.error_policy = error_policy or errors.ErrorPolicy()
+        self.container_id: bytes = _as_bytes(chosen, encoding)
+        self.error_policy: errors.ErrorPolicy = error_policy or errors.ErrorPolicy()
         self._debug = debug
         self._ratio = ratio
         self._use_tls = use_tls
@@ -138,7 +138,7 @@ class Connection:
         if auth.consumed:
             raise ValueError("this auth object serves another connection already; make one for each")
         auth.consumed = True
-        self.hostname = _as_bytes(hostname, self._encoding)
+        self.hostname: bytes = _as_bytes(hostname, self._encoding)
         self.auth = auth
         self._cbs: Any = None  # the token exchange, when there is one
         self._engine = _engine.Engine()

@@ -18,7 +18,7 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar, cast
 
-from . import utils
+from . import c_uamqp, utils
 from ._core.values import Described
 from .constants import Delivery, ErrorCodes
 
@@ -86,8 +86,8 @@ class ErrorAction:
     """What a policy wants done: `retry` or fail, after `backoff` seconds; `increment_retries` False: the retry does not
     count against `ErrorPolicy.max_retries`."""
 
-    retry = True
-    fail = False
+    retry: bool = True
+    fail: bool = False
 
     def __init__(self, retry: bool, backoff: float = 0, increment_retries: bool = True) -> None:
         self.retry = bool(retry)
@@ -105,7 +105,7 @@ class ErrorPolicy:
     not in `ErrorCodes`; for the known ones subclass and override the methods.
     """
 
-    no_retry = (
+    no_retry: tuple[ErrorCodes, ...] = (
         ErrorCodes.DecodeError,
         ErrorCodes.LinkMessageSizeExceeded,
         ErrorCodes.NotFound,
@@ -183,10 +183,10 @@ class _Described(AMQPError):
         if isinstance(condition, str):
             condition = condition.encode(encoding)
         self._encoding = encoding
-        self.condition = condition
+        self.condition: Condition | None = condition
         self.description = description
         self.info = info
-        self.action = None
+        self.action: ErrorAction | None = None
         super().__init__(_text(condition, description, encoding))
 
 
@@ -209,8 +209,8 @@ class _Absent:
 class AMQPConnectionError(AMQPError):
     """The connection could not be made or does not work any more; also the family of session and link errors."""
 
-    scope = "connection"
-    retryable = True
+    scope: str | None = "connection"
+    retryable: bool | None = True
     condition: Condition | None = ErrorCodes.UnknownError
     description: str | bytes | None = cast("str | None", _OwnText())
 
@@ -218,13 +218,13 @@ class AMQPConnectionError(AMQPError):
 class MessageHandlerError(AMQPConnectionError):
     """A sender or receiver does not work any more."""
 
-    scope = "link"
+    scope: str | None = "link"
 
 
 class ConnectionClose(_Described, AMQPConnectionError):
     """The peer closed the connection, or we had to. `condition`, `description`, `info`, `action`."""
 
-    scope = "connection"
+    scope: str | None = "connection"
 
 
 class VendorConnectionClose(ConnectionClose):
@@ -234,7 +234,7 @@ class VendorConnectionClose(ConnectionClose):
 class LinkDetach(_Described, AMQPConnectionError):
     """The peer detached the link. `condition`, `description`, `info`, `action`."""
 
-    scope = "link"
+    scope: str | None = "link"
 
 
 class VendorLinkDetach(LinkDetach):
@@ -265,7 +265,7 @@ class LinkRedirect(LinkDetach):
 class SessionEnd(_Described, MessageHandlerError):
     """The peer ended the session, and with it every link on it. `condition`, `description`, `info`, `action`."""
 
-    scope = "session"
+    scope: str | None = "session"
 
 
 class ConnectTimeout(AMQPConnectionError, TimeoutError):
@@ -279,29 +279,29 @@ class ClientTimeout(AMQPError):
 class MessageTimeout(_Facts, TimeoutError):
     """`msg_timeout` passed before the peer said what became of the message. `delivery` says whether it may have it."""
 
-    scope = "message"
-    retryable = True
+    scope: str | None = "message"
+    retryable: bool | None = True
 
 
 class RequestTimeout(_Facts, TimeoutError):
     """The answer to a request did not come in time. `delivery` says whether the peer may have the request."""
 
-    scope = "message"
-    retryable = True
+    scope: str | None = "message"
+    retryable: bool | None = True
 
 
 class TokenTimeout(_Facts, TimeoutError):
     """The peer did not say within the auth object's `timeout` whether it accepts the token."""
 
-    scope = "connection"
-    retryable = True
+    scope: str | None = "connection"
+    retryable: bool | None = True
 
 
 class AuthenticationException(AMQPError):
     """The peer does not accept who we are. There is no `condition`, unless it closed the connection with one."""
 
-    scope = "connection"
-    retryable = False
+    scope: str | None = "connection"
+    retryable: bool | None = False
     condition: Condition | None = cast("Condition | None", _Absent())
 
 
@@ -337,18 +337,18 @@ class SASLRefused(ConnectionClose, AuthenticationException):
     """The SASL exchange failed: `mechanism` is what we asked for; `code` the outcome (§5.3.3.6), None when the peer
     does not offer that mechanism, `offered` what it does."""
 
-    scope = "connection"
+    scope: str | None = "connection"
 
     def __init__(self, mechanism: str, code: int | None = None, offered: list[str] | tuple[str, ...] = ()) -> None:
         self.mechanism = mechanism
         self.code = code
-        self.offered = tuple(offered)
+        self.offered: tuple[str, ...] = tuple(offered)
         if code is None:
             text = f"SASL {mechanism} is not offered by the peer; it offers {', '.join(offered) or 'nothing'}"
         else:
             text = f"SASL {mechanism} was refused by the peer: outcome {code}, {SASL_OUTCOMES.get(code, 'unknown')}"
         super().__init__(ErrorCodes.UnknownError, text)
-        self.retryable = code in (2, 4)
+        self.retryable: bool | None = code in (2, 4)
 
 
 class HTTPRefused(ConnectionClose):
@@ -366,7 +366,7 @@ class HTTPRefused(ConnectionClose):
 class MessageResponse(AMQPError):
     """What became of a message, as an exception."""
 
-    scope = "message"
+    scope: str | None = "message"
 
     def __init__(self, message: str | None = None) -> None:
         Exception.__init__(self, message or f"Sending {type(self).__name__} disposition.")
@@ -375,7 +375,7 @@ class MessageResponse(AMQPError):
 class MessageException(_Described, MessageResponse):
     """The message failed with a condition that is not in `ErrorCodes`. `condition`, `description`, `info`, `action`."""
 
-    scope = "message"
+    scope: str | None = "message"
 
     def __init__(
         self,
@@ -401,14 +401,14 @@ class ClientMessageError(MessageException):
         else:
             condition, description = ErrorCodes.ClientError, str(exception)
         super().__init__(condition, description, info)
-        self.delivery = getattr(exception, "delivery", None)
-        self.retryable = getattr(exception, "retryable", None)
+        self.delivery: Delivery | None = getattr(exception, "delivery", None)
+        self.retryable: bool | None = getattr(exception, "retryable", None)
 
 
 class MessageAlreadySettled(MessageResponse):
     """The message has its outcome already."""
 
-    retryable = False
+    retryable: bool | None = False
 
     def __init__(self) -> None:
         super().__init__("Invalid operation: this message is already settled.")
@@ -443,8 +443,8 @@ class MessageRejected(MessageResponse):
         self.error_description: bytes = (
             description.encode(encoding) if isinstance(description, str) else description
         ) or b""
-        self.error_info = utils.data_factory(info, encoding=encoding) if info else None
-        self.info = info or None
+        self.error_info: c_uamqp.AMQPValue | None = utils.data_factory(info, encoding=encoding) if info else None
+        self.info: dict[Any, Any] | None = info or None
         super().__init__()
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -467,8 +467,8 @@ class MessageModified(MessageResponse):
         self._encoding = encoding
         self.failed = failed
         self.undeliverable = undeliverable
-        self.annotations = utils.data_factory(annotations, encoding=encoding) if annotations else None
-        self.info = annotations or None
+        self.annotations: c_uamqp.AMQPValue | None = utils.data_factory(annotations, encoding=encoding) if annotations else None
+        self.info: dict[Any, Any] | None = annotations or None
         super().__init__()
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -478,8 +478,8 @@ class MessageModified(MessageResponse):
 class MessageContentTooLarge(_Facts, _Picklable, ValueError):
     """The data does not fit into one message."""
 
-    scope = "message"
-    retryable = False
+    scope: str | None = "message"
+    retryable: bool | None = False
     condition: Condition | None = ErrorCodes.LinkMessageSizeExceeded
     delivery: Delivery | None = Delivery.NOT_DELIVERED
 
@@ -495,12 +495,12 @@ class MessageSizeExceeded(MessageSendFailed, MessageContentTooLarge):
         self.size = size
         self.limit = limit
         self._encoding = "UTF-8"
-        self.condition = ErrorCodes.LinkMessageSizeExceeded
-        self.description = f"the encoded message has {size} bytes, the peer's max-message-size is {limit}"
-        self.info = None
-        self.action = ErrorAction(retry=False)
-        self.retryable = False
-        self.delivery = Delivery.NOT_DELIVERED
+        self.condition: Condition | None = ErrorCodes.LinkMessageSizeExceeded
+        self.description: str | bytes | None = f"the encoded message has {size} bytes, the peer's max-message-size is {limit}"
+        self.info: dict[Any, Any] | None = None
+        self.action: ErrorAction | None = ErrorAction(retry=False)
+        self.retryable: bool | None = False
+        self.delivery: Delivery | None = Delivery.NOT_DELIVERED
         Exception.__init__(self, _text(self.condition, self.description, "UTF-8"))
 
 
@@ -524,9 +524,9 @@ class ErrorResponse:
         description: str | bytes | None = None,
         info: dict[Any, Any] | None = None,
     ) -> None:
-        self.condition = condition
-        self.description = description
-        self.info: dict[Any, Any] | None = None
+        self.condition: Any = condition
+        self.description: Any = description
+        self.info: Any = None
         self.error = error_info
         if isinstance(error_info, (list, tuple)):
             parts = error_info[0] if error_info and isinstance(error_info[0], (list, tuple)) else ()

@@ -18,6 +18,7 @@ from . import c_uamqp, constants, errors, utils
 from ._core import sections, values
 from ._core.sections import Sections, data_section
 from ._core.values import NULL, Native
+from ._typing import Attribute
 from .constants import Delivery, MessageBodyType, MessageState
 from .types import AMQPType
 
@@ -276,7 +277,7 @@ _COUNT = len(_PROPERTIES)
 _ABSENT = [NULL] * _COUNT
 
 
-def _any_property(index: int) -> property:
+def _any_property(index: int) -> Any:
     """A field that takes whatever has an AMQP type."""
     name = _PROPERTIES[index][0]
 
@@ -286,7 +287,7 @@ def _any_property(index: int) -> property:
     return property(lambda self: self._get(index), put, doc=f"The {name.replace('_', '-')} field.")
 
 
-def _text_property(index: int) -> property:
+def _text_property(index: int) -> Any:
     """A field that takes str or bytes."""
     name = _PROPERTIES[index][0]
 
@@ -302,7 +303,7 @@ def _list_of(code: int, section: Any) -> bytes:
     return encoded.removeprefix(sections.PREFIX[code])
 
 
-def _int_property(index: int) -> property:
+def _int_property(index: int) -> Any:
     """A field that takes an int."""
     name = _PROPERTIES[index][0]
 
@@ -376,19 +377,19 @@ class MessageProperties:
         if reply_to_group_id is not None:
             fields[12] = self._text("reply_to_group_id", reply_to_group_id)
 
-    message_id = _any_property(0)
-    user_id = _text_property(1)
-    to = _any_property(2)
-    subject = _text_property(3)
-    reply_to = _any_property(4)
-    correlation_id = _any_property(5)
-    content_type = _text_property(6)
-    content_encoding = _text_property(7)
-    absolute_expiry_time = _int_property(8)
-    creation_time = _int_property(9)
-    group_id = _text_property(10)
-    group_sequence = _int_property(11)
-    reply_to_group_id = _text_property(12)
+    message_id: Any = _any_property(0)
+    user_id: Attribute[bytes | None, str | bytes | None] = _text_property(1)
+    to: Any = _any_property(2)
+    subject: Attribute[bytes | None, str | bytes | None] = _text_property(3)
+    reply_to: Any = _any_property(4)
+    correlation_id: Any = _any_property(5)
+    content_type: Attribute[bytes | None, str | bytes | None] = _text_property(6)
+    content_encoding: Attribute[bytes | None, str | bytes | None] = _text_property(7)
+    absolute_expiry_time: int | None = _int_property(8)
+    creation_time: int | None = _int_property(9)
+    group_id: Attribute[bytes | None, str | bytes | None] = _text_property(10)
+    group_sequence: int | None = _int_property(11)
+    reply_to_group_id: Attribute[bytes | None, str | bytes | None] = _text_property(12)
 
     def _any(self, name: str, value: Any) -> Any:
         """What a field of any type keeps: the value where that is unambiguous and cannot change, else a native one."""
@@ -631,11 +632,13 @@ class Message:
         idle_time: float
         retries: int
         delivery_tag: bytes | None
+        delivery_no: Any  # an int; None for a message that was not received
+        state: MessageState
     else:
         idle_time = _seldom("idle_time", 0)
         retries = _seldom("retries", 0, "How often the message was sent again.")
         delivery_tag = _seldom("delivery_tag", None, "The delivery-tag of a received message.")
-    delivery_no = _seldom("delivery_no", None, "The delivery-id of a received message.")
+        delivery_no = _seldom("delivery_no", None, "The delivery-id of a received message.")
     _encoding = _seldom("_encoding", "UTF-8")
     _format = _seldom("_format", 0)
     _header = _seldom("_header", None)
@@ -1281,7 +1284,7 @@ class BatchMessage(Message):
         encoding: str = "UTF-8",
     ) -> None:
         self.state = _WAITING
-        self.on_send_complete = None
+        self.on_send_complete: Callable[[Any, Any], Any] | None = None
         self._rest = None
         self._raw = None
         self._held = None

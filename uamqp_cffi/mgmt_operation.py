@@ -30,8 +30,8 @@ class MgmtOperation:
         description_fields: bytes | str = b"statusDescription",
         encoding: str = "UTF-8",
     ) -> None:
-        self.connection = session._connection
-        self.target = mgmt.node_name(target)
+        self.connection: connection.Connection = session._connection
+        self.target: bytes = mgmt.node_name(target)
         self._encoding = encoding
         self._status_code_field = status_code_field
         self._description_fields = description_fields
@@ -76,4 +76,4 @@ class MgmtOperation:
 
 
 # At the end: session.py may be loading, and annotations name its class.
-from . import session
+from . import connection, session

@@ -11,9 +11,10 @@ import logging
 from collections import deque
 from collections.abc import Callable, Iterable
 from threading import get_ident
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import constants, errors
+from ._arguments import unknown
 from ._core.engine import StateError
 from ._core.interrupts import openly, whole
 from ._core.locks import RLock, fork_safe
@@ -22,6 +23,7 @@ from ._core.records import Credit, Delivery, Record, Settled
 from ._core.sections import ACCEPTED, RELEASED, modified, outcome
 from ._core.values import described_composite, enc_str
 from ._link import Capabilities, Link
+from ._typing import Nothing, Unpack
 from .address import Source
 from .constants import ErrorCodes, MessageReceiverState, MessageState, ReceiverSettleMode
 from .message import Message
@@ -49,6 +51,10 @@ class MessageReceiver(Link):
     _states = MessageReceiverState
     _far = "source"
     _logger = _logger
+
+    if TYPE_CHECKING:
+
+        def get_state(self) -> MessageReceiverState: ...
 
     def __init__(
         self,
@@ -81,7 +87,7 @@ class MessageReceiver(Link):
         )
         self.encoding = encoding
         self.source = source
-        self.target = target.encode(encoding) if isinstance(target, str) else target
+        self.target: bytes = target.encode(encoding) if isinstance(target, str) else target
         self.on_message_received = on_message_received
         self._receiver = self._link
         self._prefetch = prefetch
@@ -109,15 +115,14 @@ class MessageReceiver(Link):
             raise error
 
     @whole
-    def reset_link_credit(self, link_credit: int, **kwargs: Any) -> None:
+    def reset_link_credit(self, link_credit: int, *, drain: bool = False, **kwargs: Unpack[Nothing]) -> None:
         """Have `link_credit` messages sent from now on; 0 pauses. Once that credit is used up it is `prefetch` again. With
         `drain=True` the peer gives back what it has no messages for, and there is none until the next call of this. Raises what broke the link, and
         MessageHandlerError when it is not open."""
-        drain = bool(kwargs.pop("drain", False))
         if kwargs:
-            raise TypeError(f"reset_link_credit() does not know the argument {sorted(kwargs)[0]!r}")
+            raise TypeError(unknown("reset_link_credit()", kwargs, ("link_credit", "drain")))
         with self._session._lock:
-            done = self._latest is MessageReceiverState.Open and self._flow(int(link_credit), drain)
+            done = self._latest is MessageReceiverState.Open and self._flow(int(link_credit), bool(drain))
         if not done:
             raise self._broken() or errors.MessageHandlerError("the link is not open")
         self._flush()

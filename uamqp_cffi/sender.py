@@ -13,7 +13,7 @@ from array import array
 from collections import deque
 from collections.abc import Callable
 from heapq import heappop, heappush
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import constants, errors
 from ._core import time
@@ -84,6 +84,10 @@ class MessageSender(Link):
     _far = "target"
     _logger = _logger
 
+    if TYPE_CHECKING:
+
+        def get_state(self) -> MessageSenderState: ...
+
     def __init__(
         self,
         session: Session,
@@ -112,7 +116,7 @@ class MessageSender(Link):
             encoding,
             desired_capabilities,
         )
-        self.source = source.encode(encoding) if isinstance(source, str) else source
+        self.source: bytes = source.encode(encoding) if isinstance(source, str) else source
         self.target = target
         self._link_credit = link_credit
         self._sender = self._link

@@ -35,6 +35,7 @@ from ._core.records import (
 )
 from ._core.sending import Calls
 from ._core.values import composite, enc_uint
+from ._typing import Unpack
 from .address import Source, Target
 from .connection import Connection
 from .message import Message
@@ -70,7 +71,7 @@ class SharedInbox(Inbox):
         super().__init__()
         self._take_in = weakref.WeakMethod(take_in)
         self._keep = weakref.WeakMethod(keep)
-        self.led = False
+        self.led: bool = False
         self.followers: OrderedDict[Inbox, None] = OrderedDict()  # a dict's first item is far when many before it have gone
 
     def poke(self) -> None:
@@ -196,7 +197,7 @@ class Session:
         operation: bytes | str,
         op_type: bytes | str | None = None,
         node: bytes | str = b"$management",
-        **kwargs: Any,
+        **kwargs: Unpack[mgmt.OptionsAndCallback],
     ) -> Any:
         """Send a request to a management node and wait for its answer; see `MgmtOperation.execute`.
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 else:
     AbstractEventLoop = Any  # what evaluates annotations need not have asyncio loaded
 
-logger = logging.getLogger("uamqp.utils")
+logger: logging.Logger = logging.getLogger("uamqp.utils")
 
 
 def get_running_loop() -> AbstractEventLoop:

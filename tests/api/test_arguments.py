@@ -108,12 +108,12 @@ def test_a_misspelt_argument_of_a_client_is_told_with_the_right_one(kind: type, 
 
 def test_a_receive_client_is_told_its_own_arguments() -> None:
     with pytest.raises(ValueError, match=r"'prefetch_count' \(did you mean 'prefetch'\?\)"):
-        ReceiveClient(URL, prefetch_count=5)  # type: ignore[arg-type]
+        ReceiveClient(URL, prefetch_count=5)
 
 
 def test_an_argument_like_no_other_is_told_without_advice() -> None:
     with pytest.raises(ValueError, match="argument 'zzz'$"):
-        SendClient(URL, zzz=5)  # type: ignore[arg-type]
+        SendClient(URL, zzz=5)
 
 
 def test_a_subclass_may_have_arguments_of_its_own() -> None:

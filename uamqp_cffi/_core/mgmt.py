@@ -11,9 +11,11 @@ import logging
 import uuid
 from array import array
 from collections import OrderedDict
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypedDict
 
 from .. import constants, errors
+from .._arguments import unknown
 from ..message import Message, MessageProperties
 from . import time
 from .engine import SizeError, StateError
@@ -27,6 +29,23 @@ CREDIT = 10_000
 _ACCEPTED = described_composite("accepted")
 _SENT = frozenset((0x00, 0x01, 0x24))
 _NOT_DELIVERED = 0x02
+
+
+class Options(TypedDict, total=False):
+    """What further arguments a request has."""
+
+    timeout: float
+    status_code_field: bytes | str
+    description_fields: bytes | str
+    locales: Any
+    encoding: str
+    debug: bool
+
+
+class OptionsAndCallback(Options, total=False):
+    """The same, where `callback` is none of its own."""
+
+    callback: Callable[[int, Message, Any], Any] | None
 
 
 class Answer:
@@ -434,7 +453,7 @@ def request_plan(
     locales = kwargs.pop("locales", None)
     debug, encoding = kwargs.pop("debug", False), kwargs.pop("encoding", "UTF-8")
     if kwargs:
-        raise ValueError(f"a management request does not know the argument {', '.join(map(repr, sorted(kwargs)))}")
+        raise ValueError(unknown("a management request", kwargs, OptionsAndCallback.__annotations__))
     name = node_name(node)
     with session._lock:
         session._dispatch()  # the peer may have given up a pair that was idle

@@ -24,7 +24,7 @@ class Inbox:
 
     def __init__(self) -> None:
         self.records: deque[Record] = deque()
-        self.poked = False
+        self.poked: bool = False
         self._notify: Callable[[], object] | None = None
 
     def poke(self) -> None:

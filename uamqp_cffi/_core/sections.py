@@ -52,8 +52,8 @@ class Sections:
     __slots__ = ("_found", "message_format", "payload")
 
     def __init__(self, payload: bytes, message_format: int = 0) -> None:
-        self.payload = payload
-        self.message_format = message_format
+        self.payload: bytes = payload
+        self.message_format: int = message_format
         self._found: dict[int, list[tuple[int, int, int]]] | None = None
 
     def _all(self) -> dict[int, list[tuple[int, int, int]]]:

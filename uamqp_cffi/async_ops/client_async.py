@@ -9,16 +9,19 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any, NoReturn, TypeVar
 
 from .. import address, authentication, c_uamqp, client, compat, constants, errors
-from .._arguments import Unpack
 from .._client_base import NodeName
 from .._core import plan as plans
+from .._core.mgmt import Options
 from .._core.plan import Plan
 from .._link import Capabilities
+from .._typing import Nothing, Unpack
 from ..authentication.common import AMQPAuth
 from ..connection import CONNECT_TIMEOUT, Connection
 from ..constants import MessageState, TransportType
 from ..message import Message
-from ..session import OnAttach
+from ..receiver import MessageReceiver
+from ..sender import MessageSender
+from ..session import OnAttach, Session
 from .connection_async import ConnectionAsync
 from .receiver_async import MessageReceiverAsync
 from .sender_async import MessageSenderAsync
@@ -32,6 +35,7 @@ __all__ = [
 ]  # fmt: skip
 
 _T = TypeVar("_T")
+_C = TypeVar("_C", bound="AMQPClientAsync")
 _logger = logging.getLogger("uamqp.async_ops.client_async")
 
 
@@ -100,15 +104,15 @@ class AMQPClientAsync(client.AMQPClient):
             connect_timeout=connect_timeout,
             **kwargs,
         )
-        self.connection_type = ConnectionAsync
-        self.session_type = SessionAsync
+        self.connection_type: type[Connection] = ConnectionAsync
+        self.session_type: type[Session] = SessionAsync
 
     @property
     def loop(self) -> None:
         """Always None: the loop is the one that runs."""
         return None
 
-    async def __aenter__(self) -> Any:
+    async def __aenter__(self: _C) -> _C:
         await self.open_async()
         return self
 
@@ -155,10 +159,10 @@ class AMQPClientAsync(client.AMQPClient):
         op_type: bytes | str | None = None,
         node: bytes | str | None = None,
         callback: Callable[[int, Message, Any], Any] | None = None,
-        **kwargs: Any,
+        **kwargs: Unpack[Options],
     ) -> Any:
         """As `AMQPClient.mgmt_request`."""
-        return await self._run_async(self._mgmt_request_plan(message, operation, op_type, node, callback, kwargs))
+        return await self._run_async(self._mgmt_request_plan(message, operation, op_type, node, callback, {**kwargs}))
 
     # ---- plans ----------------------------------------------------------------------------------------------------
 
@@ -224,7 +228,7 @@ class SendClientAsync(client.SendClient, AMQPClientAsync):
         sasl: bool | None = None,
         ssl_context: ssl.SSLContext | None = None,
         connect_timeout: float | None = CONNECT_TIMEOUT,
-        **kwargs: NoReturn,
+        **kwargs: Unpack[Nothing],
     ) -> None:
         get_dict_with_loop_if_needed(loop)
         super().__init__(
@@ -260,7 +264,7 @@ class SendClientAsync(client.SendClient, AMQPClientAsync):
             connect_timeout=connect_timeout,
             **kwargs,
         )
-        self.sender_type = MessageSenderAsync
+        self.sender_type: type[MessageSender] = MessageSenderAsync
 
         self._sending: set[asyncio.Future[bool]] = set()  # calls of an overridden send_async
 
@@ -349,7 +353,7 @@ class ReceiveClientAsync(client.ReceiveClient, AMQPClientAsync):
         sasl: bool | None = None,
         ssl_context: ssl.SSLContext | None = None,
         connect_timeout: float | None = CONNECT_TIMEOUT,
-        **kwargs: NoReturn,
+        **kwargs: Unpack[Nothing],
     ) -> None:
         get_dict_with_loop_if_needed(loop)
         super().__init__(
@@ -387,7 +391,7 @@ class ReceiveClientAsync(client.ReceiveClient, AMQPClientAsync):
             connect_timeout=connect_timeout,
             **kwargs,
         )
-        self.receiver_type = MessageReceiverAsync
+        self.receiver_type: type[MessageReceiver] = MessageReceiverAsync
 
     async def receive_message_batch_async(
         self,
@@ -418,13 +422,13 @@ class ReceiveClientAsync(client.ReceiveClient, AMQPClientAsync):
         )
 
 
-class AsyncMessageIter(AsyncIterator[Any]):
+class AsyncMessageIter(AsyncIterator[Message]):
     """Messages of a `ReceiveClientAsync` as they come, until its `timeout`; closes the client then, with
     `shutdown_after_timeout`. With `auto_complete` a message is accepted when the next one is asked for."""
 
     def __init__(self, rcv_client: ReceiveClientAsync, auto_complete: bool = True) -> None:
         self._client = rcv_client
-        self.receiving = True
+        self.receiving: bool = True
         self.auto_complete = auto_complete
         self.current_message: Message | None = None
         self._callback: Callable[[Message], object] | None = None

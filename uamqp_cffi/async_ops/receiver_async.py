@@ -9,6 +9,7 @@ from typing import Any
 from .. import constants, errors
 from .. import receiver
 from .._link import Capabilities
+from .._typing import Nothing, Unpack
 from ..address import Source
 from ..message import Message
 from ._link_async import AsyncLink
@@ -57,6 +58,6 @@ class MessageReceiverAsync(receiver.MessageReceiver, AsyncLink):
             desired_capabilities=desired_capabilities,
         )
 
-    async def reset_link_credit_async(self, link_credit: int, **kwargs: Any) -> None:
+    async def reset_link_credit_async(self, link_credit: int, *, drain: bool = False, **kwargs: Unpack[Nothing]) -> None:
         """As `MessageReceiver.reset_link_credit`."""
-        self.reset_link_credit(link_credit, **kwargs)
+        self.reset_link_credit(link_credit, drain=drain, **kwargs)

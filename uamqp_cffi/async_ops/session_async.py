@@ -7,7 +7,8 @@ from typing import Any
 
 from .. import constants, errors
 from .. import session as blocking
-from .._core.mgmt import request_plan
+from .._core import mgmt
+from .._typing import Unpack
 from ..message import Message
 from .connection_async import ConnectionAsync
 from .mgmt_operation_async import MgmtOperationAsync
@@ -50,10 +51,10 @@ class SessionAsync(blocking.Session):
         operation: bytes | str,
         op_type: bytes | str | None = None,
         node: bytes | str = b"$management",
-        **kwargs: Any,
+        **kwargs: Unpack[mgmt.OptionsAndCallback],
     ) -> Any:
         """As `Session.mgmt_request`."""
-        return await self._connection._run_async(request_plan(self, message, operation, op_type, node, **kwargs))
+        return await self._connection._run_async(mgmt.request_plan(self, message, operation, op_type, node, **kwargs))
 
     async def destroy_async(self) -> None:
         """Close the management links and end the session. Repeatable."""

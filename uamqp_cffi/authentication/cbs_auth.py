@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import timedelta
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 from urllib.parse import quote_plus, urlparse
 
 from .. import errors, utils
@@ -15,6 +15,7 @@ from .._arguments import keywords_of, unknown
 from .._core.cbs import Exchange, for_asyncio, no_wait
 from .._core.interrupts import openly
 from .._core.locks import Lock, fork_safe
+from .._typing import Nothing, Unpack
 from .._core.plan import Call, Plan, refuse_coroutine, run
 from ..connection import Connection
 from ..constants import TransportType
@@ -30,7 +31,7 @@ class TokenRetryPolicy:
 
     def __init__(self, retries: int = 3, backoff: float = 0) -> None:
         self.retries = retries
-        self.backoff = backoff / 1000
+        self.backoff: float = backoff / 1000
 
 
 _POLICY = TokenRetryPolicy()
@@ -149,6 +150,8 @@ class _TokenAuth(AMQPAuth, CBSAuthMixin):
 
     audience: bytes
     token: bytes | None
+    expires_at: float
+    expires_in: timedelta
 
     def _set_up(
         self,
@@ -161,14 +164,14 @@ class _TokenAuth(AMQPAuth, CBSAuthMixin):
         transport: dict[str, Any],
         refresh_window: float,
         custom_endpoint_hostname: str | bytes | None,
-        strange: dict[str, Any],
+        strange: Mapping[str, object],
     ) -> None:
         """All but the token. `strange`: arguments that no constructor has; `loop=None` is what asyncio programs of old pass
         to everything."""
         strange = {name: value for name, value in strange.items() if name != "loop" or value is not None}
         if strange:
             raise ValueError(unknown(type(self).__name__, strange, keywords_of(type(self))))
-        self.uri = uri.decode(encoding) if isinstance(uri, bytes) else uri
+        self.uri: str = uri.decode(encoding) if isinstance(uri, bytes) else uri
         hostname = urlparse(self.uri).hostname
         if not hostname:
             raise ValueError("the uri names no host")
@@ -178,7 +181,7 @@ class _TokenAuth(AMQPAuth, CBSAuthMixin):
                 custom_endpoint_hostname, transport["port"], transport["http_proxy"], transport["transport_type"]
             )
         self.audience = _as_bytes(audience, encoding)
-        self.token_type = _as_bytes(token_type, encoding)
+        self.token_type: bytes = _as_bytes(token_type, encoding)
         self.timeout = timeout
         self.retries = 0
         self._retry_policy = retry_policy or _POLICY
@@ -232,7 +235,7 @@ class SASTokenAuth(_TokenAuth):
         ssl_context: ssl.SSLContext | None = None,
         refresh_window: float = 0,
         custom_endpoint_hostname: str | bytes | None = None,
-        **kwargs: NoReturn,
+        **kwargs: Unpack[Nothing],
     ) -> None:
         transport = {
             "port": port,
@@ -256,8 +259,10 @@ class SASTokenAuth(_TokenAuth):
         )
         self.username = username
         self.password = password
-        self.expires_at, self.expires_in = self._set_expiry(expires_at, expires_in)
-        self.token = _as_bytes(token, encoding)
+        at, within = self._set_expiry(expires_at, expires_in)
+        self.expires_at: float = at
+        self.expires_in: timedelta = within
+        self.token: bytes | None = _as_bytes(token, encoding)
 
     def update_token(self) -> Any:
         """Make a new signature that is good for `expires_in`. Raises TokenExpired without `username` and `password`."""
@@ -286,7 +291,7 @@ class SASTokenAuth(_TokenAuth):
         ssl_context: ssl.SSLContext | None = None,
         refresh_window: float = 0,
         custom_endpoint_hostname: str | bytes | None = None,
-        **kwargs: NoReturn,
+        **kwargs: Unpack[Nothing],
     ) -> _S:
         """Signatures made with a shared access key. `expiry`: seconds that each is good for, an hour if not given.
         Other arguments as for the class; `uri` is the audience, too."""
@@ -359,7 +364,7 @@ class JWTTokenAuth(_TokenAuth):
         ssl_context: ssl.SSLContext | None = None,
         refresh_window: float = 0,
         custom_endpoint_hostname: str | bytes | None = None,
-        **kwargs: NoReturn,
+        **kwargs: Unpack[Nothing],
     ) -> None:
         self._check_get_token(get_token)
         transport = {
@@ -383,8 +388,10 @@ class JWTTokenAuth(_TokenAuth):
             kwargs,
         )
         self.get_token = get_token
-        self.expires_at, self.expires_in = self._set_expiry(expires_at, expires_in)
-        self.token = None
+        at, within = self._set_expiry(expires_at, expires_in)
+        self.expires_at: float = at
+        self.expires_in: timedelta = within
+        self.token: bytes | None = None
 
     def create_authenticator(self, connection: Connection, debug: bool = False, **kwargs: Any) -> Session:
         """As that of `CBSAuthMixin`; asks for the first token."""

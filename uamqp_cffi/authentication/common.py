@@ -135,7 +135,7 @@ class AMQPAuth:
         ssl_context: ssl.SSLContext | None = None,
     ) -> None:
         self._encoding = encoding
-        self.hostname = _as_bytes(hostname, encoding)
+        self.hostname: bytes = _as_bytes(hostname, encoding)
         self.cert_file = verify
         if verify is not None and not Path(verify).exists():
             raise FileNotFoundError(f"no file with trusted certificates at {verify!r}")
@@ -244,8 +244,8 @@ class SASLPlain(AMQPAuth):
         use_tls: bool | None = None,
         ssl_context: ssl.SSLContext | None = None,
     ) -> None:
-        self.username = _as_bytes(username, encoding)
-        self.password = _as_bytes(password, encoding)
+        self.username: bytes = _as_bytes(username, encoding)
+        self.password: bytes = _as_bytes(password, encoding)
         super().__init__(
             hostname,
             port=port,

@@ -392,7 +392,7 @@ class LockQueue(Queue):
         self.deferred: dict[int, Entry] = {}
         self.scheduled: dict[int, tuple[int, bytes]] = {}  # sequence number: (due, payload)
         self.completed: list[bytes] = []  # payloads
-        self.abandoned = 0
+        self.abandoned = self.released = 0
         self.renewed = 0
         self.states: dict[str, bytes | None] = {}
         self.owners: dict[str, Outgoing] = {}  # who holds a session
@@ -540,6 +540,7 @@ class LockQueue(Queue):
                 else:
                     self.abandon(entry.tag)
         elif record.outcome == eng.OUT_RELEASED:
+            self.released += len(held)
             for entry in held:
                 self.unlock(entry.tag, failed=False)
         elif record.outcome == eng.OUT_ACCEPTED:

@@ -166,6 +166,22 @@ class Asked:
             time.sleep(0.01)
         return len(self.space.queue.completed) >= count
 
+    def locked(self, address: str) -> int:
+        """Wait until the queue has handed something over; how many messages are locked then."""
+        queue = self.space.node(address)
+        end = time.monotonic() + 5
+        while not queue.locked and time.monotonic() < end:
+            time.sleep(0.01)
+        return len(queue.locked)
+
+    def released(self, address: str, seconds: float) -> int:
+        """Wait until the queue has messages back; how many."""
+        queue = self.space.node(address)
+        end = time.monotonic() + seconds
+        while not queue.released and time.monotonic() < end:
+            time.sleep(0.01)
+        return int(queue.released)
+
     def put(self, address: str, bodies: list[str], **properties: Any) -> None:
         """Messages into a Service Bus queue."""
         from uamqp_cffi.message import MessageProperties

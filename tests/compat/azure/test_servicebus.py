@@ -138,6 +138,24 @@ def test_sessions_are_received_one_by_one_with_their_state(run: Run, module: str
 
 
 @BOTH
+def test_an_idle_receiver_gives_back_what_it_does_not_prefetch(run: Run, module: str, namespace: Namespace) -> None:
+    assert run(module, "idle_releases") == {"body": "one", "count": 0}
+    settled(namespace.queue, completed=1)
+
+
+@BOTH
+def test_an_idle_session_receiver_gives_back_what_it_does_not_prefetch(run: Run, module: str) -> None:
+    assert run(module, "idle_session_releases")["released"] >= 1
+
+
+@BOTH
+@pytest.mark.parametrize("prefetch", [10, 300])
+def test_an_idle_receiver_keeps_what_it_prefetches(run: Run, module: str, namespace: Namespace, prefetch: int) -> None:
+    assert run(module, "idle_keeps", prefetch=prefetch) == {"seen": ["one", "two", "three"]}
+    settled(namespace.queue, completed=3)
+
+
+@BOTH
 @pytest.mark.parametrize("how", ["detach", "drop"])
 def test_sending_goes_on_after_a_fault_in_between(run: Run, module: str, namespace: Namespace, how: str) -> None:
     run(module, f"send_after_{how}")

@@ -257,6 +257,43 @@ def sessions() -> Any:
         }  # fmt: skip
 
 
+# an idle receiver: what its keep-alive thread does
+
+
+def idle_releases() -> Any:
+    """With prefetch_count=0 a receiver that nobody calls gives back what comes to it, and another one has it."""
+    with client() as bus, bus.get_queue_receiver("queue") as idle:
+        assert idle.receive_messages(max_wait_time=0.2) == []
+        ask("put", address="queue", bodies=["one"])
+        assert ask("locked", address="queue") == 1
+        with bus.get_queue_receiver("queue") as busy:
+            [message] = busy.receive_messages(max_wait_time=15)
+            busy.complete_message(message)
+            return {"body": text(message), "count": message.delivery_count}
+
+
+def idle_session_releases() -> Any:
+    """As there, though nobody else may have the session."""
+    with client() as bus, bus.get_queue_receiver("sessions", session_id="a") as idle:
+        assert idle.receive_messages(max_wait_time=0.2) == []
+        ask("put", address="sessions", bodies=["one"], group_id="a")
+        assert ask("locked", address="sessions") == 1
+        return {"released": ask("released", address="sessions", seconds=15)}
+
+
+def idle_keeps() -> Any:
+    """With a prefetch_count it keeps them for the next call."""
+    with client() as bus:
+        with bus.get_queue_receiver("queue", prefetch_count=HOST["prefetch"], keep_alive=1) as idle:
+            assert idle.receive_messages(max_wait_time=0.2) == []
+            ask("put", address="queue", bodies=["one", "two", "three"])
+            wait_until(lambda: idle._handler._received_messages.qsize() == 3)
+            seen = idle.receive_messages(max_message_count=3, max_wait_time=5)
+            for message in seen:
+                idle.complete_message(message)
+            return {"seen": [text(message) for message in seen]}
+
+
 # faults
 
 

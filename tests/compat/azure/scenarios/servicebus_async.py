@@ -15,7 +15,7 @@ from azure.servicebus import (
 )
 from azure.servicebus.aio import AutoLockRenewer, ServiceBusClient
 from azure.servicebus.exceptions import ServiceBusError
-from common import HOST, ask, describe, main
+from common import HOST, ask, describe, main, wait_until_async
 from servicebus import options
 
 
@@ -174,6 +174,46 @@ async def sessions() -> Any:
             "seen": seen, "state": state.decode() if isinstance(state, bytes) else state, "next": next_one,
             "renewed": (renewed - datetime.datetime.now(datetime.timezone.utc)).total_seconds(),
         }  # fmt: skip
+
+
+# an idle receiver: what its keep-alive task does
+
+
+async def idle_releases() -> Any:
+    """With prefetch_count=0 a receiver that nobody calls gives back what comes to it, and another one has it."""
+    async with client() as bus, bus.get_queue_receiver("queue") as idle:
+        assert await idle.receive_messages(max_wait_time=0.2) == []
+        ask("put", address="queue", bodies=["one"])
+        async with bus.get_queue_receiver("queue") as busy:
+            [message] = await busy.receive_messages(max_wait_time=15)
+            await busy.complete_message(message)
+            return {"body": str(message), "count": message.delivery_count}
+
+
+async def idle_session_releases() -> Any:
+    """As there, though nobody else may have the session."""
+    async with client() as bus, bus.get_queue_receiver("sessions", session_id="a") as idle:
+        assert await idle.receive_messages(max_wait_time=0.2) == []
+        ask("put", address="sessions", bodies=["one"], group_id="a")
+        assert ask("locked", address="sessions") == 1
+        end = asyncio.get_running_loop().time() + 15
+        while not (released := ask("released", address="sessions", seconds=0)):
+            assert asyncio.get_running_loop().time() < end
+            await asyncio.sleep(0.02)
+        return {"released": released}
+
+
+async def idle_keeps() -> Any:
+    """With a prefetch_count it keeps them for the next call."""
+    async with client() as bus:
+        async with bus.get_queue_receiver("queue", prefetch_count=HOST["prefetch"], keep_alive=1) as idle:
+            assert await idle.receive_messages(max_wait_time=0.2) == []
+            ask("put", address="queue", bodies=["one", "two", "three"])
+            await wait_until_async(lambda: idle._handler._received_messages.qsize() == 3)
+            seen = await idle.receive_messages(max_message_count=3, max_wait_time=5)
+            for message in seen:
+                await idle.complete_message(message)
+            return {"seen": [str(message) for message in seen]}
 
 
 # faults

@@ -279,8 +279,10 @@ static void undirty_links(uam_engine *e, const uam_session *s) {
   }
 }
 
-static void flush_sessions_end(uam_engine *e) {
+/* True when a channel came back. */
+static bool flush_sessions_end(uam_engine *e) {
   uam_session *list = e->dirty_sessions;
+  bool freed = false;
   e->dirty_sessions = NULL;
   while (list != NULL) {
     uam_session *s = list;
@@ -289,10 +291,12 @@ static void flush_sessions_end(uam_engine *e) {
     if (uam_session_flush_end(e, s)) {
       undirty_links(e, s);
       uam_session_free(e, s);
+      freed = true;
     } else if (s->want_begin || s->want_end) {
       uam_session_dirty(e, s);
     }
   }
+  return freed;
 }
 
 static bool speaks_amqp(const uam_engine *e) {
@@ -303,11 +307,12 @@ static bool speaks_amqp(const uam_engine *e) {
 static void flush_output(uam_engine *e) {
   if (e->fatal || e->lost) return;
   uam_conn_flush_start(e);                /* header, SASL, open */
-  if (speaks_amqp(e)) {
+  bool more = speaks_amqp(e);
+  for (int turn = 0; turn < 2 && more; turn++) { /* once more for freed channels */
     flush_sessions_begin(e);              /* begin */
     for (int again = 0; again < 2 && e->dirty_links != NULL && !e->fatal; again++)
       flush_links(e);                     /* attach, flow, transfer, disposition, detach; once more for freed names */
-    flush_sessions_end(e);                /* flow, disposition, end */
+    more = flush_sessions_end(e) && e->dirty_sessions != NULL; /* flow, disposition, end */
   }
   uam_conn_flush_close(e);                /* close */
   uam_conn_heartbeat(e);

@@ -147,6 +147,27 @@ static bool name_held(const uam_engine *e, const uam_lnk *l) {
   return false;
 }
 
+/* Its handle was the lowest free one when it was made; a lower one may have come back since. */
+static void lower_handle(uam_session *s, uam_lnk *l) {
+  size_t handle = free_at(s->links, l->handle, 0);
+  if (handle >= l->handle) return;
+  s->links[l->handle] = NULL;
+  s->links[handle] = l;
+  l->handle = (uint32_t)handle;
+  s->free_handle = handle + 1;
+}
+
+/* Is its handle above what the peer allows, while one that it does allow is on its way back? */
+static bool waits_for_handle(uam_lnk *l) {
+  uam_session *s = l->session;
+  if (l->handle <= s->remote_handle_max) return false;
+  lower_handle(s, l);
+  if (l->handle <= s->remote_handle_max) return false;
+  for (size_t i = 0; i < s->cap_links && i <= s->remote_handle_max; i++)
+    if (s->links[i] != NULL && s->links[i]->detaching) return true;
+  return false;
+}
+
 static bool put_attach(uam_engine *e, uam_lnk *l) {
   uam_session *s = l->session;
   uam_p_attach p;
@@ -345,10 +366,10 @@ void uam_link_on_flow(uam_engine *e, uam_lnk *l, const uam_p_flow *p) {
 }
 
 /* ---- phase of output ---- */
-static bool may_attach(const uam_engine *e, const uam_lnk *l) {
+static bool may_attach(const uam_engine *e, uam_lnk *l) {
   const uam_session *s = l->session;
   bool mapped = s->state == UAM_SESS_MAPPED || (e->pipeline && s->state == UAM_SESS_BEGIN_SENT);
-  return l->want_attach && mapped && !name_held(e, l);
+  return l->want_attach && mapped && !name_held(e, l) && !waits_for_handle(l);
 }
 
 /* After our end nothing more may be said on its channel; the links go with the session (§2.5.5). */

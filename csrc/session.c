@@ -241,7 +241,19 @@ void uam_session_on_end(uam_engine *e, uam_session *s, const uam_p_end *p) {
   uam_session_dirty(e, s);
 }
 
-/* Lowest channel that is free on our side and allowed on theirs. There are as many as there can be sessions. */
+/* A session that is on its way out and will give its channel back, if the peer allows that one. */
+static bool channel_returns(const uam_engine *e, uint32_t max) {
+  for (size_t i = 0; i < e->cap_sessions; i++) {
+    const uam_session *s = e->sessions[i];
+    if (s == NULL || !s->has_channel || s->channel > max) continue;
+    bool over = s->state == UAM_SESS_UNMAPPED && s->begin_sent; /* it goes in this very flush */
+    if (over || s->want_end || s->state == UAM_SESS_END_SENT || s->state == UAM_SESS_DISCARDING) return true;
+  }
+  return false;
+}
+
+/* Lowest channel that is free on our side and allowed on theirs. There are as many as there can be sessions. While there is none
+ * but one is coming back, the begin waits: who serves one client after the other on channel-max 0 has not failed. */
 static bool choose_channel(uam_engine *e, uam_session *s) {
   if (s->has_channel) return true;
   uint32_t max = e->remote_channel_max < e->channel_max ? e->remote_channel_max : e->channel_max, c = 0;
@@ -253,6 +265,7 @@ static bool choose_channel(uam_engine *e, uam_session *s) {
     s->has_channel = true;
     return true;
   }
+  if (channel_returns(e, max)) return false;
   s->want_begin = false;
   if (s->mapped_remote) { /* the peer waits for an answer on a channel that it does not allow */
     uam_conn_error(e, "amqp:resource-limit-exceeded", "the answer to the begin on channel %u needs one above channel-max %lu",

@@ -579,6 +579,7 @@ class _LinkClient(AMQPClient):
         if handler is None:
             if self._error is not None:
                 self._raise_broken()
+            self._connection._look_first()
             with session._lock:
                 if self.message_handler is None:
                     self._build_handler(session)
@@ -674,6 +675,7 @@ class _LinkClient(AMQPClient):
         session, connection = self._both()
         mine = session._enter()
         try:
+            yield from connection._look_first_plan()
             connection._flush()  # an interrupted call may have left an attach behind
             while True:
                 self._check_session(session)
@@ -768,6 +770,7 @@ class _LinkClient(AMQPClient):
         session, connection = self._both()
         if since is not None and since is not session and not done():
             self._check_session(since)
+        yield from connection._look_first_plan()
         shared = session._inbox
         mine = session._enter()
         try:

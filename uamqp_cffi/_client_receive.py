@@ -459,8 +459,11 @@ class ReceiveClient(_LinkClient):
         mine = _Reception(self, callback)
         with mine:
             running = not self._shutdown
-            if seen and seen < size and running and self._attached:
-                yield Call(self._connection._step, (0.0,))  # what has come meanwhile
+            if seen and running and self._attached:  # what has come meanwhile
+                if seen < size:
+                    yield Call(self._connection._step, (0.0,))
+                else:
+                    yield from self._connection._look_first_plan()
             while True:
                 if running and len(unread) < size:
                     running = yield from self._receive_plan(done, deadline)

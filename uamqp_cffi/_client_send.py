@@ -620,6 +620,8 @@ class SendClient(_LinkClient):
 
     def _client_run_plan(self) -> Plan[bool]:
         fresh = len(self._queue) - self._head > self._left
+        if self._connection is not None and self._unsent():
+            yield from self._connection._look_first_plan()
         moved, _ = self._pump()
         self._raise_broken()
         self._left = len(self._queue) - self._head
@@ -753,6 +755,7 @@ class SendClient(_LinkClient):
             return False
         token = enter()
         try:
+            connection._look_first()
             mine = session._enter()
             try:
                 self._queue.append(message)

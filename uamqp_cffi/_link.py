@@ -151,6 +151,7 @@ class Link:
         """Begin to attach. Does not wait: `get_state` is Open once the peer has answered."""
         if self._id:
             return
+        self._conn._look_first()
         self._set_state(self._states.Opening)
         self._id = self._session._attach(self, self._performative())
         self._conn._flush()
@@ -159,7 +160,10 @@ class Link:
     def close(self) -> None:
         """Detach the link for good. Repeatable."""
         session = self._session
+        if self._id and self._latest not in (self._states.Idle, self._states.Error):
+            self._conn._read_dry()
         with session._lock:
+            session._dispatch()
             self._leave()
             if self._id and self._latest not in (self._states.Idle, self._states.Error):
                 self._set_state(self._states.Closing)

@@ -52,6 +52,8 @@ QUICK = 50e-6
 """Seconds for which a blocking call may look again for a reply instead of sleeping."""
 LOOK_EVERY = 500e-6
 """Seconds for which a step that has sent something need not look for replies again: they are taken in together."""
+LOOK_SELDOM = 10e-3
+"""The same inside of callbacks, whose outcomes leave together anyway."""
 _LONG = 3600.0
 _LEFTOVERS = 64  # reads of bytes that nobody wants any more, before a socket is closed over them
 _ENDED = ConnectionState.END.value
@@ -186,6 +188,7 @@ class Connection:
         self._quick = 0
         self._flushed_at = 0.0
         self._looked_at = 0.0
+        self._more = False  # the last read filled the window: there may be more to be had
         self._log: list[tuple[logging.Logger, int, str, tuple[Any, ...]]] = []  # to be written outside of every lock
 
     # ---- uamqp's members ------------------------------------------------------------------------------------------
@@ -492,8 +495,39 @@ class Connection:
         return False
 
     def _looked_lately(self) -> bool:
-        """Whether there is no need to look for replies in a step that has sent something: somebody just did."""
-        return not self._blocked and time.perf_counter() - self._looked_at < LOOK_EVERY
+        """Whether there is no need to look for what has come: somebody just did, and took all of it."""
+        return not self._blocked and not self._more and time.perf_counter() - self._looked_at < LOOK_EVERY
+
+    def _look_first(self) -> None:
+        """What has arrived is read before anything is said, sent or settled: whoever is about to do that calls this, once
+        for all that the step will say. One read that never waits, more only while they fill the window; none when somebody
+        looked just now, or is waiting for the socket anyway. What came is in the inboxes then. Never raises the failure of
+        the connection."""
+        if self._sock is None or self._leader or self._looked_lately():
+            return
+        for _ in range(_LEFTOVERS):
+            if not self._step(0.0) or not self._more:
+                return
+
+    def _look_first_plan(self) -> Plan[None]:
+        """The same for plans."""
+        self._look_first()
+        return
+        yield
+
+    def _read_dry(self) -> None:
+        """For ends: read what lies in the socket, whenever somebody looked, until there is no more."""
+        if self._sock is None or self._leader:
+            return
+        for _ in range(_LEFTOVERS):
+            if not self._step(0.0):
+                return
+
+    def _read_dry_plan(self) -> Plan[None]:
+        """The same for plans."""
+        self._read_dry()
+        return
+        yield
 
     def _paced_plan(self, moved_work: bool = False) -> Plan[bool]:
         """A step that waits the longer the more idle ones went before it; never if `moved_work`: the caller just sent,
@@ -761,8 +795,11 @@ class Connection:
         """Receive, hand out records, send; the critical section itself."""
         n = -1
         if bits & READ or self._broken or now >= wire.engine.deadline:  # silence is judged only by a dry socket
+            window = wire.window()
+            self._more = False
             try:
-                n = sock.recv_into(wire.window())
+                n = sock.recv_into(window)
+                self._more = n == len(window)
             except (BlockingIOError, InterruptedError):
                 n = -1
             except OSError as error:

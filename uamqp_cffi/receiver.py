@@ -11,7 +11,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Iterable
 from threading import get_ident
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from . import constants, errors
 from ._arguments import unknown
@@ -21,10 +21,12 @@ from ._core.locks import RLock, fork_safe
 from ._core.receiving import ranges
 from ._core.records import Credit, Delivery, Record, Settled
 from ._core.sections import ACCEPTED, RELEASED, modified, outcome
+from ._core.time import perf_counter
 from ._core.values import described_composite, enc_str
 from ._link import Capabilities, Link
 from ._typing import Nothing, Unpack
 from .address import Source
+from .connection import LOOK_EVERY, LOOK_SELDOM
 from .constants import ErrorCodes, MessageReceiverState, MessageState, ReceiverSettleMode
 from .message import Message
 from .session import Session
@@ -121,7 +123,9 @@ class MessageReceiver(Link):
         MessageHandlerError when it is not open."""
         if kwargs:
             raise TypeError(unknown("reset_link_credit()", kwargs, ("link_credit", "drain")))
+        self._conn._look_first()
         with self._session._lock:
+            self._session._dispatch()
             done = self._latest is MessageReceiverState.Open and self._flow(int(link_credit), bool(drain))
         if not done:
             raise self._broken() or errors.MessageHandlerError("the link is not open")
@@ -329,12 +333,19 @@ class MessageReceiver(Link):
 
     @whole
     def _settle_message(self, message_number: int, response: errors.MessageResponse) -> None:
-        """Send the outcome of a delivery: now, or from inside `on_message_received` together with others."""
+        """Send the outcome of a delivery: now, or from inside `on_message_received` together with others. Raises LinkGone also
+        when the transport turns out to be gone as it is sent."""
+        conn = self._conn
+        nested = self._turn_of == get_ident()
+        if perf_counter() - conn._looked_at > (LOOK_SELDOM if nested else LOOK_EVERY):  # asked here, as it is per message
+            conn._look_first()
         self._settle(message_number, message_number, outcome(response))
-        if self._turn_of == get_ident():
+        if nested:
             self._unsent = True
-        else:
-            self._flush()
+            return
+        self._flush()
+        if conn._broken is not None:
+            self._raise_gone(None)
 
     def _settle(self, first: int, last: int, state: bytes) -> None:
         """The outcome of deliveries first..last, not flushed yet. Raises LinkGone, and MessageAlreadySettled when the peer
@@ -355,6 +366,11 @@ class MessageReceiver(Link):
                     cause = error
         if not gone:
             raise errors.MessageAlreadySettled from cause
+        self._raise_gone(cause)
+
+    def _raise_gone(self, cause: Exception | None) -> NoReturn:
+        with self._session._lock:
+            self._session._dispatch()  # the record that says why may be waiting there
         raise LinkGone("the message cannot be settled: its link is closed or broken") from self._broken() or cause
 
     def _settle_all(self, numbers: Iterable[int], state: bytes) -> None:
@@ -384,7 +400,6 @@ class MessageReceiver(Link):
 
     def _leave(self) -> None:
         """Unread messages go back to the peer before the link is detached."""
-        self._session._dispatch()
         unread = [message.delivery_no for message in self._again if not message.settled or self._due]
         unread += [record.delivery_id for record in self._arrived if not record.settled]
         self._arrived.clear()

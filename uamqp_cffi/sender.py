@@ -153,9 +153,11 @@ class MessageSender(Link):
         state is `[]` when the peer accepted, the error's `[[condition, description, info]]` when it rejected.
         `timeout` in ms, 0 for ever, is for the whole way to the outcome. `message.state` is left alone.
         """
-        if self._broken() is not None:
-            return False
+        self._conn._look_first()
         with self._session._lock:
+            self._session._dispatch()
+            if self._broken() is not None:
+                return False
             entry = (message, callback, next(self._tickets))
             self._waiting.append(entry)
             if timeout > 0:
@@ -167,6 +169,8 @@ class MessageSender(Link):
     @whole
     def work(self) -> None:
         """Take in what has come for this link, hand over what can be, and call back. Raises the error that broke it."""
+        if self._waiting:
+            self._conn._look_first()
         self._pump()
         self._offer_waiting()
         error = self._broken()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import select
+import socket
 import threading
 import time
 from typing import Any
@@ -166,6 +168,20 @@ def test_a_request_does_not_go_to_links_that_are_known_to_be_gone(peer: Any) -> 
         limit = time.monotonic() + 10
         while len(client._session._inbox.records) < 2 and time.monotonic() < limit:
             client._connection._step(0.1)
+        assert str(client.mgmt_request(Message(b"x"), b"OP", timeout=3000)) == "OP"
+
+
+@pytest.mark.parametrize("which", ["-sender", "-receiver", ""])
+def test_a_request_after_idle_links_were_taken_away_makes_new_ones(peer: Any, which: str) -> None:
+    """Nobody has read that they are gone."""
+    answering(peer)
+    with SendClient(peer.url, connect_timeout=3) as client:
+        client.mgmt_request(Message(b"x"), b"OP", timeout=3000)
+        give_up(peer, which)
+        connection = client._connection
+        sock = connection._sock
+        assert select.select([sock if isinstance(sock, socket.socket) else sock._sock], [], [], 10)[0]
+        connection._looked_at = connection._turned_at = 0.0
         assert str(client.mgmt_request(Message(b"x"), b"OP", timeout=3000)) == "OP"
 
 

@@ -364,6 +364,7 @@ def exchange_plan(
     attach_by = deadline
     if deadline is None and connection._connect_timeout:
         attach_by = now + connection._connect_timeout
+    yield from connection._look_first_plan()
     mine = session._enter()
     request_id: int | None = None
     try:
@@ -455,6 +456,7 @@ def request_plan(
     if kwargs:
         raise ValueError(unknown("a management request", kwargs, OptionsAndCallback.__annotations__))
     name = node_name(node)
+    yield from session._connection._look_first_plan()
     with session._lock:
         session._dispatch()  # the peer may have given up a pair that was idle
         pair = session._mgmt_links.get(name)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from .._link import Link
 
@@ -29,12 +29,18 @@ class AsyncLink(Link):
         self.open()
 
     async def close_async(self) -> None:
-        """Detach the link for good. Repeatable."""
+        """Detach the link for good, when the loop has read what lies in the socket. Repeatable."""
+        await self._read_dry_async()
         self.close()
 
     async def destroy_async(self) -> None:
-        """Detach the link for good. Repeatable."""
+        """As `close_async`."""
+        await self._read_dry_async()
         self.destroy()
+
+    async def _read_dry_async(self) -> None:
+        connection: Any = self._conn
+        await connection._run_async(connection._read_dry_plan())
 
     async def work_async(self) -> None:
         """As `work` of the blocking class. Raises the error that broke the link."""

@@ -36,6 +36,7 @@ _logger = logging.getLogger("uamqp.async_ops.connection_async")
 _MANY = 1000  # records in an inbox that nobody reads, before they are taken in for it
 _GONE_WITHIN = 0.25  # seconds in which the last bytes may leave a transport that is closed
 _EARLY = 0.1  # seconds: what ends a wait sooner than that before its time is not the clock we know
+_HELD_UP = 0.005  # seconds without an await of ours, after which user code may have kept the loop from reading
 _LOOK = 0.002  # seconds: after a time-out, so that the loop looks at the socket before the peer's silence is judged
 
 _forked: list[Any] = []  # streams of a parent: see ConnectionAsync._orphan
@@ -182,6 +183,7 @@ class ConnectionAsync(Connection):
         self._timer_due = NEVER
         self._stream: Stream | None = None
         self._stirred = False  # something moved since the last step
+        self._turned_at = 0.0  # `time.perf_counter` when the loop was last given its turn by a call of ours
         self._napping: list[asyncio.Future[None]] = []  # of the steps that wait for it
 
     # ---- uamqp's members ------------------------------------------------------------------------------------------
@@ -288,6 +290,7 @@ class ConnectionAsync(Connection):
             await future
         finally:
             inbox.wait_with(None)
+            self._turned_at = time.perf_counter()
             if timer is not None:
                 timer.cancel()
 
@@ -310,8 +313,34 @@ class ConnectionAsync(Connection):
                 self._napping.remove(future)
         else:
             await asyncio.sleep(0)
+        self._turned_at = time.perf_counter()
         moved, self._stirred = self._stirred, False
         return moved
+
+    def _look_first(self) -> None:
+        """The loop reads whenever it has its turn; who cannot await does not give it one."""
+
+    def _look_first_plan(self) -> Plan[None]:
+        if self._sock is not None and time.perf_counter() - self._turned_at > _HELD_UP:
+            yield Call(self._let_read)
+
+    def _read_dry(self) -> None:
+        """As `_look_first`."""
+
+    def _read_dry_plan(self) -> Plan[None]:
+        for _ in range(blocking._LEFTOVERS):
+            if self._sock is None:
+                return
+            self._stirred = False
+            yield Call(self._let_read)
+            if not self._stirred:
+                return
+
+    async def _let_read(self) -> None:
+        """Have the loop look at its sockets: what is ready then has its turn after this task's first."""
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        self._turned_at = time.perf_counter()
 
     def _send_stale(self) -> None:
         """Send what nobody has flushed: it may be what the peer waits for."""

@@ -1,0 +1,55 @@
+"""A client that shares a connection reads what the peer has answered to others, before it begins or attaches, and waits
+for the channel or handle that is on its way back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from uamqp_cffi import Connection, Message, SendClient
+from uamqp_cffi._core import records as r
+from uamqp_cffi._core.values import composite, enc_str, enc_uint, enc_ushort
+from uamqp_cffi.authentication import SASLAnonymous
+
+pytestmark = pytest.mark.both_drivers
+
+
+def shared(peer: Any) -> Connection:
+    return Connection("localhost", SASLAnonymous("localhost", port=peer.port, use_tls=False), connect_timeout=5)
+
+
+def send_one(connection: Connection, peer: Any) -> None:
+    client = SendClient(peer.url, connect_timeout=5)
+    client.open(connection)
+    client.send_message(Message(b"x"))
+    client.close()
+
+
+def test_clients_take_turns_on_a_connection_of_one_channel(peer: Any) -> None:
+    def one_channel(p: Any, record: r.Open) -> None:
+        p.engine.open(composite("open", container_id=enc_str("peer"), channel_max=enc_ushort(0)))
+
+    peer.on[r.Open] = one_channel
+    connection = shared(peer)
+    for _ in range(3):
+        send_one(connection, peer)
+    connection.destroy()
+    assert len(peer.records(r.Delivery)) == 3
+
+
+def test_links_take_turns_on_a_session_of_one_handle(peer: Any) -> None:
+    def one_handle(p: Any, record: r.Begin) -> None:
+        begin = composite(
+            "begin", next_outgoing_id=enc_uint(7), incoming_window=enc_uint(100), outgoing_window=enc_uint(100),
+            handle_max=enc_uint(0),
+        )  # fmt: skip
+        p.engine.begin(begin, record.session)
+
+    peer.on[r.Begin] = one_handle
+    with SendClient(peer.url, connect_timeout=5) as client:
+        for _ in range(3):
+            client.send_message(Message(b"x"))
+            client.message_handler.close()
+            client.message_handler, client._attached = None, False
+    assert len(peer.records(r.Attach)) == 3

@@ -270,11 +270,10 @@ static bool start_receiving(uam_engine *e, uam_lnk *l, const uam_p_transfer *p) 
   return true;
 }
 
-/* A server holds its clients to what it announced. A client takes what a broker sends it all the same, as far as memory is
- * bounded: to refuse a message is to get it again and again, for the limit has a default that nobody chose. */
+/* Bytes that a delivery on this link may have: what our attach announced, or the engine's own limit. */
 static uint64_t message_limit(const uam_engine *e, const uam_lnk *l) {
-  bool strict = e->role == UAM_SERVER && l->max_message != 0 && l->max_message < e->max_message;
-  return strict ? l->max_message : e->max_message;
+  uint64_t announced = l->max_message != 0 ? l->max_message : e->max_message;
+  return announced < UAM_MAX_MESSAGE ? announced : UAM_MAX_MESSAGE;
 }
 
 /* A joined message must outlive its link until the batch is over. */

@@ -36,7 +36,7 @@ uam_engine *uam_new(const uam_mem *mem, int role) {
   e->mem = *m;
   e->role = role == UAM_SERVER ? UAM_SERVER : UAM_CLIENT;
   e->heartbeat_permille = 500;
-  e->max_message = UAM_MAX_MESSAGE;
+  e->max_message = UAM_DEFAULT_MESSAGE;
   e->output_cap = UAM_OUTPUT_CAP;
   e->max_frame = UAM_MIN_MAX_FRAME; /* until our open says more */
   e->remote_max_frame = UAM_MIN_MAX_FRAME;

@@ -13,7 +13,8 @@
 #define UAM_MAX_GUESTS         256u                /* links that the peer of a client attached: it did not ask for any */
 #define UAM_MAX_HANDLE         65535u              /* largest handle-max we announce or honour */
 #define UAM_MAX_NAMES          (16u << 20)         /* bytes of all names of links that the peer attached */
-#define UAM_MAX_MESSAGE        (256u << 20)        /* a received message, joined; UAM_OPT_MAX_MESSAGE lowers it */
+#define UAM_MAX_MESSAGE        (256u << 20)        /* a received message, joined, whatever our attach or the option say */
+#define UAM_DEFAULT_MESSAGE    (64u << 20)         /* the same where neither our attach nor UAM_OPT_MAX_MESSAGE says */
 #define UAM_MAX_JOINING        (512u << 20)        /* bytes of all messages, on all links, whose last frame is not here yet */
 #define UAM_MAX_UNSETTLED      (1u << 20)          /* deliveries one link may hold unsettled, per direction */
 #define UAM_MAX_EVENTS         (1u << 16)          /* events in one batch; the rest of the window waits */

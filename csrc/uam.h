@@ -122,7 +122,7 @@ enum uam_option {
   UAM_OPT_PIPELINE = 1,        /* 1: send open (begin, attach) without waiting for the peer's; default 0 */
   UAM_OPT_HEARTBEAT = 2,       /* per mille of the peer's idle-time-out after which an empty frame goes out; default 500 */
   UAM_OPT_TRACE = 3,           /* 1: keep a text line per frame for uam_trace; 2: payloads and SASL data too (tests) */
-  UAM_OPT_MAX_MESSAGE = 4,     /* bytes a received message may have; default UAM_MAX_MESSAGE of limits.h */
+  UAM_OPT_MAX_MESSAGE = 4,     /* bytes a received message may have where our attach has no max-message-size */
   UAM_OPT_OUTPUT_CAP = 5,      /* bytes of output above which uam_send_messages takes no further message */
   UAM_OPT_SASL_REQUIRED = 6,   /* server: 1 answers a bare AMQP header with the SASL header and ends; default 0 */
   UAM_OPT_EXPLICIT = 7         /* 1: absent fields at the end go out as nulls, the answer to an outcome names it; default 0 */

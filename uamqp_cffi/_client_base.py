@@ -537,6 +537,8 @@ class _LinkClient(AMQPClient):
     """What clients with a link have in common: getting it attached, what breaks it, and working until something is done."""
 
     _open_state: Any = None  # of the link, once it is attached
+    _max_message_size = constants.MAX_MESSAGE_LENGTH_BYTES
+    _max_message_size_chosen = False
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -604,6 +606,8 @@ class _LinkClient(AMQPClient):
         handler = self._make_handler(session)
         if self._receive_settle_mode_chosen:
             handler.receive_settle_mode = self._receive_settle_mode
+        if self._max_message_size_chosen:
+            handler.max_message_size = self._max_message_size
         self._start_attaching(connection)
         handler._client = self
         handler.open()

@@ -40,7 +40,8 @@ class ReceiveClient(_LinkClient):
         auto_complete: accept messages once they are handed over.
         prefetch: how many messages may be on their way or unread (300).
         receive_settle_mode: PeekLock (each message waits for its outcome) or ReceiveAndDelete.
-        max_message_size: bytes, announced to the peer (1 MiB).
+        max_message_size: bytes of the largest message to take, at most 256 MiB, announced to the peer. 0 or not given: nothing is
+            announced, and up to 64 MiB are taken. A larger one breaks the link, and stays with the peer.
         link_properties: dict, sent with the link's ATTACH.
 
     One client may be used by several threads; each message is given to one of them, and the callback that is called with it is
@@ -92,6 +93,7 @@ class ReceiveClient(_LinkClient):
         self._shutdown_after_timeout = shutdown_after_timeout
         self._prefetch = prefetch or 300
         self._max_message_size = max_message_size or constants.MAX_MESSAGE_LENGTH_BYTES
+        self._max_message_size_chosen = bool(max_message_size)
         self._link_properties = link_properties
         super().__init__(
             source,

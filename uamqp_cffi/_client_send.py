@@ -48,7 +48,7 @@ class SendClient(_LinkClient):
     Args: see `AMQPClient`, and
         target: where to, a URL or a `Target`.
         msg_timeout: ms from queueing a message to its outcome; 0: no limit while the peer lives.
-        max_message_size: bytes, announced to the peer (1 MiB); what is sent is bounded by the peer's only.
+        max_message_size: bytes, announced to the peer when given; what is sent is bounded by the peer's only.
         link_properties: dict, sent with the link's ATTACH.
         link_credit: accepted, without effect.
 
@@ -94,6 +94,7 @@ class SendClient(_LinkClient):
     ) -> None:
         self._msg_timeout = msg_timeout
         self._max_message_size = max_message_size or constants.MAX_MESSAGE_LENGTH_BYTES
+        self._max_message_size_chosen = bool(max_message_size)
         self._link_properties = link_properties
         self._link_credit = link_credit
         super().__init__(

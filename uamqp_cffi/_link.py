@@ -5,6 +5,7 @@ Records come in under the session's lock, and only bookkeeping is done there; us
 
 from __future__ import annotations
 
+import copy
 import logging
 import uuid
 from collections.abc import Sequence
@@ -60,6 +61,7 @@ class Link:
     _kind = "link"
     _states: Any = None  # the enumeration of its states
     _far = ""  # the terminus that stands for the peer's node
+    _largest = (1 << 64) - 1  # max-message-size that can be announced, in bytes
     _logger: logging.Logger
 
     def __init__(
@@ -91,7 +93,10 @@ class Link:
         # PeekLock is the default, and brokers that know only the other mode refuse a link that asks for it: on the wire
         # the mode stands when it was chosen.
         self._rcv_chosen = self._rcv_mode is not constants.ReceiverSettleMode.PeekLock
+        # 1 MiB is uamqp's default, which nobody chose: announced, it makes brokers end the session over a larger message,
+        # again and again. So a size stands on the wire when it was chosen.
         self._max_message_size = max_message_size
+        self._size_chosen = max_message_size != constants.MAX_MESSAGE_LENGTH_BYTES
         self._link = NativeLink(self.name, self)
         self._state = self._states.Idle
         self._latest = self._states.Idle  # the same before an overridden on_state_changed was told
@@ -136,6 +141,7 @@ class Link:
     @max_message_size.setter
     def max_message_size(self, value: int) -> None:
         self._max_message_size = int(value)
+        self._size_chosen = True
 
     @whole
     def get_state(self) -> Any:
@@ -233,8 +239,8 @@ class Link:
         }
         if self._rcv_chosen:
             fields["rcv_settle_mode"] = enc_ubyte(self._rcv_mode.value)
-        if self._max_message_size:
-            fields["max_message_size"] = enc_ulong(self._max_message_size)
+        if self._size_chosen and self._max_message_size:
+            fields["max_message_size"] = enc_ulong(min(self._max_message_size, self._largest))
         if self._desired_capabilities is not None:
             fields["desired_capabilities"] = self._capabilities(self._desired_capabilities)
         if self._properties:
@@ -298,6 +304,15 @@ class Link:
             self._set_state(self._states.Open)
             self._opened()
 
+    def _hint(self, error: BaseException, refused: bool) -> str:
+        """What the user can do about what broke the link; empty if there is nothing to say."""
+        if not refused or self._latest is not self._states.Opening or "://" not in self._asked:
+            return ""
+        return (
+            f"the address sent was {self._asked!r}; a peer that wants the bare name of a node gets it by "
+            f"address=, or by a {self._far.capitalize()} without scheme and host"
+        )
+
     def _fail(self, error: tuple[bytes, str | bytes | None, dict[Any, Any] | None], refused: bool = False) -> None:
         if self._error is not None:
             return
@@ -305,18 +320,17 @@ class Link:
         self._broke(self._error, refused)
 
     def _on_session_lost(self, error: BaseException, torn: bool = False) -> None:
-        self._error = error
+        own = copy.copy(error)  # the session's is for all its links, and says nothing of this one
+        own.__cause__, own.__suppress_context__ = error.__cause__, True
+        self._error = own
         if torn:
             self._torn()
         else:
-            self._broke(error, self._session._refused)
+            self._broke(own, self._session._refused)
 
     def _broke(self, error: BaseException | None, refused: bool = False) -> None:
-        if refused and error is not None and self._latest is self._states.Opening and "://" in self._asked:
-            error.args = (
-                f"{error} (the address sent was {self._asked!r}; a peer that wants the bare name of a node gets it by "
-                f"address=, or by a {self._far.capitalize()} without scheme and host)",
-            )
+        if error is not None and (hint := self._hint(error, refused)):
+            error.args = (f"{error} ({hint})",)
         asked_for = self._far == "source" and isinstance(
             error, errors.LinkRedirect
         )  # Event Hubs does it to all receivers

@@ -309,9 +309,10 @@ class Broker:
           the transport without a word; "hang" leaves it open and never reads or writes again.
         after: messages on a link (sent or received) before `fail`; 0: right after the attach.
         closed: False makes "detach" a soft one, without an error unless `condition` is given.
-        credit: messages a sender may have under way; 0: none, ever.
+        credit: messages a sender may have without an outcome: those of "none" hold it for good, those of `delay` for so long;
+          0: none, ever.
         store: False counts messages instead of keeping them.
-        max_message_size: what attaches to this address are told, in bytes.
+        max_message_size: what attaches to this address are told, in bytes; a larger message costs its sender the link.
         """
         if isinstance(outcome, str):
             outcome = Outcome(outcome, condition, description, info, delivery_failed, undeliverable_here, annotations)
@@ -492,4 +493,4 @@ def _encode(message: Message | bytes | str) -> Iterator[tuple[int, bytes]]:
         yield 0, v.enc_described(0x75, v.enc_binary(body))
         return
     for part in message.gather():
-        yield getattr(part, "message_format", None) or 0, bytes(part.encode_message())
+        yield part._format, bytes(part.encode_message())

@@ -451,7 +451,13 @@ def _receive_from(
 
     try:
         credit = CREDIT if count is None else min(CREDIT, count)
-        client = ReceiveClient(args.url, auto_complete=False, prefetch=credit, **_client_options(args))
+        client = ReceiveClient(
+            args.url,
+            auto_complete=False,
+            prefetch=credit,
+            max_message_size=args.max_message_size,
+            **_client_options(args),
+        )
         client._prefetch = credit  # 0 is no default here
     except ValueError as exc:
         parser.error(str(exc))
@@ -721,6 +727,8 @@ def _add_receive(parser: argparse.ArgumentParser) -> None:
     add("--ack", choices=("accept", "release", "reject"), default="accept", help=ack)
     output = "text: the body (default); json: the whole message as one JSON object (default with --json); none"
     add("--output", choices=("text", "json", "none"), help=output)
+    largest = "bytes of the largest message to take, told to the broker (default: not told, and up to 64 MiB are taken)"
+    add("--max-message-size", type=_number(1), metavar="BYTES", help=largest)
     parser.set_defaults(run=_receive, show=_show_received, done="received", printing=False, parser=parser)
 
 

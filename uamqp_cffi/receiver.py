@@ -46,12 +46,15 @@ class MessageReceiver(Link):
 
     `on_message_received(message)` is called from `work` for each message. `receive_settle_mode` PeekLock leaves it to the
     user to settle messages; with ReceiveAndDelete they are settled when they are handed out. `prefetch` is the credit,
-    in messages. `max_message_size` in bytes is announced. Sizes, modes and names can be changed until `open`.
+    in messages. `max_message_size`, in bytes up to 256 MiB, is announced and held to; nothing is announced, and 64 MiB is the
+    limit, when it is 0 or uamqp's default. A larger delivery breaks the link with a LinkDetach of condition
+    amqp:link:message-size-exceeded (§2.7.3). Sizes, modes and names can be changed until `open`.
     """
 
     _kind = "receiver"
     _states = MessageReceiverState
     _far = "source"
+    _largest = 256 << 20  # UAM_MAX_MESSAGE of csrc/limits.h
     _logger = _logger
 
     if TYPE_CHECKING:
@@ -139,6 +142,11 @@ class MessageReceiver(Link):
             "source": self.source._encode(),
             "target": described_composite("target", address=enc_str(self.target)),
         }
+
+    def _hint(self, error: BaseException, refused: bool) -> str:
+        if getattr(error, "condition", None) == ErrorCodes.LinkMessageSizeExceeded:
+            return "max_message_size= of the receiver sets how large a message may be; 64 MiB when it is not given"
+        return super()._hint(error, refused)
 
     def _opened(self) -> None:
         if self._prefetch:
@@ -314,17 +322,17 @@ class MessageReceiver(Link):
         _logger.debug("receiver %r: on_message_received raised after the link was gone", self.name, exc_info=error)
 
     def _refuse(self, message: Message) -> None:
-        """Modified: failed, and not for us again."""
+        """Modified: failed. Undeliverable here, as uamqp has it, would be the end of it with RabbitMQ, which drops such a message."""
         try:
             if message.state is MessageState.ReceivedUnsettled:
-                message.modify(True, True)
+                message.modify(True, False)
                 return
             with self._session._lock:
                 number = message.delivery_no
                 if number not in self._due:
                     return
                 self._due.remove(number)
-            self._settle(number, number, modified(True, True))
+            self._settle(number, number, modified(True, False))
             self._unsent = True
         except errors.AMQPError as error:
             _logger.info("receiver %r: delivery %r is not given back: %s", self.name, message.delivery_no, error)

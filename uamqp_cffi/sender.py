@@ -74,7 +74,7 @@ class Unsendable(Exception):
 class MessageSender(Link):
     """The sending end of a link from `source` (a name of ours) to `target` (an address object) on `session`.
 
-    `max_message_size` in bytes is announced, not enforced: the peer's is. `send_settle_mode` Settled and Mixed send
+    `max_message_size`, in bytes, is announced when it is neither 0 nor uamqp's default, and not enforced: the peer's is. `send_settle_mode` Settled and Mixed send
     settled messages, done when their bytes left this host. `link_credit` is accepted and has no effect. An address is
     sent as the target object says. Sizes, modes and names can be changed until `open`.
     """

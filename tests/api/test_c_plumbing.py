@@ -415,8 +415,8 @@ def c_message_of(body: bytes) -> Any:
         (lambda r, n: r.settle_modified_message(n, True, False, None), 1, 0),
         (
             lambda r, n: r.settle_modified_message(n, True, True, c_uamqp.create_fields(utils.data_factory({"a": 1}))),
-            1,
             0,
+            1,
         ),
         (lambda r, n: r.settle_rejected_message(n, b"amqp:not-allowed", b"no"), 0, 1),
         (

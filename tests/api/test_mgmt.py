@@ -137,7 +137,7 @@ def test_the_links_of_a_node_are_made_once_and_as_expected(peer: Any) -> None:
     ]  # fmt: skip
     for a in attaches[:2]:
         assert a["source"].value == a["target"].value == ["$management"]
-        assert a["snd_settle_mode"] == 0 and a["max_message_size"] == 0
+        assert a["snd_settle_mode"] == 0 and a["max_message_size"] is None
     assert peer.wait(r.Credit)[0].credit == 10_000
     assert len(peer.wait(r.Detach, 4)) == 4
 

@@ -41,10 +41,10 @@ class Ledger(Queue):
         self.told.append(delivery.message_format)
         return super().receive(link, delivery) if delivery.payload[-1:] != b"!" else Outcome("released")
 
-    def take(self, limit: int, max_bytes: int, consumer: object) -> list[Entry]:
-        return [e._replace(tag=next(self._tags)) for e in super().take(limit, max_bytes, consumer)]
+    def take(self, limit: int, max_bytes: int) -> list[Entry]:
+        return [e._replace(tag=next(self._tags)) for e in super().take(limit, max_bytes)]
 
-    def settle(self, entries: list[Entry], record: r.Settled, consumer: object) -> None:
+    def settle(self, entries: list[Entry], record: r.Settled) -> None:
         self.told.append((record.outcome, [e.tag for e in entries]))
         self.forget(entries)
 

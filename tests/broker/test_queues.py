@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from uamqp_cffi import BatchMessage, constants
 from uamqp_cffi._core import engine as eng
 from uamqp_cffi._core import records as r
 from uamqp_cffi._core import values as v
@@ -209,17 +210,16 @@ def test_modified_messages_come_back_with_their_failures_counted(broker: Broker,
     assert header_of(client.payloads()[-1])[4] == 2
 
 
-def test_undeliverable_here_goes_to_somebody_else_only(broker: Broker, connect: Connect, data: Data) -> None:
+def test_what_is_undeliverable_here_is_a_dead_letter(broker: Broker, connect: Connect, data: Data) -> None:
     client, session = connect()
     client.send(client.sender(session, "q"), data(b"m"))
     link = client.receiver(session, "q")
     barred = v.described_composite("modified", undeliverable_here=v.enc_bool(True))
     client.engine.settle(link, 0, 0, True, barred)
     client.run()
+    info = broker.info("q")
+    assert (info.messages, info.unsettled, info.dead) == (0, 0, 1)
     assert len(client.payloads()) == 1
-    other, another = connect()
-    other.receiver(another, "q")
-    assert other.payloads() == [data(b"m")]
 
 
 def test_rejected_messages_are_dead_letters(broker: Broker, connect: Connect, data: Data) -> None:
@@ -287,25 +287,22 @@ def test_a_narrow_session_window_delays_messages_and_loses_none(broker: Broker, 
     assert client.payloads() == payloads
 
 
-def test_a_message_too_large_for_one_consumer_does_not_block_the_others(
-    broker: Broker, connect: Connect, data: Data
+def test_a_message_too_large_for_a_consumer_costs_it_its_link_and_keeps_its_place(
+    broker: Broker, connect: Connect, data: Data, caplog: pytest.LogCaptureFixture
 ) -> None:
     client, session = connect()
-    client.send(client.sender(session, "q"), data(bytes(200)), data(b"small"))
-    client.receiver(session, "q", max_message_size=v.enc_ulong(100))
-    assert client.payloads() == [data(b"small")]
+    client.send(client.sender(session, "q"), data(b"first"), data(bytes(200)), data(b"small"))
+    link = client.receiver(session, "q", max_message_size=v.enc_ulong(100))
+    client.run()
+    (detach,) = client.of(r.Detach)
+    assert detach.link == link and detach.error.condition == b"amqp:link:message-size-exceeded"
+    assert "205 bytes" in str(detach.error.description) and "100" in str(detach.error.description)
+    assert "max-message-size" in caplog.text
+    assert client.payloads() == [data(b"first")]
+    assert broker.payloads("q") == [data(b"first"), data(bytes(200)), data(b"small")]
     other, another = connect()
     other.receiver(another, "q")
-    assert other.payloads() == [data(bytes(200))]
-
-
-def test_a_message_too_large_for_a_consumer_does_not_hold_up_smaller_ones(broker: Broker, connect: Connect) -> None:
-    broker.put("q", b"x" * 300_000)  # as much as is handed out at once, and more
-    broker.put("q", b"small")
-    client, session = connect()
-    client.receiver(session, "q", max_message_size=v.enc_ulong(1000))
-    assert [payload[-5:] for payload in client.payloads()] == [b"small"]
-    assert broker.info("q").messages == 1
+    assert other.payloads() == [data(b"first"), data(bytes(200)), data(b"small")]
 
 
 def test_a_link_without_target_routes_by_the_to_of_each_message(broker: Broker, connect: Connect, data: Data) -> None:
@@ -373,3 +370,12 @@ def test_there_is_an_end_to_the_number_of_queues_and_links(
     client.sender(session, "a", "d")
     client.sender(session, "a", "e")
     assert len(client.of(r.Detach)) == 2 and b"3 links" in client.of(r.Detach)[-1].error.description
+
+
+def test_a_batch_that_is_put_stays_one(broker: Broker, connect: Connect) -> None:
+    broker.put("q", BatchMessage([b"one", b"two"]))
+    client, session = connect()
+    client.receiver(session, "q")
+    client.run()
+    (delivery,) = client.of(r.Delivery)
+    assert delivery.message_format == constants.BATCH_MESSAGE_FORMAT

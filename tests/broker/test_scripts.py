@@ -230,6 +230,28 @@ def test_one_credit_at_a_time(broker: Broker, connect: Connect, data: Data) -> N
     assert broker.info("q").messages == 5
 
 
+def test_messages_without_an_outcome_hold_the_credit_of_a_script(broker: Broker, connect: Connect, data: Data) -> None:
+    broker.script("q", "none", credit=3)
+    client, session = connect()
+    link = client.sender(session, "q")
+    client.send(link, *[data(b"%d" % i) for i in range(3)])
+    client.run()
+    assert client.engine.link(link).credit == 0  # none of them has an outcome, nor ever will
+    assert client.outcomes() == []
+
+
+def test_an_outcome_that_comes_late_gives_its_credit_back(broker: Broker, connect: Connect, data: Data) -> None:
+    broker.script("q", "accepted", credit=2, delay=5)
+    client, session = connect()
+    link = client.sender(session, "q")
+    client.send(link, data(b"0"), data(b"1"))
+    client.run()
+    assert client.engine.link(link).credit == 0
+    client.run(client.now + 5_000)
+    assert client.outcomes() == [(0, 1, eng.OUT_ACCEPTED)]
+    assert client.engine.link(link).credit == 2
+
+
 def test_max_message_size_is_told_in_the_attach(broker: Broker, connect: Connect) -> None:
     broker.script("q", max_message_size=1000)
     client, session = connect()
@@ -241,7 +263,12 @@ def test_mistakes_in_a_script_are_found_at_once(broker: Broker) -> None:
         broker.script("q", "acepted")
     with pytest.raises(ValueError, match="fail='explode'"):
         broker.script("q", fail="explode")  # type: ignore[arg-type]
-    for numbers in ({"credit": 1 << 32}, {"max_message_size": 1 << 64}, {"delay": float("inf")}, {"delay": float("nan")}):
+    for numbers in (
+        {"credit": 1 << 32},
+        {"max_message_size": 1 << 64},
+        {"delay": float("inf")},
+        {"delay": float("nan")},
+    ):
         with pytest.raises(ValueError, match="is more than"):
             broker.script("q", **numbers)
     for options in ({"outcome": "rejected"}, {"fail": "detach"}):

@@ -71,7 +71,7 @@ def test_the_attach_of_a_default_receiver(scripted: Any, receiving: Any, amqp: A
     assert attach[4] is None, "rcv-settle-mode is left to the peer unless it was chosen"
     assert attach[5].fields == ["amqp://127.0.0.1/q"]
     assert attach[6].fields == ["me"]
-    assert attach[9] is None and attach[10] == 1 << 20
+    assert attach[9] is None and attach[10] is None  # no limit that nobody chose
     assert (flow[4], flow[5], flow[6], flow[8]) == (0, 0xFFFFFFFE, 300, None)
 
 
@@ -604,9 +604,28 @@ def test_an_untouched_message_is_never_parsed(
     assert [payload for payload in looked if b"in-a-message" in payload]
 
 
-def test_a_message_above_max_message_size_is_taken_all_the_same(
-    receiving: Any, scripted: Any, amqp: Any, ends_within: Any
+@pytest.mark.parametrize("frames", [1, 25])
+def test_a_message_above_a_chosen_max_message_size_detaches_the_link(
+    receiving: Any, scripted: Any, amqp: Any, ends_within: Any, frames: int
 ) -> None:
+    body = bytes(30_000 * frames)
+
+    said: queue.SimpleQueue[Any] = queue.SimpleQueue()
+
+    def script(peer: Any) -> None:
+        peer.serve()
+        peer.deliver(0, amqp.data(body), frames=frames)
+        said.put(peer.until(amqp.DETACH))
+        peer.polite_end()
+
+    client = receiving(scripted(script).url(), max_message_size=1000)
+    error = ends_within(SOON, client.receive_message_batch, 1).error
+    assert isinstance(error, errors.LinkDetach) and error.condition is Codes.LinkMessageSizeExceeded
+    assert "max_message_size=" in str(error) and "1000" in str(error)
+    assert said.get(timeout=SOON)[2].fields[0] == "amqp:link:message-size-exceeded"
+
+
+def test_a_message_above_1_mib_is_taken_by_default(receiving: Any, scripted: Any, amqp: Any, ends_within: Any) -> None:
     body = bytes(1_500_000)
 
     def script(peer: Any) -> None:
@@ -614,8 +633,7 @@ def test_a_message_above_max_message_size_is_taken_all_the_same(
         peer.deliver(0, amqp.data(body), frames=25)
         peer.polite_end()
 
-    client = receiving(scripted(script).url(), max_message_size=1000)
-    end = ends_within(SOON, client.receive_message_batch, 1)
+    end = ends_within(SOON, receiving(scripted(script).url()).receive_message_batch, 1)
     assert bodies(end.value) == [body]
 
 

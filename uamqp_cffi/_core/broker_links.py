@@ -6,6 +6,7 @@ below a microsecond beyond the engine's share. Only addresses with a script are 
 
 from __future__ import annotations
 
+import functools
 import itertools
 import logging
 from array import array
@@ -27,6 +28,7 @@ from .broker_store import (
     Refused,
     Script,
     as_outcome,
+    encode_error,
     node_name,
     property_of,
     redelivered,
@@ -48,7 +50,7 @@ _ACCEPTED = ACCEPTED.encode()
 class Incoming:
     """A link on which we receive."""
 
-    __slots__ = ("closed", "count", "dynamic", "id", "name", "peer", "queue", "script", "seen", "session")
+    __slots__ = ("closed", "count", "dynamic", "held", "id", "name", "peer", "queue", "script", "seen", "session")
 
     def __init__(self, peer: Peer, link: int, session: int, name: str | None, queue: Queue | None) -> None:
         self.peer = peer
@@ -58,6 +60,7 @@ class Incoming:
         self.queue = queue
         self.script: Script | None = peer.core.scripts.get(name) if name is not None else None
         self.seen = 0  # messages since credit was last given
+        self.held = 0  # messages that have no outcome yet; they count against the credit of a script
         self.count = 0
         self.dynamic = False
         self.closed = False
@@ -69,9 +72,14 @@ class Incoming:
     def renew(self) -> None:
         """Credit for a whole window."""
         self.seen = 0
-        if not self.over() and (window := self.window()):
-            self.peer.engine.flow(self.id, window)
+        room = self.window() - (self.held if self.limited else 0)
+        if not self.over() and room > 0:
+            self.peer.engine.flow(self.id, room)
             self.peer.touch()
+
+    @property
+    def limited(self) -> bool:
+        return self.script is not None and self.script.credit is not None
 
     def over(self) -> bool:
         """Nothing is answered any more."""
@@ -171,21 +179,26 @@ class Incoming:
     def answer(self, delivery: Delivery, outcome: Outcome, delay: float) -> None:
         if delivery.settled:
             return
-        if not delay:
+        if outcome.name == "none":
+            self.held += 1
+        elif not delay:
             self.settle(delivery.delivery_id, delivery.delivery_id, outcome)
-            return
+        else:
+            self.held += 1
+            self.peer.core.after(delay * 1000, functools.partial(self.peer.guard, self.answer_late, delivery, outcome))
 
-        def later() -> None:
-            self.peer.guard(self.settle, delivery.delivery_id, delivery.delivery_id, outcome)
-
-        self.peer.core.after(delay * 1000, later)
+    def answer_late(self, delivery: Delivery, outcome: Outcome) -> None:
+        self.held -= 1
+        self.settle(delivery.delivery_id, delivery.delivery_id, outcome)
+        if self.limited:
+            self.spent(1)
 
 
 class Outgoing:
     """A link on which we send what is in a queue."""
 
     __slots__ = (
-        "blocked", "closed", "count", "credit", "draining", "dynamic", "id", "key", "peer", "queue", "script",
+        "blocked", "closed", "count", "credit", "draining", "dynamic", "id", "peer", "queue", "script",
         "session", "settled", "target", "unsettled",
     )
 
@@ -196,7 +209,6 @@ class Outgoing:
         self.queue = queue
         self.settled = settled
         self.script = peer.core.scripts.get(queue.name)
-        self.key = (peer.number, link)
         self.credit = 0
         self.count = 0
         self.draining = False
@@ -207,28 +219,25 @@ class Outgoing:
         self.unsettled: dict[int, Entry] = {}
 
     def send(self, limit: int) -> int:
-        """Send up to `limit` messages; how many were sent, or turned out to be too large for this receiver."""
+        """Send up to `limit` messages; how many were sent. One that is too large for this receiver costs it its link."""
         script = self.script
         failing = script is not None and script.breaks and self.count < script.after
         n = min(limit, self.credit, script.after - self.count if failing and script is not None else limit)
         if n <= 0 or self.blocked or self.closed or self.peer.hung or self.peer.dropping:
             return 0
-        entries = self.queue.take(n, _SEND_BYTES, self.key)
-        sent = barred = 0
+        entries = self.queue.take(n, _SEND_BYTES)
+        sent = 0
+        too_large: Entry | None = None
         try:
             while sent < len(entries) and not self.blocked:
                 run = _same_format(entries, sent)
-                try:
-                    taken = self.send_run(run)
-                except eng.SizeError:
-                    entry = entries.pop(sent)
-                    self.queue.give_back([entry._replace(barred=(*entry.barred, self.key))])
-                    barred += 1
-                    continue
+                taken = self.send_run(run)
                 sent += taken
                 if taken < len(run):
                     self.blocked = True
                     self.peer.stalled.add(self)
+        except eng.SizeError:
+            too_large = entries[sent]
         finally:
             self.queue.give_back(entries[sent:])
             self.credit -= sent
@@ -238,7 +247,16 @@ class Outgoing:
                 self.peer.touch()
         if failing and script is not None and self.count >= script.after and script.take():
             self.peer.fail(self, script)
-        return sent + barred
+        if too_large is not None and not self.closed:
+            self.refuse(len(too_large.payload))
+        return sent
+
+    def refuse(self, size: int) -> None:
+        """The next message has `size` bytes, more than this receiver announced: it keeps its place in the queue."""
+        limit = self.peer.engine.link(self.id).remote_max_message_size
+        why = f"the next message has {size} bytes, and the receiver's max-message-size is {limit}"
+        _log.warning("%r: link to %r detached: %s", self.peer, self.queue.name, why)
+        self.peer.detach(self.id, encode_error("amqp:link:message-size-exceeded", why))
 
     def send_run(self, run: list[Entry]) -> int:
         payloads = [redelivered(e) if e.failures else e.payload for e in run]
@@ -273,7 +291,7 @@ class Outgoing:
         if record.outcome in (eng.OUT_NOT_DELIVERED, eng.OUT_UNKNOWN):
             self.queue.left(self.pop(record.first, record.last))
         elif record.outcome != eng.OUT_RECEIVED or record.settled:
-            self.queue.settle(self.pop(record.first, record.last), record, self.key)
+            self.queue.settle(self.pop(record.first, record.last), record)
 
     def pop(self, first: int, last: int) -> list[Entry]:
         """Our unsettled deliveries among first..last; walks whichever is shorter, the range or what we hold."""

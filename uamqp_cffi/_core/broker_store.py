@@ -52,7 +52,7 @@ PROPERTIES = 0x73
 
 class QueueInfo(NamedTuple):
     """A queue in numbers. `received` counts what was accepted into it since it was made; `messages` are ready,
-    `unsettled` are with a consumer, `dead` were rejected by one; `bytes` is what all three hold."""
+    `unsettled` are with a consumer, `dead` were rejected by one, or undeliverable there; `bytes` is what all three hold."""
 
     name: str
     messages: int
@@ -67,14 +67,12 @@ class QueueInfo(NamedTuple):
 
 class Entry(NamedTuple):
     """A message that was handed out at least once. `number` is its place in the queue, `failures` how often a consumer
-    said `modified` with delivery-failed, `barred` the consumers that said undeliverable-here, `tag` the delivery-tag to
-    send it with: 16 bytes, or none to leave it to the engine."""
+    said `modified` with delivery-failed, `tag` the delivery-tag to send it with: 16 bytes, or none to leave it to the engine."""
 
     number: int
     format: int
     payload: bytes
     failures: int = 0
-    barred: tuple[object, ...] = ()
     tag: bytes = b""
 
 
@@ -264,14 +262,20 @@ class Queue:
         """Take in what came on a link."""
         return ACCEPTED if self.put(delivery.payload, delivery.message_format) else FULL
 
-    def settle(self, entries: list[Entry], record: Settled, consumer: object) -> None:
-        """A consumer's outcome for messages that it was sent."""
+    def settle(self, entries: list[Entry], record: Settled) -> None:
+        """A consumer's outcome for messages that it was sent. As with RabbitMQ, undeliverable-here is as good as rejected."""
         if self.dropped:
             self.forget(entries)
         elif record.outcome == eng.OUT_REJECTED:
             self.dead.extend(entries)
         elif record.outcome == eng.OUT_MODIFIED:
-            self.give_back(modified(entries, record.state, consumer))
+            failed, undeliverable = modified(record.state)
+            if failed:
+                entries = [e._replace(failures=e.failures + 1) for e in entries]
+            if undeliverable:
+                self.dead.extend(entries)
+            else:
+                self.give_back(entries)
         elif record.outcome == eng.OUT_RELEASED:
             self.give_back(entries)
         else:
@@ -330,21 +334,15 @@ class Queue:
 
     # out
 
-    def take(self, limit: int, max_bytes: int, consumer: object) -> list[Entry]:
+    def take(self, limit: int, max_bytes: int) -> list[Entry]:
         """Up to `limit` messages for a consumer, oldest first, no more than the one with which they pass `max_bytes`.
-        What came back goes first, unless it is barred from this consumer."""
+        What came back goes first."""
         out: list[Entry] = []
-        kept: list[Entry] = []
         size = 0
         while self._returned and len(out) < limit and size < max_bytes:
             entry = heapq.heappop(self._returned)
-            if consumer in entry.barred:
-                kept.append(entry)
-            else:
-                out.append(entry)
-                size += len(entry.payload)
-        for entry in kept:
-            heapq.heappush(self._returned, entry)
+            out.append(entry)
+            size += len(entry.payload)
         ready = self._ready
         number = self._next
         while ready and len(out) < limit and size < max_bytes:
@@ -381,15 +379,11 @@ class Queue:
         return count
 
 
-def modified(entries: list[Entry], state: bytes, consumer: object) -> list[Entry]:
-    """What `modified` (§3.4.5) makes of the messages. Its message-annotations are not merged in."""
+def modified(state: bytes) -> tuple[bool, bool]:
+    """delivery-failed and undeliverable-here of the outcome `modified` (§3.4.5). Its message-annotations are not merged in."""
     fields = list(getattr(v.decode_exact(state), "value", None) or ())
     failed, undeliverable = (fields + [None, None])[:2]
-    if failed:
-        entries = [e._replace(failures=e.failures + 1) for e in entries]
-    if undeliverable:
-        entries = [e._replace(barred=(*e.barred, consumer)) for e in entries]
-    return entries
+    return bool(failed), bool(undeliverable)
 
 
 def redelivered(entry: Entry) -> bytes:

@@ -158,7 +158,6 @@ class Node:
             "snd_settle_mode": enc_ubyte(0),
             "source": described_composite("source", address=address),
             "target": described_composite("target", address=address),
-            "max_message_size": enc_ulong(0),
         }
         if end.sender:
             fields["initial_delivery_count"] = enc_uint(0)

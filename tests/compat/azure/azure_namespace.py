@@ -248,7 +248,7 @@ class Reader(Queue):
         super().__init__(name, partition.hub.broker._core.room)
         self.partition = partition
 
-    def settle(self, entries: list[Entry], record: Settled, consumer: object) -> None:
+    def settle(self, entries: list[Entry], record: Settled) -> None:
         self.forget(entries)  # a log does not care
 
     def left(self, entries: list[Entry]) -> None:
@@ -483,8 +483,8 @@ class LockQueue(Queue):
                 return str(session)
         raise Refused("com.microsoft:timeout", "no session has messages")
 
-    def take(self, limit: int, max_bytes: int, consumer: object) -> list[Entry]:
-        return [self.lock(entry) for entry in super().take(limit, max_bytes, consumer)]
+    def take(self, limit: int, max_bytes: int) -> list[Entry]:
+        return [self.lock(entry) for entry in super().take(limit, max_bytes)]
 
     def lock(self, entry: Entry) -> Entry:
         """The entry with a lock token as its tag, and until when it is locked."""
@@ -526,7 +526,7 @@ class LockQueue(Queue):
     def left(self, entries: list[Entry]) -> None:
         """A lock outlives its link."""
 
-    def settle(self, entries: list[Entry], record: Settled, consumer: object) -> None:
+    def settle(self, entries: list[Entry], record: Settled) -> None:
         held = [entry for entry in entries if entry.tag in self.locked]
         if record.outcome == eng.OUT_REJECTED:
             error = v.decode_exact(record.state).value[0]
@@ -534,8 +534,9 @@ class LockQueue(Queue):
             for entry in held:
                 self.bury(entry.tag, info.get("DeadLetterReason"), info.get("DeadLetterErrorDescription"))
         elif record.outcome == eng.OUT_MODIFIED:
-            for entry, changed in zip(held, modified(held, record.state, consumer), strict=True):
-                if changed.barred:
+            _, undeliverable = modified(record.state)
+            for entry in held:
+                if undeliverable:
                     self.defer(entry.tag)
                 else:
                     self.abandon(entry.tag)
@@ -659,11 +660,11 @@ class SessionQueue(Queue):
         self.whole = whole
         self.session = session
 
-    def take(self, limit: int, max_bytes: int, consumer: object) -> list[Entry]:
-        return [self.whole.lock(entry) for entry in super().take(limit, max_bytes, consumer)]
+    def take(self, limit: int, max_bytes: int) -> list[Entry]:
+        return [self.whole.lock(entry) for entry in super().take(limit, max_bytes)]
 
-    def settle(self, entries: list[Entry], record: Settled, consumer: object) -> None:
-        self.whole.settle(entries, record, consumer)
+    def settle(self, entries: list[Entry], record: Settled) -> None:
+        self.whole.settle(entries, record)
 
     def forget(self, entries: Iterable[Entry]) -> None:
         self.whole.forget(entries)

@@ -313,8 +313,8 @@ class ReceiveClient(_LinkClient):
                 session._dispatch()
         brought = False
         if handler._arrived or handler._again:
-            brought = handler._hand_out() > 0
-            if session._inbox.followers:
+            brought = handler._hand_out() > 0  # if another call is at it, that one tells
+            if brought and session._inbox.followers:
                 session._inbox.poke_all()
         self._brought = brought
         if handler is self.message_handler:

@@ -25,7 +25,7 @@ from typing import Any, TypeVar
 
 from . import errors
 from ._core import engine as _engine
-from ._core import heartbeat, plan, records, time, values
+from ._core import greens, heartbeat, plan, records, time, values
 from ._core.drivers.sync import READ, WRITE, Address, Dialer, Poller
 from ._core.filters.base import Filter, HttpRefused
 from ._core.filters.tls import Tls, TransportError
@@ -110,6 +110,7 @@ class Connection:
         ssl_context: ssl.SSLContext | None = None,
         connect_timeout: float | None = CONNECT_TIMEOUT,
     ) -> None:
+        greens.check()
         ratio = remote_idle_timeout_empty_frame_send_ratio
         if ratio is not None and not 0 < ratio <= 1:
             raise ValueError(f"remote_idle_timeout_empty_frame_send_ratio must be above 0 and at most 1, not {ratio!r}")

@@ -260,3 +260,32 @@ def test_a_call_after_the_timeout_waits_anew_though_another_is_under_way(
     assert time.monotonic() - began > 0.3
     goes_on.set()
     start.result(stream)
+
+
+@pytest.mark.blocking("a callback that waits holds up the loop")
+def test_who_waits_while_anothers_callback_runs_does_not_work_all_the_time(broker: Broker, driver: Any) -> None:
+    inside, go_on, got = threading.Event(), threading.Event(), []
+
+    def hold(message: Any) -> None:
+        got.append(str(message))
+        inside.set()
+        assert go_on.wait(LIMIT)
+
+    with ReceiveClient(broker.url + "/q", timeout=200) as client:
+        client.open()
+        start = Started(client, driver)
+        start("receive_messages", hold)
+        start("receive_messages", hold)
+        steps: list[int] = []
+        broker.put("q", "first")
+        assert inside.wait(LIMIT)
+        broker.put("q", "second")
+        start.until(lambda: bool(client.message_handler._arrived))
+        pump = client._pump
+        client._pump = lambda: steps.append(1) or pump()  # type: ignore[method-assign, func-returns-value]
+        time.sleep(0.05)
+        seen = len(steps)
+        go_on.set()
+        for number in range(2):
+            start.result(number)
+    assert got == ["first", "second"] and seen <= 5

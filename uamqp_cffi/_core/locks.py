@@ -9,6 +9,7 @@ that `fork_safe` was told of are free there.
 
 from __future__ import annotations
 
+import _thread
 import os
 import sys
 import threading
@@ -19,10 +20,9 @@ from .interrupts import openly
 
 _L = TypeVar("_L")
 
-if sys.version_info[:2] == (3, 14):
-    import _thread
+if sys.version_info[:2] == (3, 14) and type(threading.RLock()) is (_RLock := _thread.RLock):  # else gevent has its own
 
-    class RLock(_thread.RLock):
+    class RLock(_RLock):
         """`__exit__` is C's: where a method in Python begins, an interrupt may come, too."""
 
         def __enter__(self) -> bool:

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import importlib.util
 import queue
 import threading
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .locks import Lock, fork_safe
+
+if TYPE_CHECKING:
+    from queue import Queue
+elif queue.Queue.__module__ == "queue":
+    Queue = queue.Queue
+else:  # gevent and eventlet put queues of their own there, which have neither lock nor deque that can be reached
+    _again = importlib.util.module_from_spec(queue.__spec__)
+    queue.__spec__.loader.exec_module(_again)
+    Queue = _again.Queue
 
 _SERIAL = (1 << 32) - 1
 
@@ -36,7 +46,7 @@ def span(first: int, last: int) -> int:
     return ((last - first) & _SERIAL) + 1
 
 
-class Unread(queue.Queue[Any]):
+class Unread(Queue[Any]):
     """A queue that takes and gives many items under one lock. `len` looks without it."""
 
     def __init__(self) -> None:

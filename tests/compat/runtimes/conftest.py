@@ -6,16 +6,18 @@ from __future__ import annotations
 import json
 import os
 import socket
+import ssl
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 
 from uamqp_cffi.broker import Broker
 
-PACKAGES = ["gevent>=25.4.1", "eventlet", "gunicorn", "freezegun==1.5.5", "time-machine", "trio"]
+PACKAGES = ["gevent>=25.4.1", "eventlet", "gunicorn[gevent]", "freezegun==1.5.5", "time-machine", "trio"]
 PROGRAMS = Path(__file__).parent / "programs"
 
 
@@ -59,3 +61,15 @@ def wrong(runtimes: str) -> Callable[..., Any]:
         return failed
 
     return run
+
+
+@pytest.fixture(scope="session")
+def tls_peer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
+    """The same with TLS: its URL, and the file of who signed its certificate."""
+    authority = trustme.CA()
+    file = tmp_path_factory.mktemp("ca") / "ca.pem"
+    authority.cert_pem.write_to_path(file)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost").configure_cert(context)
+    with Broker(ssl_context=context) as broker:
+        yield broker.url.replace("127.0.0.1", "localhost"), str(file)

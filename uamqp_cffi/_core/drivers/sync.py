@@ -24,6 +24,7 @@ USER_TIMEOUT_MS = 60_000
 """TCP_USER_TIMEOUT: how long sent bytes may stay unacknowledged before the kernel gives the connection up."""
 
 _POLL = getattr(select, "poll", None)
+_EVENTLET = select.select.__module__.startswith("eventlet.")
 _AWAKE = (
     errno.EAGAIN, errno.EWOULDBLOCK, errno.EBADF, errno.EPIPE,
     errno.ENOTSOCK, errno.ECONNRESET, errno.ECONNABORTED,  # what Windows, whose socket pairs are TCP, has for a closed one
@@ -97,6 +98,8 @@ class Poller:
                     bits |= (READ if mask & selectors.EVENT_READ else 0) | (
                         WRITE if mask & selectors.EVENT_WRITE else 0
                     )
+            if _EVENTLET:  # of two descriptors that are ready it wakes us for both, the second time in whatever we wait for then
+                time.sleep(0)
         if woken:
             self._awake = False
             if self._pair is not None:

@@ -115,10 +115,6 @@ class Loop:
                     yield self.run(messages.__anext__())
             except StopAsyncIteration:
                 return
-            except GeneratorExit:  # which the blocking one takes as the end of work on the message
-                if messages.auto_complete:
-                    client._complete(messages.current_message)
-                raise
 
         return generate
 

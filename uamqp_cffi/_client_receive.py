@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import ssl
-import sys
 import uuid
 from collections.abc import Callable, Generator
 from typing import Any
@@ -520,20 +519,16 @@ class ReceiveClient(_LinkClient):
         self, on_message_received: Callable[[Message], object] | None = None
     ) -> Generator[Message, None, None]:
         """Generate messages as they come, until the client's `timeout`; closes the client then, with
-        `shutdown_after_timeout`. With `auto_complete` a message is accepted when the next one is asked for, or when the
-        generator is closed. What is unread then is there for the next call. Raises as `receive_messages`."""
+        `shutdown_after_timeout`. With `auto_complete` a message is accepted when the next one is asked for: not when the
+        loop is left by `break` or by an error, for which accept it yourself, or the peer has it back when the client closes.
+        What is unread then is there for the next call. Raises as `receive_messages`."""
         automatic = self._auto_complete
-        message: Message | None = None
         self._count_iterations(1)
         try:
             while (message := self._next(on_message_received)) is not None:
                 yield message
                 if automatic:
                     self._complete(message)
-        except GeneratorExit:
-            if automatic and message is not None and not sys.is_finalizing():  # then it belongs to the peer again
-                self._complete(message)
-            raise
         finally:
             self._count_iterations(-1)
         if self._shutdown:

@@ -580,6 +580,7 @@ def test_messages_come_by_callback_and_as_a_generator(rabbit: Rabbit, own_queue:
         with rabbit.receiver(own_queue, prefetch=50) as client:
             for received in itertools.islice(client.receive_messages_iter(), 1000):
                 got.append(body_of(received))
+            received.accept()  # nobody asked for the next one
         with rabbit.receiver(own_queue, timeout=1000) as client:
             client.receive_messages(lambda received: got.append(body_of(received)))
 

@@ -119,6 +119,7 @@ class AMQPClient:
         self._counter = c_uamqp.TickCounter()
         self._shutdown = False
         self._closed = False
+        self._redirecting = False
         self._connection: Any = None
         self._ext_connection = False
         self._session: Any = None
@@ -224,6 +225,8 @@ class AMQPClient:
         with self._lock:
             if self._session is not None:
                 return
+            if self._redirecting:
+                raise self._between_error()
             if self._closed:
                 raise ValueError("this client was closed: make a new one, with a new auth object")
             if connection is not None:
@@ -293,7 +296,7 @@ class AMQPClient:
         else:
             session = self.session_type(connection, **settings)
         with self._lock:
-            if self._connection is not connection:  # closed meanwhile
+            if self._connection is not connection or self._closed:  # closed meanwhile
                 raise self._closed_error()
             if self._session is None:
                 self._session = session
@@ -311,12 +314,10 @@ class AMQPClient:
         deadline = time.monotonic() + CLOSE_TIMEOUT
         with self._lock:
             self._shutdown = True
-            if self._closed and self._session is None:
-                return
-            self._closed = self._closed or self._session is not None
             handler, self.message_handler = self.message_handler, None
             session, self._session = self._session, None
             connection = self._connection
+            self._closed = self._closed or session is not None or connection is not None
             if not self._ext_connection:
                 self._connection = None
         self._keep_alive_thread = None
@@ -349,29 +350,42 @@ class AMQPClient:
         if self._ext_connection:
             raise ValueError("a client on a shared connection cannot be redirected")
         with self._lock:
+            if self._closed:
+                raise self._closed_error()
+            if self._redirecting:
+                raise self._between_error()
+            self._redirecting = True
             handler, self.message_handler = self.message_handler, None
             session, self._session = self._session, None
+            connection = self._connection
             self._shutdown = False
-            self._drop_pending()
-        if handler is not None:
-            yield Call(self._method(handler, "destroy"))
-        if session is not None and not self._shares(session):
-            yield Call(self._method(session, "destroy"))
-        self._remote_address = self._make_address(redirect.address)
-        self._node = None
-        self._hostname = redirect.hostname
-        if self._connection is not None:
-            if getattr(auth, "_port", 0) is None:
-                auth._port = redirect.port or self._remote_address.port
-            yield Call(self._method(self._connection, "redirect"), (redirect, auth))
-        if self._connection is None or self._connection.auth is auth:
-            self._auth = auth
-        if self._connection is not None:
+            if session is None:
+                self._drop_pending(handler)
+            else:
+                with session._lock:
+                    self._drop_pending(handler)
+        try:
+            if handler is not None:
+                yield Call(self._method(handler, "destroy"))
+            if session is not None and not self._shares(session):
+                yield Call(self._method(session, "destroy"))
+            self._remote_address = self._make_address(redirect.address)
+            self._node = None
+            self._hostname = redirect.hostname
+            if connection is not None:
+                if getattr(auth, "_port", 0) is None:
+                    auth._port = redirect.port or self._remote_address.port
+                yield Call(self._method(connection, "redirect"), (redirect, auth))
+            if connection is None or connection.auth is auth:
+                self._auth = auth
+        finally:
+            self._redirecting = False
+        if connection is not None and self._connection is connection:
             yield from self._session_plan()
             self._begin_keep_alive()
 
-    def _drop_pending(self) -> None:
-        """Forget what belonged to the former peer."""
+    def _drop_pending(self, handler: Any) -> None:
+        """Forget what belonged to the former peer, and to that link."""
 
     # ---- steps ----------------------------------------------------------------------------------------------------
 
@@ -380,6 +394,8 @@ class AMQPClient:
         if session is None:
             if self._closed:
                 raise self._closed_error()
+            if self._connection is not None:
+                raise self._between_error()
             raise AttributeError(f"this {type(self).__name__} is not open: call open() first")
         return session
 
@@ -389,6 +405,16 @@ class AMQPClient:
         if connection is None:  # closed by another thread, just now
             raise self._closed_error()
         return session, connection
+
+    def _between_error(self) -> errors.AMQPConnectionError:
+        error = errors.MessageHandlerError("the client is being opened, or redirected, by another call")
+        error.retryable = True
+        error.delivery = self._fate()
+        return error
+
+    def _fate(self) -> Delivery | None:
+        """What an error says of messages that were to be sent."""
+        return None
 
     def _closed_error(self) -> errors.AMQPConnectionError:
         error = errors.MessageHandlerError("the client was closed")
@@ -439,7 +465,7 @@ class AMQPClient:
                 return False
             ready = self._client_ready()
         if not ready:
-            yield from self._connection._paced_plan(False)
+            yield from self._both()[1]._paced_plan(False)
             self._after_step()
             return False
         return True
@@ -456,7 +482,7 @@ class AMQPClient:
         return self._run(self._client_run_plan())
 
     def _client_run_plan(self) -> Plan[Any]:
-        yield Call(self._method(self._connection, "work"))
+        yield Call(self._method(self._both()[1], "work"))
 
     def do_work(self, **kwargs: Any) -> bool | None:
         """One small step of I/O: send what can be sent, take in what came. False once the client is closed. Waits only when
@@ -561,10 +587,6 @@ class _LinkClient(AMQPClient):
     def _over(self) -> None:
         """The link broke, and nothing more will come."""
 
-    def _fate(self) -> Delivery | None:
-        """What an error says of messages that were to be sent."""
-        return None
-
     def _next_deadline(self) -> float | None:
         """When to look again although nothing came."""
         return None
@@ -581,9 +603,11 @@ class _LinkClient(AMQPClient):
         if handler is None:
             if self._error is not None:
                 self._raise_broken()
-            self._connection._look_first()
+            session._connection._look_first()
             with session._lock:
                 if self.message_handler is None:
+                    self._check_session(session)
+                    self._check_running()
                     self._build_handler(session)
             return False
         if self._attached and not session._inbox.records and self._ending() is None:
@@ -596,12 +620,12 @@ class _LinkClient(AMQPClient):
         if not self._attached:
             self._attached = True
             self._attach_deadline = None
-            self._connection._attached()
+            session._connection._attached()
             session._inbox.poke_all()
         return True
 
     def _build_handler(self, session: Any) -> None:
-        connection = self._connection
+        connection = session._connection
         self._attached = False
         handler = self._make_handler(session)
         if self._receive_settle_mode_chosen:

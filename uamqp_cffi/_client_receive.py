@@ -461,10 +461,11 @@ class ReceiveClient(_LinkClient):
         with mine:
             running = not self._shutdown
             if seen and running and self._attached:  # what has come meanwhile
+                connection = self._both()[1]
                 if seen < size:
-                    yield Call(self._connection._step, (0.0,))
+                    yield Call(connection._step, (0.0,))
                 else:
-                    yield from self._connection._look_first_plan()
+                    yield from connection._look_first_plan()
             while True:
                 if running and len(unread) < size:
                     running = yield from self._receive_plan(done, deadline)
@@ -609,7 +610,7 @@ class ReceiveClient(_LinkClient):
         yield from super()._redirect_plan(redirect, auth)
         self._received_messages.keep([])
 
-    def _drop_pending(self) -> None:
+    def _drop_pending(self, handler: Any) -> None:
         self._error = None
         self._attached = False
         self._timeout_reached = False

@@ -621,8 +621,9 @@ class SendClient(_LinkClient):
 
     def _client_run_plan(self) -> Plan[bool]:
         fresh = len(self._queue) - self._head > self._left
-        if self._connection is not None and self._unsent():
-            yield from self._connection._look_first_plan()
+        connection = self._connection
+        if connection is not None and self._unsent():
+            yield from connection._look_first_plan()
         moved, _ = self._pump()
         self._raise_broken()
         self._left = len(self._queue) - self._head
@@ -696,7 +697,7 @@ class SendClient(_LinkClient):
     def _send_off(self, session: Any, handler: Any, moved: bool) -> bool:
         """Messages were handed over, or (not `moved`) the link took none: off with what there is. True when more could be
         handed over at once: not if the session's window is shut, of whose opening a record tells."""
-        connection = self._connection
+        connection = session._connection
         before = connection._left
         clean = connection._flush()
         self._unflushed = False
@@ -890,8 +891,11 @@ class SendClient(_LinkClient):
         was redirected again, as a new `Message`. Raises ValueError on a shared connection."""
         super().redirect(redirect, auth)
 
-    def _drop_pending(self) -> None:
-        self._queue = []
+    def _drop_pending(self, handler: Any) -> None:
+        if handler is not None:
+            handler._forget()
+        self._come_back(list(self._handed.values()), Delivery.UNKNOWN)
+        del self._queue[:]  # the same list: others append to it meanwhile
         self._head = self._dead = self._out = 0
         self._again.clear()
         self._handed.clear()

@@ -18,7 +18,6 @@ import socket
 import ssl
 import threading
 import uuid
-import weakref
 from collections.abc import Callable, Iterator
 from threading import get_ident
 from typing import Any, TypeVar
@@ -31,7 +30,7 @@ from ._core.filters.base import Filter, HttpRefused
 from ._core.filters.tls import Tls, TransportError
 from ._core.interrupts import openly
 from ._core.keepalive import Keeper
-from ._core.locks import Lock, Signal
+from ._core.locks import Lock, Roster, Signal
 from ._core.plan import Call, Inbox, Plan, refuse_coroutine
 from ._core.wire import Wire, clock
 from .authentication.common import AMQPAuth
@@ -63,7 +62,7 @@ _LINK_RECORDS = frozenset(
 )
 _SESSION_RECORDS = frozenset({records.SessionState, records.Begin, records.End})
 
-_everybody: weakref.WeakSet[Connection] = weakref.WeakSet()
+_everybody: Roster[Connection] = Roster()
 
 
 def _as_bytes(value: str | bytes, encoding: str) -> bytes:
@@ -133,6 +132,9 @@ class Connection:
         self._io = Lock()
         self._turns = Lock()
         self._keeper: Keeper | None = None  # once a client wants to be kept alive
+        self._leader = 0
+        self._followers: list[Signal] = []
+        self._destroyed = False  # for good: no redirect brings it back
         self._reset(hostname, sasl)
         _everybody.add(self)
 
@@ -179,9 +181,7 @@ class Connection:
         self._room_wanted: list[Inbox] = []
         # threads
         self._inside = 0
-        self._leader = 0
         self._leading: Inbox | None = None
-        self._followers: list[Signal] = []
         # pace
         self._idle = 0
         self._closing: Inbox | None = None
@@ -323,12 +323,26 @@ class Connection:
             raise ValueError("the redirect names no host")
         if self.hostname == redirect_error.hostname:
             return
+        if auth.consumed:  # said before anything is closed
+            raise ValueError("this auth object serves another connection already; make one for each")
         yield Call(self._method(self, "lock"))
         try:
-            yield from self._close_plan(CLOSE_TIMEOUT)
-            self._reset(redirect_error.hostname, auth)
+            closed_here = yield from self._close_plan(CLOSE_TIMEOUT, for_good=False)
+            with self._io, self._turns:
+                if self._destroyed or not closed_here:
+                    raise self._closed_error()
+                self._leave_sessions()
+                self._reset(redirect_error.hostname, auth)
         finally:
             self._method(self, "release")()
+        self._wake_all()
+
+    def _leave_sessions(self) -> None:
+        """Tell the sessions of the former peer that they are over. Under `_io`."""
+        error = records.Error(ErrorCodes.ConnectionRedirect.value, b"the connection was redirected to another host", None)
+        for session, inbox in self._session_inboxes.items():
+            inbox.records.append(records.End(session, error))
+            inbox.poke_all()
 
     def __enter__(self) -> Connection:
         return self
@@ -432,6 +446,17 @@ class Connection:
     def _raise_failure(self) -> None:
         if self._failure is not None:
             raise self._failure.with_traceback(None)
+
+    @contextlib.contextmanager
+    def _as_its_end(self) -> Iterator[None]:
+        """For verbs that begin something: when the connection or session is over, that is what is raised. Under `_io`."""
+        try:
+            yield
+        except _engine.StateError as over:
+            self._check_alive()
+            if self._done or self._ending:
+                raise (self._why or self._ended_error()) from over
+            raise errors.MessageHandlerError(f"too late: {over.args[-1]}") from over
 
     def _start(self) -> None:
         """Begin to connect; blocks on nothing."""
@@ -754,12 +779,14 @@ class Connection:
                     self._time_out()
                 return True
         poller = self._poller if not self._poller.polling else self._other_poller(sock)
-        if wait > 0 and self._quick and self._flushed_at:
-            bits = self._look(poller) or poller.wait(wait, self._blocked)
-        else:
-            bits = poller.wait(wait, self._blocked)
-        if poller is not self._poller:
-            poller.close()
+        try:
+            if wait > 0 and self._quick and self._flushed_at:
+                bits = self._look(poller) or poller.wait(wait, self._blocked)
+            else:
+                bits = poller.wait(wait, self._blocked)
+        finally:
+            if poller is not self._poller:
+                poller.close()
         self._looked_at = time.perf_counter()
         if self._inside and self._reentered():
             raise RuntimeError("this connection's own section was interrupted by the signal handler that uses it")
@@ -877,7 +904,9 @@ class Connection:
 
     def _dial(self, wait: float) -> bool:
         dialer = self._dialer
-        assert dialer is not None
+        if dialer is None:  # another thread redirected it
+            self._start()
+            return True
         limit = self._connect_deadline
         try:
             sock = dialer.step()
@@ -898,7 +927,10 @@ class Connection:
                 sock = dialer.step()
             if sock is None:
                 return False
-            self._connected(sock)
+            if self._dialer is dialer:
+                self._connected(sock)
+            else:  # of the former peer: this was redirected meanwhile
+                sock.close()
         except (OSError, ValueError) as error:
             self._not_connected(error)
         except Exception as error:  # of an auth object's
@@ -916,7 +948,7 @@ class Connection:
 
     def _connected(self, sock: Any) -> None:
         with self._io:
-            if self._closed:
+            if self._closed or self._done or self._sock is not None:
                 sock.close()
                 return
             self._inside = get_ident()
@@ -1260,14 +1292,14 @@ class Connection:
     def _close(self, timeout: float) -> None:
         self._run(self._close_plan(timeout))
 
-    def _close_plan(self, timeout: float) -> Plan[None]:
-        """CLOSE, the peer's answer or `timeout` seconds, and everything given back.
+    def _close_plan(self, timeout: float, for_good: bool = True) -> Plan[bool]:
+        """CLOSE, the peer's answer or `timeout` seconds, and everything given back. True when it was this call that did so.
 
         CLOSE leaves when the peer has answered each END, or after half of the time: RabbitMQ 3.10 stops reading a
         session at the CLOSE, and with it what was sent settled just before."""
         if self._reentered():
             self._close_later = True  # a signal handler inside a section: its own turn does it
-            return
+            return False
         cbs, self._cbs = self._cbs, None
         if cbs is not None:
             cbs.auth.close_authenticator()
@@ -1276,8 +1308,9 @@ class Connection:
         inbox = Inbox()
         try:
             with self._turns:
+                self._destroyed = self._destroyed or for_good
                 if self._closed:
-                    return
+                    return False
                 self._closed = mine = True
             self._closing = inbox
             while self._leaving and not self._done:
@@ -1290,6 +1323,7 @@ class Connection:
         finally:  # whoever interrupts gets no half-closed connection
             if mine:
                 self._give_back()
+        return True
 
     def _say_close(self) -> None:
         if not self._opened or self._done:
@@ -1314,7 +1348,7 @@ class Connection:
         self._wake_all()
         if self._keeper is not None:
             self._keeper.wake()
-        self._release_poller()
+        self._poller.close()
         self.auth.close()
         self._write_log()
         if self._conn_state != ConnectionState.UNKNOWN.value:
@@ -1339,17 +1373,6 @@ class Connection:
                 self._drop_lead(me)
         self._follow(inbox, left)
         return True
-
-    def _release_poller(self) -> None:
-        """Close the wake-up pair, unless another thread still sits in its poll: then it goes with the connection."""
-        me = get_ident()
-        if not self._take_lead(me):
-            self._follow(Inbox(), 1.0)
-            if not self._take_lead(me):
-                return
-        if not self._poller.polling:
-            self._poller.close()
-        self._drop_lead(me)
 
     def _orphan(self) -> None:
         """In a forked child: the connection is the parent's. Nothing is sent, and what another thread may have been
@@ -1379,7 +1402,8 @@ def _in_doubt(record: Any) -> Any:
 
 
 def _after_fork() -> None:
-    for connection in list(_everybody):
+    _everybody._lock = Lock()
+    for connection in _everybody:
         connection._orphan()
 
 

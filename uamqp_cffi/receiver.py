@@ -202,7 +202,7 @@ class MessageReceiver(Link):
             if conn._done or conn._closed:
                 return False
             try:
-                conn._engine.flow(self._id, credit, drain)
+                self._session._engine.flow(self._id, credit, drain)
             except StateError:
                 return False
         self._credit = self._granted = credit
@@ -364,12 +364,12 @@ class MessageReceiver(Link):
         with conn._io:
             if not (conn._done or conn._closed) and self._latest is MessageReceiverState.Open:
                 try:
-                    conn._engine.settle(self._id, first, last, True, state)
+                    self._session._engine.settle(self._id, first, last, True, state)
                     return
                 except StateError as error:
                     cause = error
                 try:
-                    gone = conn._engine.link(self._id).state != _ATTACHED
+                    gone = self._session._engine.link(self._id).state != _ATTACHED
                 except StateError as error:
                     cause = error
         if not gone:

@@ -214,7 +214,7 @@ class MessageSender(Link):
         with conn._io:
             if conn._failure is None and not conn._closed:
                 try:
-                    conn._engine.drained(self._id)
+                    self._session._engine.drained(self._id)
                 except StateError:
                     _logger.debug("sender %r: nobody wants its credit back any more", self.name)
 
@@ -264,11 +264,13 @@ class MessageSender(Link):
         """Messages whose bytes stand joined in `buf`; `lens` is None for one."""
         settled = self._snd_mode is not constants.SenderSettleMode.Unsettled
         conn = self._conn
+        taken: int
         with conn._io:
             if conn._done or conn._closed:
                 return 0
             try:
-                taken, first = conn._engine.send_messages(self._id, buf, lens, message_format, settled, data)
+                engine = self._session._engine
+                taken, first = engine.send_messages(self._id, buf, lens, message_format, settled, data)
             except StateError:  # it is over; the record that says so is on its way
                 self._credit = 0
                 return 0
@@ -329,7 +331,7 @@ class MessageSender(Link):
         with conn._io:
             if not conn._done and not conn._closed:
                 try:
-                    conn._engine.settle(self._id, delivery_id, delivery_id, settled=True)
+                    self._session._engine.settle(self._id, delivery_id, delivery_id, settled=True)
                 except StateError:
                     _logger.debug("sender %r: the outcome of delivery %d came at the same time", self.name, delivery_id)
         return True

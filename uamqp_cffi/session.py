@@ -18,7 +18,7 @@ from . import constants, errors
 from ._core import mgmt
 from ._core.engine import StateError
 from ._core.interrupts import openly, whole
-from ._core.locks import RLock, fork_safe
+from ._core.locks import RLock, Roster, fork_safe
 from ._core.plan import Inbox
 from ._core.records import (
     Attach,
@@ -64,13 +64,12 @@ class SharedInbox(Inbox):
     whomever. The others follow: each waits on an inbox of its own, which is poked when what it waits for is done, so that
     a record wakes one waiter however many there are."""
 
-    __slots__ = ("_keep", "_take_in", "followers", "led")
+    __slots__ = ("_session", "followers", "led")
 
-    def __init__(self, take_in: Callable[[], object], keep: Callable[[], object]) -> None:
-        """Two methods, which are held weakly: what `relieve` does, and `keep`."""
+    def __init__(self, session: Session) -> None:
+        """The session, which is held weakly, does what `relieve` and `keep` are for."""
         super().__init__()
-        self._take_in = weakref.WeakMethod(take_in)
-        self._keep = weakref.WeakMethod(keep)
+        self._session = weakref.ref(session)
         self.led: bool = False
         self.followers: OrderedDict[Inbox, None] = OrderedDict()  # a dict's first item is far when many before it have gone
 
@@ -81,7 +80,7 @@ class SharedInbox(Inbox):
 
     def poke_follower(self) -> None:
         """Have one follower look around, the first that waits."""
-        followers = list(itertools.islice(self.followers, 8))
+        followers = self._first_followers(8)
         for one in followers:
             if one._notify is not None:
                 one.poke()
@@ -94,21 +93,29 @@ class SharedInbox(Inbox):
         self.poke_followers()
 
     def poke_followers(self) -> None:
-        for one in list(self.followers):
+        for one in self._first_followers(None):
             one.poke()
+
+    def _first_followers(self, count: int | None) -> list[Inbox]:
+        """So many of them, None: all. Any thread, without a lock: whoever pokes may hold those of the connection."""
+        while True:
+            try:
+                return list(itertools.islice(self.followers, count))
+            except RuntimeError:  # one came or went just now
+                continue
 
     def serves(self, other: Inbox) -> bool:
         return other is self or other in self.followers
 
     def relieve(self) -> None:
-        take_in = self._take_in()
-        if take_in is not None:
-            take_in()
+        session = self._session()
+        if session is not None:
+            session._take_in()
 
     def keep(self) -> None:
-        keep = self._keep()
-        if keep is not None:
-            keep()
+        session = self._session()
+        if session is not None:
+            session._keep()
 
 
 def _termini(source: Any, target: Any) -> tuple[Source | None, Target | None]:
@@ -150,12 +157,13 @@ class Session:
         self._handle_max = 4294967295 if handle_max is None else handle_max
         self._on_attach = on_attach
         self._lock = fork_safe(RLock())
-        self._inbox = SharedInbox(self._take_in, self._keep)
+        self._inbox = SharedInbox(self)
         self._links: dict[int, _Link] = {}
         self._calls = Calls()  # on_attach
-        self._clients: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._clients: Roster[Any] = Roster()
         self._crowded = False
         self._id = 0
+        self._engine: Any = connection._engine  # of the connection as it was when this began: a redirect gives it another
         self._begun = False
         self._ended = False
         self._refused = False  # the peer ended it: no limit of ours
@@ -236,7 +244,10 @@ class Session:
             )
             with connection._io:
                 if not self._id:  # else another thread was quicker
-                    self._id = connection._engine.begin(begin)
+                    engine = connection._engine
+                    with connection._as_its_end():
+                        self._id = engine.begin(begin)
+                    self._engine = engine
                     connection._route_session(self._id, self._inbox)
         return self._id
 
@@ -245,7 +256,8 @@ class Session:
         session = self._begin()
         connection = self._connection
         with self._lock, connection._io:
-            link_id: int = connection._engine.attach(session, performative)
+            with connection._as_its_end():
+                link_id: int = self._engine.attach(session, performative)
             connection._asked = True
             self._links[link_id] = link
             connection._route_link(link_id, self._inbox)
@@ -258,12 +270,19 @@ class Session:
             if self._links.pop(link_id, None) is None:
                 return
             with connection._io:
+                if not self._is_here():
+                    return
                 connection._route_link(link_id, None)
                 if not connection._done and not connection._closed:
                     try:
-                        connection._engine.detach(link_id)
+                        self._engine.detach(link_id)
                     except StateError:
                         _logger.debug("link %d was gone before it was detached", link_id)
+
+    def _is_here(self) -> bool:
+        """Whether the connection is still the one that this session began on: ids of the former one are others' now. Under
+        `_io`."""
+        return self._connection._engine is self._engine
 
     @whole
     def _end(self) -> None:
@@ -275,12 +294,14 @@ class Session:
             if not self._id:
                 return
             with connection._io:
+                if not self._is_here():
+                    return
                 for link_id in self._links:
                     connection._route_link(link_id, None)
                 connection._route_session(self._id, None)
                 if self._error is None and not connection._done and not connection._closed:
                     try:
-                        connection._engine.end(self._id)
+                        self._engine.end(self._id)
                         if self._begun or any(type(record) is Begin for record in self._inbox.records):
                             connection._session_left(self._id)
                     except StateError:
@@ -326,7 +347,7 @@ class Session:
         """That client has a link here. Clients of one token share a session; then who leads cannot see to the others'
         affairs, and everybody is woken."""
         self._clients.add(client)
-        self._crowded = len(self._clients) > 1
+        self._crowded = len(list(self._clients)) > 1
 
     def _work(self) -> None:
         """Take in what has come for this session, and do what its client does then; for who leads without being it."""
@@ -399,7 +420,8 @@ class Session:
     def _detached(self, link_id: int) -> None:
         if self._links.pop(link_id, None) is not None:
             with self._connection._io:
-                self._connection._route_link(link_id, None)
+                if self._is_here():
+                    self._connection._route_link(link_id, None)
 
     def _on_record(self, record: Record) -> None:
         if type(record) is Begin:

@@ -338,3 +338,24 @@ def test_sockets_are_tuned():
 def test_what_never_leaves_this_host(host, expected):
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     assert is_loopback(address(host, family)) is expected
+
+
+def test_a_poller_closed_under_who_waits_ends_the_wait_and_leaves_no_socket() -> None:
+    poller = Poller()
+    bits: list[int] = []
+    thread = threading.Thread(target=lambda: bits.append(poller.wait(60)))
+    thread.start()
+    deadline = time.monotonic() + 10
+    while not (poller.polling and poller._pair) and time.monotonic() < deadline:
+        time.sleep(0.001)
+    poller.close()
+    thread.join(10)
+    assert bits == [0]
+    assert poller._pair is None
+
+
+def test_a_poller_that_is_closed_waits_no_more() -> None:
+    poller = Poller()
+    poller.close()
+    assert poller.wait(60) == 0
+    assert poller._pair is None

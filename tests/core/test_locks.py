@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from uamqp_cffi._core.locks import Lock, RLock, Signal, Turn, fork_safe
+from uamqp_cffi._core.locks import Lock, RLock, Roster, Signal, Turn, fork_safe
 
 
 def test_one_thread_at_a_time_is_inside() -> None:
@@ -152,3 +152,17 @@ def test_one_thread_at_a_time_has_the_turn() -> None:
     for thread in threads:
         thread.join(60)
     assert (inside, most, turn.taken()) == (0, 1, False) and had > 0
+
+
+def test_a_roster_holds_nothing_alive_and_does_not_grow() -> None:
+    class Thing:
+        pass
+
+    roster: Roster[Thing] = Roster()
+    kept = Thing()
+    roster.add(kept)
+    roster.add(kept)
+    for _ in range(200):
+        roster.add(Thing())
+    assert list(roster) == [kept]
+    assert len(roster._refs) < 70

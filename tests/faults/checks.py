@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 import traceback
+import tracemalloc
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -35,7 +36,8 @@ class Violations:
         sys.unraisablehook = self._unraisable
         threading.excepthook = self._in_thread
         logging.lastResort = None  # a handler of the user's would write them where he wants them
-        logging.getLogger("uamqp").addHandler(_Listener(self))
+        for name in ("uamqp", "asyncio"):
+            logging.getLogger(name).addHandler(_Listener(self))
 
     def add(self, kind: str, detail: str = "") -> None:
         self.total += 1
@@ -44,9 +46,11 @@ class Violations:
             print(f"VIOLATION in {self.round}: {kind}\n{detail}".rstrip(), flush=True)
 
     def _unraisable(self, what: Any) -> None:
+        made = tracemalloc.get_object_traceback(what.object)
         self.add(
             f"unraisable {what.exc_type.__name__}",
-            f"{what.err_msg or 'exception ignored in'}: {what.object!r}\n{_where(what.exc_value)}",
+            f"{what.err_msg or 'exception ignored in'}: {what.object!r}\n{_where(what.exc_value)}\n"
+            + "\n".join(made.format() if made else []),
         )
 
     def _in_thread(self, what: Any) -> None:
@@ -74,10 +78,11 @@ class Violations:
             self.add(f"{doing} took {took:.0f} s")
 
     def messages(
-        self, name: str, messages: Iterable[tuple[str, Message]], pending: list[Message], got: Counter[str], queued: set[int]
+        self, name: str, messages: Iterable[tuple[str, Message]], pending: list[Message], got: Counter[str], queued: set[int] | None
     ) -> None:
         """After all is closed: each message has one fate, it is true, and `pending_messages` agrees. `messages`: with their
-        bodies; `got`: what the broker has; `queued`: ids of those that surely were in the queue."""
+        bodies; `got`: what the broker has; `queued`: ids of those that surely were in the queue; None when a
+        redirect has dropped what was pending."""
         waiting = Counter(id(message) for message in pending)
         for body, message in messages:
             n, state, fate = got[body], message.state, message.delivery
@@ -94,7 +99,8 @@ class Violations:
             elif state is MessageState.WaitingToBeSent:
                 if n and fate is not Delivery.UNKNOWN:
                     self.add(f"{name}: waits as {fate}, and the broker has it", body)
-                if is_pending > 1 or (not is_pending and (id(message) in queued or fate is Delivery.UNKNOWN)):
+                missing = queued is not None and (id(message) in queued or fate is Delivery.UNKNOWN)
+                if is_pending > 1 or (not is_pending and missing):
                     self.add(f"{name}: waits, and is {is_pending} times in pending_messages", f"{body}: {fate}")
             elif state is MessageState.SendFailed:
                 if fate is Delivery.NOT_DELIVERED and n:
@@ -134,7 +140,9 @@ class _Listener(logging.Handler):
         self._violations.add(f"logged: {record.getMessage()[:100]}", _where(error))
 
 
-def join(violations: Violations, threads: list[threading.Thread], seconds: float = BOUND + 5) -> None:
+def join(
+    violations: Violations, threads: list[threading.Thread], clients: list[Any], seconds: float = BOUND + 5
+) -> None:
     """Wait for threads that have been told to end; those that stay are shown where they are."""
     end = time.monotonic() + seconds
     for thread in threads:
@@ -142,9 +150,31 @@ def join(violations: Violations, threads: list[threading.Thread], seconds: float
     left = [thread.name for thread in threads if thread.is_alive()]
     if left:
         violations.add("threads stay for ever", ", ".join(left))
+        for client in clients:
+            print("\n".join(state(client)))
+        sys.stdout.flush()
         faulthandler.dump_traceback(file=sys.stdout, all_threads=True)
         sys.stdout.flush()
         raise SystemExit(1)
+
+
+def state(client: Any) -> Iterator[str]:
+    """What a client is like that is neither closed nor broken, for those who look for a fault."""
+    if client._closed or client._error is not None:
+        return
+    handler, session, connection = client.message_handler, client._session, client._connection
+    of = {
+        client: "_shutdown _queue _head _out _again _again_refused _attached _attach_deadline _received_messages _receptions",
+        handler: "_state _latest _id _credit _error _arrived _turn_of",
+        session: "_id _begun _ended _error _inbox _crowded",
+        getattr(session, "_inbox", None): "records poked led followers",
+        connection: "_started _closed _done _opened _failure _blocked _inside _leader _followers _closing _conn_state",
+    }
+    for one, names in of.items():
+        if one is not None:
+            values = ((name, getattr(one, name, "-")) for name in names.split())
+            shown = (f"{name}={len(value) if hasattr(value, '__len__') else value!r:.60}" for name, value in values)
+            yield f"{type(one).__name__} {id(one):x}: {' '.join(shown)}"
 
 
 def body_of(message: Any) -> str:

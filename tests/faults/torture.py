@@ -8,6 +8,7 @@ interrupted at random.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import random
 import signal
@@ -35,6 +36,7 @@ class Books:
         self.clients: list[Any] = []
         self.connections: list[Any] = []
         self.given: defaultdict[int, list[tuple[str, Message]]] = defaultdict(list)
+        self.redirected: set[int] = set()  # clients, which have dropped what was pending
         self.queued: set[int] = set()  # messages that surely were in the queue
 
 
@@ -67,10 +69,12 @@ class Round:
         """A client that is not opened; half of them on the shared connection."""
         if kind is self.send_client:
             address = chance.choice(["sent", "sent", "told"])
-            client = kind(f"amqp://127.0.0.1/{address}", self.auth(), connect_timeout=5)
+            client = kind(f"amqp://127.0.0.1/{address}", self.auth(), connect_timeout=5,
+                          keep_alive_interval=chance.choice([0, 0, 0.02]))  # fmt: skip
         else:
             client = kind("amqp://127.0.0.1/source", self.auth(), connect_timeout=5, timeout=chance.choice([20, 200]),
-                          shutdown_after_timeout=chance.random() < 0.2, prefetch=chance.choice([1, 10, 300]))  # fmt: skip
+                          shutdown_after_timeout=chance.random() < 0.2, prefetch=chance.choice([1, 10, 300]),
+                          keep_alive_interval=chance.choice([0, 0, 0.02]))  # fmt: skip
         client._torture_shared = chance.random() < 0.5
         self.books.clients.append(client)
         return client
@@ -143,10 +147,11 @@ class Round:
     async def iterate(self, chance: random.Random) -> None:
         client = await self.client(self.receivers, self.receive_client, chance)
         left = chance.randrange(1, 30)
-        for _ in client.receive_messages_iter():
-            left -= 1
-            if not left:
-                break
+        with contextlib.closing(client.receive_messages_iter()) as messages:
+            for _ in messages:
+                left -= 1
+                if not left:
+                    break
 
     async def feed(self, chance: random.Random) -> None:
         """Something to receive."""
@@ -182,6 +187,7 @@ class Round:
             return
         host = chance.choice(["localhost", "127.0.0.1"])
         info = {b"hostname": host.encode(), b"port": 0, b"address": f"amqp://{host}/{'sent' if slots is self.senders else 'source'}".encode()}
+        self.books.redirected.add(id(client))
         await self.do(client, "redirect", errors.LinkRedirect(b"amqp:link:redirect", None, info), self.auth(host))
 
     async def drop(self, chance: random.Random) -> None:
@@ -202,7 +208,7 @@ class Round:
             try:
                 await getattr(self, act)(chance)
             except errors.AMQPError:
-                if chance.random() < 0.3:  # else others find it broken for a while
+                if chance.random() < 0.6:  # else others find it broken for a while
                     for slots in (self.senders, self.receivers, self.shared):
                         slots[:] = [one if one is not None and not self.broken(one) else None for one in slots]
                 raise
@@ -233,7 +239,7 @@ class Round:
             self.meanwhile()
         finally:
             self.over = True
-        join(self.violations, workers)
+        join(self.violations, workers, self.books.clients)
         for client in self.books.clients:
             _run_through(self.close_finally(client))
         for connection in self.books.connections:
@@ -251,7 +257,8 @@ class Round:
         got = self.peer.got(self.name + ".")
         for client in self.books.clients:
             pending = getattr(client, "pending_messages", [])
-            self.violations.messages(self.kind, self.books.given[id(client)], pending, got, self.books.queued)
+            queued = self.books.queued if id(client) not in self.books.redirected else None
+            self.violations.messages(self.kind, self.books.given[id(client)], pending, got, queued)
         self.books = Books()
         self.feeder = None
         self.senders = self.receivers = self.shared = []

@@ -40,18 +40,16 @@ PATIENCE = 1.0
 """Seconds for which the first one is put off; another after that is let through wherever it comes."""
 
 _SIGINT = int(signal.SIGINT)
-_SIGNALS = (
-    _SIGINT,
-    *(int(getattr(signal, name)) for name in ("SIGTERM", "SIGALRM") if hasattr(signal, name)),
-)
+_OTHERS = tuple(int(getattr(signal, name)) for name in ("SIGTERM", "SIGALRM") if hasattr(signal, name))
 _main = threading.main_thread().ident
 
 _shut = False  # signals are put off, if our handler is there
 _noted: dict[int, float] = {}  # signals that were put off, and since when
 _before: dict[int, Any] = {}  # what is wrapped
 
-Token = bool | list[tuple[int, Any]]
-"""What a call found, for it to put back: whether signals were put off, or, if it is the outermost, the handlers."""
+Token = bool | list[tuple[int, Any]] | Callable[..., Any]
+"""What a call found, for it to put back: whether signals were put off, or, if it is the outermost, the handler of SIGINT or, when
+others have one, too, those of all."""
 
 
 def _handler(number: int, frame: Any) -> None:
@@ -73,18 +71,28 @@ def enter() -> Token | None:
     global _shut
     if get_ident() != _main:
         return None
-    if _get(_SIGINT) is _handler:
+    found = _get(_SIGINT)
+    if found is _handler:
         was, _shut = _shut, True
         return was
     if _noted:
         _noted.clear()
     _shut = True
+    for number in _OTHERS:
+        if callable(_get(number)):
+            return _wrap_all()
+    if not callable(found):  # Ctrl-C is ignored, or somebody's in C
+        return []
+    _before[_SIGINT] = found
+    _set(_SIGINT, _handler)
+    return found  # type: ignore[no-any-return]  # a function
+
+
+def _wrap_all() -> Token:
     found = []
-    for number in _SIGNALS:
+    for number in (_SIGINT, *_OTHERS):
         handler = _get(number)
-        if handler is _handler:  # Ctrl-C is ignored, or user code has put another there
-            continue
-        if callable(handler):
+        if callable(handler) and handler is not _handler:
             _before[number] = handler
             found.append((number, handler))
             _set(number, _handler)
@@ -96,9 +104,12 @@ def leave(token: Token | None) -> None:
     global _shut
     if token is None or token is True:
         return
-    if token is not False:
+    if callable(token):
+        if _get(_SIGINT) is _handler:  # else user code has put another there
+            _set(_SIGINT, token)
+    elif token is not False:
         for number, handler in token:
-            if _get(number) is _handler:  # else user code has put another there
+            if _get(number) is _handler:
                 _set(number, handler)
     _shut = False
     if _noted:

@@ -14,7 +14,8 @@ import os
 import sys
 import threading
 import weakref
-from typing import Any, TypeVar
+from collections.abc import Iterator
+from typing import Any, Generic, TypeVar
 
 from .interrupts import openly
 
@@ -40,7 +41,29 @@ else:
     Lock = threading.Lock
     RLock = threading.RLock
 
-_known: weakref.WeakSet[Any] = weakref.WeakSet()
+
+class Roster(Generic[_L]):
+    """Objects that it does not keep alive. A `weakref.WeakSet` has Python code run when one of them goes, wherever that
+    happens, and an interrupt that comes in such code is lost; so has a `WeakMethod`."""
+
+    def __init__(self) -> None:
+        self._refs: dict[int, weakref.ref[_L]] = {}
+        self._full = 32  # entries at which those of objects that are gone are thrown away
+        self._lock = Lock()
+
+    def add(self, one: _L) -> None:
+        """Any thread. Nothing happens when it is there already."""
+        with self._lock:
+            self._refs[id(one)] = weakref.ref(one)
+            if len(self._refs) >= self._full:
+                self._refs = {key: ref for key, ref in self._refs.items() if ref() is not None}
+                self._full = 2 * len(self._refs) + 32
+
+    def __iter__(self) -> Iterator[_L]:
+        return iter([one for ref in list(self._refs.values()) if (one := ref()) is not None])
+
+
+_known: Roster[Any] = Roster()
 
 
 def fork_safe(lock: _L) -> _L:
@@ -50,7 +73,8 @@ def fork_safe(lock: _L) -> _L:
 
 
 def _after_fork() -> None:
-    for lock in list(_known):
+    _known._lock = Lock()
+    for lock in _known:
         owned = getattr(lock, "_is_owned", None)
         if owned is None or not owned():
             lock._at_fork_reinit()

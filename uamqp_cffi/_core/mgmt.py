@@ -127,7 +127,7 @@ class Node:
                 for end in (self._out, self._in):
                     end.link = session._attach(end, self._attach(end))
                 with connection._io:
-                    connection._engine.flow(self._in.link, CREDIT)
+                    session._engine.flow(self._in.link, CREDIT)
             except BaseException as error:
                 for end in (self._out, self._in):
                     session._detach(end.link)
@@ -217,7 +217,7 @@ class Node:
                 return False
             try:
                 lens = array("I", (len(encoded),))
-                taken, first = connection._engine.send_messages(self._out.link, encoded, lens)
+                taken, first = self.session._engine.send_messages(self._out.link, encoded, lens)
             except StateError:
                 return False
             except SizeError as error:
@@ -295,10 +295,10 @@ class Node:
                 try:
                     if not record.settled:
                         one = record.delivery_id
-                        connection._engine.settle(self._in.link, one, one, True, _ACCEPTED)
+                        self.session._engine.settle(self._in.link, one, one, True, _ACCEPTED)
                     self._granted -= 1
                     if self._granted <= CREDIT // 2:
-                        connection._engine.flow(self._in.link, CREDIT)
+                        self.session._engine.flow(self._in.link, CREDIT)
                         self._granted = CREDIT
                 except StateError:
                     _logger.debug("management link of %r went away under an answer", self.name)

@@ -52,11 +52,11 @@ def _answer(future: asyncio.Future[bool], answer: bool) -> None:
         future.set_result(answer)
 
 
-def _if_alive(method: weakref.WeakMethod[Callable[[], None]]) -> None:
+def _if_alive(ref: weakref.ref[ConnectionAsync], method: Callable[[ConnectionAsync], None]) -> None:
     """Call it. Timers are no reason for a connection to live."""
-    alive = method()
+    alive = ref()
     if alive is not None:
-        alive()
+        method(alive)
 
 
 class _Turns:
@@ -181,6 +181,7 @@ class ConnectionAsync(Connection):
         self._limit: asyncio.TimerHandle | None = None  # connect_timeout
         self._timer: asyncio.TimerHandle | None = None  # the engine's deadline
         self._timer_due = NEVER
+        self._attempt: object = None  # the latest to connect
         self._stream: Stream | None = None
         self._stirred = False  # something moved since the last step
         self._turned_at = 0.0  # `time.perf_counter` when the loop was last given its turn by a call of ours
@@ -402,11 +403,12 @@ class ConnectionAsync(Connection):
         self._task = loop.create_task(self._connect())
 
     async def _connect(self) -> None:
+        attempt = self._attempt = object()  # not the dialer, which holds the connection
         self._dialer = dialer = AsyncDialer(self.auth._dial_to, self._choose, self._connect_deadline)
         try:
             sock = await dialer.connect()
             try:
-                await asyncio.get_running_loop().create_connection(lambda: Stream(self, sock), sock=sock)
+                await asyncio.get_running_loop().create_connection(lambda: Stream(self, sock, attempt), sock=sock)
             except OSError:
                 sock.close()
                 raise
@@ -421,6 +423,9 @@ class ConnectionAsync(Connection):
             raise
 
     def _connected(self, sock: Any) -> None:
+        if sock.attempt is not self._attempt:  # of the former peer: this was redirected meanwhile
+            sock.abort()
+            return
         self._stream = sock
         super()._connected(sock)
         self._arm()
@@ -433,7 +438,7 @@ class ConnectionAsync(Connection):
         limit = self._connect_deadline
         if limit is not None:
             left = limit - time.monotonic()
-            self._limit = loop.call_later(left, _if_alive, weakref.WeakMethod(self._too_late))
+            self._limit = loop.call_later(left, _if_alive, weakref.ref(self), ConnectionAsync._too_late)
 
     def _too_late(self) -> None:
         """connect_timeout has passed since the start, by the loop's clock, which a test tool may have set."""
@@ -509,7 +514,7 @@ class ConnectionAsync(Connection):
         if self._timer is not None:
             self._timer.cancel()
         self._timer_due = due
-        self._timer = loop.call_later(max(0, due - clock()) / 1000, _if_alive, weakref.WeakMethod(self._on_timer))
+        self._timer = loop.call_later(max(0, due - clock()) / 1000, _if_alive, weakref.ref(self), ConnectionAsync._on_timer)
 
     def _on_timer(self) -> None:
         self._timer_due = NEVER
@@ -522,7 +527,7 @@ class ConnectionAsync(Connection):
             return
         # Some loops look at timers before they look at sockets. A peer that was heard while user code held the loop up has
         # not been silent, so the judgement comes after another look.
-        self._timer = loop.call_later(_LOOK, _if_alive, weakref.WeakMethod(self._judge))
+        self._timer = loop.call_later(_LOOK, _if_alive, weakref.ref(self), ConnectionAsync._judge)
 
     def _judge(self) -> None:
         self._timer = None
@@ -555,11 +560,12 @@ class ConnectionAsync(Connection):
         if perhaps:
             self._route(wire.perhaps_sent(perhaps, clock()))
 
-    def _close_plan(self, timeout: float) -> Plan[None]:
-        yield from super()._close_plan(timeout)
+    def _close_plan(self, timeout: float, for_good: bool = True) -> Plan[bool]:
+        closed_here = yield from super()._close_plan(timeout, for_good)
         stream, self._stream = self._stream, None
         if stream is not None:  # so that nothing is left when the loop ends with this call
             yield Call(stream.gone, (_GONE_WITHIN,))
+        return closed_here
 
     def _hang_up(self, sock: Any, wire: Wire | None) -> None:
         try:

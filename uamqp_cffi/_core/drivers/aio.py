@@ -51,7 +51,9 @@ class Stream(asyncio.Protocol):
     The loop holds the stream, and the stream its owner only weakly: an owner that nobody else holds is collected, and the
     transport goes with it."""
 
-    def __init__(self, owner: Owner, sock: socket.socket) -> None:
+    def __init__(self, owner: Owner, sock: socket.socket, attempt: object = None) -> None:
+        """`attempt`: whose it is of the owner's attempts to connect."""
+        self.attempt = attempt
         self._owner: weakref.ref[Owner] | None = weakref.ref(owner, self._orphaned)
         self._sock = sock
         self._transport: asyncio.Transport | None = None

@@ -43,6 +43,7 @@ class Poller:
         self._write = False
         self._pair: tuple[socket.socket, socket.socket] | None = None
         self._awake = False
+        self._closed = False
         self._poll: Any = _POLL() if _POLL is not None else selectors.DefaultSelector()
 
     def watch(self, sock: socket.socket | None) -> None:
@@ -62,21 +63,26 @@ class Poller:
     def wait(self, timeout: float, write: bool = False) -> int:
         """Wait at most `timeout` seconds until the socket is readable, or writable if `write`. Gives READ | WRITE, both
         for a socket in error, 0 for a time-out or a wake-up."""
-        if write != self._write and self._sock is not None:
-            self._write = write
-            if _POLL is not None:
-                self._poll.modify(self._fd, select.POLLIN | select.POLLOUT if write else select.POLLIN)
-            else:
-                self._poll.modify(self._sock, selectors.EVENT_READ | (selectors.EVENT_WRITE if write else 0))
-        if timeout > 0.001 and self._pair is None:
-            self._make_pair()
-        if self._awake:
-            timeout = 0.0
         self.polling = True
         try:
-            return self._wait(timeout)
+            if self._closed:
+                return 0
+            if write != self._write and self._sock is not None:
+                self._look_for(write)
+            if timeout > 0.001 and self._pair is None:
+                self._make_pair()
+            return self._wait(0.0 if self._awake else timeout)
         finally:
             self.polling = False
+            if self._closed:
+                self._let_go()
+
+    def _look_for(self, write: bool) -> None:
+        self._write = write
+        if _POLL is not None:
+            self._poll.modify(self._fd, select.POLLIN | select.POLLOUT if write else select.POLLIN)
+        else:
+            self._poll.modify(self._sock, selectors.EVENT_READ | (selectors.EVENT_WRITE if write else 0))
 
     def _wait(self, timeout: float) -> int:
         bits = 0
@@ -130,11 +136,22 @@ class Poller:
                     raise
 
     def close(self) -> None:
-        """Nobody may be inside wait()."""
+        """Wait no more, and give everything back: now, or when the thread that is in wait() comes out. Any thread."""
+        self._closed = True
+        if self.polling:
+            self.wake()
+        else:
+            self._let_go()
+
+    def _let_go(self) -> None:
+        """Repeatable: who closes and who comes out of wait() may both do it."""
         self.watch(None)
         pair, self._pair = self._pair, None
         if pair is not None:
-            self._poll.unregister(pair[0])
+            try:
+                self._poll.unregister(pair[0])
+            except (KeyError, ValueError):  # the other one did
+                pass
             for one in pair:
                 one.close()
 

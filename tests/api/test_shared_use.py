@@ -1,0 +1,172 @@
+"""One client or connection used by several at once: who comes too late is told so by a documented error, whatever the others did.
+
+What other threads do meanwhile is done here at the one point where it matters; `tests/faults` does it at random.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from uamqp_cffi import Message, SendClient, authentication, errors
+from uamqp_cffi.broker import Broker
+from uamqp_cffi.connection import Connection
+from uamqp_cffi.constants import Delivery, MessageState
+from uamqp_cffi.sender import MessageSender
+from uamqp_cffi.session import Session
+
+pytestmark = pytest.mark.both_drivers
+
+
+@pytest.fixture
+def broker(amqp_broker: Broker) -> Broker:
+    return amqp_broker
+
+
+def attached(broker: Broker, **how: Any) -> Any:
+    client = SendClient(broker.url + "/q", **how)
+    client.open()
+    while not client.client_ready():
+        pass
+    return client
+
+
+def elsewhere(broker: Broker) -> tuple[errors.LinkRedirect, Any]:
+    """A redirect to the same broker by another name."""
+    info = {b"hostname": b"localhost", b"port": broker.port, b"address": b"amqp://localhost/q"}
+    auth = authentication.SASLAnonymous("localhost", port=broker.port, use_tls=False)
+    return errors.LinkRedirect(b"amqp:link:redirect", None, info), auth
+
+
+def test_a_client_opened_on_a_connection_that_was_lost_gets_its_error(broker: Broker) -> None:
+    first = attached(broker)
+    broker.drop_connections()
+    with pytest.raises(errors.AMQPConnectionError) as told:
+        while True:
+            first.do_work()
+    second = SendClient(broker.url + "/q")
+    second.open(first._connection)
+    with pytest.raises(errors.AMQPConnectionError) as raised:
+        second.send_message(Message("one"))
+    assert (type(raised.value), str(raised.value)) == (type(told.value), str(told.value))
+    second.close()
+    first.close()
+
+
+def test_a_client_opened_on_a_connection_that_was_closed_is_told(broker: Broker) -> None:
+    first = attached(broker)
+    connection = first._connection
+    first.close()
+    second = SendClient(broker.url + "/q")
+    second.open(connection)
+    with pytest.raises(errors.AMQPConnectionError, match="closed"):
+        second.send_message(Message("one"))
+    second.close()
+
+
+def test_links_of_the_former_peer_are_over_after_a_redirect(broker: Broker) -> None:
+    auth = authentication.SASLAnonymous("127.0.0.1", port=broker.port, use_tls=False)
+    connection = Connection(b"127.0.0.1", auth)
+    session = Session(connection)
+    target = SendClient(broker.url + "/q")._target
+    sender = MessageSender(session, "us", target)
+    sender.open()
+    while sender.get_state().name != "Open":
+        connection.work()
+    to, fresh = elsewhere(broker)
+    connection.redirect(to, fresh)
+    client = SendClient(broker.url + "/other")
+    client.open(connection)
+    while not client.client_ready():
+        pass
+    assert client.message_handler._id == sender._id, "or this would not show anything"
+    with pytest.raises(errors.SessionEnd):
+        sender.get_state()
+    assert not sender.send(Message("astray"), None)
+    client.send_message(Message("one"))
+    sender.destroy()
+    session.destroy()
+    client.send_message(Message("two"))
+    client.close()
+    connection.destroy()
+    assert broker.messages("q") == []
+    assert [str(one) for one in broker.messages("other")] == ["one", "two"]
+
+
+@pytest.mark.blocking("the point of time is in a blocking method")
+def test_a_connection_destroyed_while_it_is_redirected_stays_closed(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = attached(broker)
+    connection = client._connection
+    real = connection._give_back
+
+    def give_back() -> None:
+        connection.destroy()  # as another thread may
+        real()
+
+    monkeypatch.setattr(connection, "_give_back", give_back)
+    with pytest.raises(errors.AMQPConnectionError, match="closed"):
+        connection.redirect(*elsewhere(broker))
+    connection._step(0)
+    assert connection._closed and connection._sock is None and connection._dialer._closed
+    client.close()
+
+
+@pytest.mark.blocking("the point of time is in a blocking method")
+@pytest.mark.parametrize("what", ["open", "do_work", "client_ready", "auth_complete", "send_message", "wait", "redirect"])
+def test_calls_while_a_client_is_redirected_are_told_so(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    client = attached(broker)
+    connection = client._connection
+    real, raised = connection.redirect, []
+
+    def redirect(*args: Any) -> None:
+        arguments: tuple[Any, ...] = (Message("x"),) if what == "send_message" else ()
+        try:
+            getattr(client, what)(*(elsewhere(broker) if what == "redirect" else arguments))
+        except Exception as error:
+            raised.append(error)
+        real(*args)
+
+    monkeypatch.setattr(connection, "redirect", redirect)
+    client.redirect(*elsewhere(broker))
+    assert [type(error) for error in raised] == [errors.MessageHandlerError]
+    client.send_message(Message("one"))
+    client.close()
+
+
+@pytest.mark.blocking("the point of time is in a blocking method")
+def test_a_client_closed_while_it_is_redirected_is_closed(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = attached(broker)
+    connection = client._connection
+    real = connection.redirect
+
+    def redirect(*args: Any) -> None:
+        client.close()
+        real(*args)
+
+    monkeypatch.setattr(connection, "redirect", redirect)
+    with pytest.raises(errors.AMQPConnectionError):
+        client.redirect(*elsewhere(broker))
+    assert connection._sock is None
+    assert client.do_work() is False
+    with pytest.raises(errors.MessageHandlerError, match="closed"):
+        client.redirect(*elsewhere(broker))
+
+
+def test_a_redirect_leaves_no_message_waiting_for_an_outcome(broker: Broker) -> None:
+    broker.script("q", "none")
+    client = attached(broker)
+    out, queued = Message("out"), Message("queued")
+    client.queue_message(out)
+    client.do_work()
+    client.queue_message(queued)
+    assert out.state is MessageState.WaitingForSendAck
+    client.redirect(*elsewhere(broker))
+    assert (out.state, out.delivery) == (MessageState.WaitingToBeSent, Delivery.UNKNOWN)
+    assert (queued.state, queued.delivery) == (MessageState.WaitingToBeSent, Delivery.NOT_DELIVERED)
+    assert client.pending_messages == []
+    client.close()

@@ -139,3 +139,78 @@ int64_t uam_sections(const uint8_t *buf, size_t n, uint64_t *out, size_t cap) {
   }
   return (int64_t)words;
 }
+
+/* ---- whether a message can be read ---- */
+
+#define KIND(k) ((uint32_t)1 << UAM_K_##k)
+static const uint32_t IS_BOOL = KIND(BOOL), IS_LIST = KIND(LIST), IS_MAP = KIND(MAP), IS_BINARY = KIND(BINARY);
+static const uint32_t IS_INT = KIND(UBYTE) | KIND(USHORT) | KIND(UINT) | KIND(ULONG) | KIND(BYTE) | KIND(SHORT) | KIND(INT) |
+                               KIND(LONG) | KIND(TIMESTAMP);
+/* What reads as bytes, and what may be a key or an id. Senders choose among these more freely than the standard has it. */
+static const uint32_t IS_BYTES = KIND(BINARY) | KIND(STRING) | KIND(SYMBOL) | KIND(DECIMAL32) | KIND(DECIMAL64) |
+                                 KIND(DECIMAL128);
+static const uint32_t IS_SCALAR = ~(KIND(LIST) | KIND(MAP) | KIND(ARRAY));
+
+/* The kind of an encoded value that was checked, without its descriptors. */
+static uint32_t kind_of(uam_span value) {
+  uam_reader r = uam_reader_of(value.ptr, value.len);
+  uint8_t code = uam_read_code(&r);
+  for (; code == 0; code = uam_read_code(&r)) (void)uam_read_value(&r);
+  return (uint32_t)1 << uam_kind_of(code);
+}
+
+/* The fields of a list are null, or of the kinds at their place. Further ones are passed by. */
+static bool fields_are(uam_span list, const uint32_t *kinds, size_t fields) {
+  uam_reader r = uam_reader_of(list.ptr, list.len);
+  uint32_t count;
+  uam_reader in = uam_read_list(&r, &count);
+  for (size_t i = 0; i < count && i < fields; i++) {
+    if ((kind_of(uam_read_value(&in)) & (kinds[i] | KIND(NULL))) == 0) return false;
+  }
+  return true;
+}
+
+static bool keys_are_scalar(uam_span map) {
+  uam_reader r = uam_reader_of(map.ptr, map.len);
+  uam_item item = uam_read_item(&r, uam_read_code(&r));
+  uam_reader in = uam_reader_of(item.data.ptr, item.data.len);
+  while (in.p != in.end) {
+    if ((kind_of(uam_read_value(&in)) & IS_SCALAR) == 0) return false;
+    (void)uam_read_value(&in);
+  }
+  return true;
+}
+
+/* Whether `value` is what a section of that code holds; null is an empty one. */
+static bool section_is(uint64_t code, uam_span value) {
+  const uint32_t header[] = {IS_BOOL, IS_INT, IS_INT, IS_BOOL, IS_INT};
+  const uint32_t properties[] = {IS_SCALAR, IS_BYTES, IS_SCALAR, IS_BYTES, IS_SCALAR, IS_SCALAR, IS_BYTES,
+                                 IS_BYTES,  IS_INT,   IS_INT,    IS_BYTES, IS_INT,    IS_BYTES};
+  uint8_t first = uam_kind_of(value.ptr[0]);
+  if (first == UAM_K_NULL) return true;
+  uint32_t kind = (uint32_t)1 << first;
+  switch (code) {
+    case 0x70: return kind == IS_LIST && fields_are(value, header, sizeof header / sizeof *header);
+    case 0x73: return kind == IS_LIST && fields_are(value, properties, sizeof properties / sizeof *properties);
+    case 0x71: case 0x72: case 0x74: case 0x78: return kind == IS_MAP && keys_are_scalar(value);
+    case 0x75: return kind == IS_BINARY;
+    case 0x76: return kind == IS_LIST;
+    default: return code == 0x77;
+  }
+}
+
+int uam_message_check(const uint8_t *buf, size_t n) {
+  uint32_t seen = 0;
+  const uint32_t body = 1u << 5 | 1u << 6 | 1u << 7, many = 1u << 5 | 1u << 6;
+  if (n == 0) return 0;
+  uam_reader r = uam_reader_of(buf, n);
+  while (r.p != r.end) {
+    uint64_t code = uam_read_descriptor(&r);
+    uam_span value = uam_read_value(&r);
+    if (r.err != 0 || code < 0x70 || code > 0x78 || !section_is(code, value)) return UAM_E_DECODE;
+    uint32_t bit = 1u << (code - 0x70);
+    if ((seen & bit & ~many) != 0 || ((bit & body) != 0 && (seen & body & ~bit) != 0)) return UAM_E_DECODE;
+    seen |= bit;
+  }
+  return 0;
+}

@@ -226,6 +226,9 @@ int64_t uam_tape(const uint8_t *buf, size_t n, uint64_t *tape, size_t cap);
 /* The sections of an encoded message: four words each (descriptor code, offset of the section's value, its length,
  * offset of the section itself). */
 int64_t uam_sections(const uint8_t *buf, size_t n, uint64_t *out, size_t cap);
+/* Whether that message can be read: 0 when all of it are sections that there are, none but those of the body twice, each
+ * of its type, header and properties with fields of theirs. Else UAM_E_DECODE. */
+int uam_message_check(const uint8_t *buf, size_t n);
 /* One frame (or protocol header) at buf as a line of text; *used = its bytes. flags 1: with payload and SASL data. */
 int64_t uam_dump(const uint8_t *buf, size_t n, int flags, char *text, size_t cap, size_t *used);
 /* The reverse: one line of that notation as bytes. */

@@ -522,14 +522,17 @@ class cMessage(StructBase):
             made._delivery_tag = binary_value(delivery_tag)
         for code in _ORDER:
             raw = None if code is None else found.raw(code)
-            if code is None or raw is None:
+            if code is None or raw is None or raw == values.NULL:
                 continue
             kind: Any = {sections.HEADER: cHeader, sections.PROPERTIES: cProperties, **_SECTION_TYPES}[code]
             made._sections[code] = kind._of(decode_value(raw))
         made._body_code = found.body_code()
         if made._body_code is not None:
-            made._body = [decode_value(raw) for raw in found.raw_all(made._body_code)]
-            wanted = {sections.DATA: BinaryValue, sections.AMQP_SEQUENCE: ListValue}.get(made._body_code, AMQPValue)
+            kinds = {sections.DATA: BinaryValue, sections.AMQP_SEQUENCE: ListValue}
+            wanted: type[AMQPValue] = kinds.get(made._body_code, AMQPValue)
+            made._body = [
+                wanted() if raw == values.NULL else decode_value(raw) for raw in found.raw_all(made._body_code)
+            ]
             if not all(isinstance(value, wanted) for value in made._body):
                 raise ValueError(f"a section of the body holds no {wanted.__name__}")
         return made
@@ -545,6 +548,7 @@ class cMessageDecoder:
         """Raises ValueError when `payload` is no message."""
         found = Sections(payload)
         found.check()
+        found.check_all()
         self.decoded_message = made = cMessage._received(found)
         return made
 

@@ -475,6 +475,15 @@ class MessageModified(MessageResponse):
         return type(self), self._args
 
 
+class MessageDecodeError(AMQPError, ValueError):
+    """What came in, or was given to be decoded, is no message as §3.2 of the standard has it: the text says which section of
+    it, and what is wrong. Raised where that section is first looked at. Condition amqp:decode-error."""
+
+    scope = "message"
+    retryable = False
+    condition: Condition | None = ErrorCodes.DecodeError
+
+
 class MessageContentTooLarge(_Facts, _Picklable, ValueError):
     """The data does not fit into one message."""
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from uuid import UUID
 
 from . import c_uamqp, constants, errors, utils
-from ._core import sections, values
+from ._core import engine, sections, values
 from ._core.sections import Sections, data_section
 from ._core.values import NULL, Native
 from ._typing import Attribute
@@ -50,12 +50,13 @@ def _text(data: Any) -> str:
 class MessageBody:
     """The body of a message: its sections, encoded. `c_message` is the received message that it belongs to, if any."""
 
-    __slots__ = ("_encoding", "_parts")
+    __slots__ = ("_encoding", "_parts", "_received")
     _type = c_uamqp.MessageBodyType.NoneType
     _code = 0
 
     def __init__(self, c_message: Sections | None, encoding: str = "UTF-8") -> None:
         self._encoding = encoding
+        self._received = c_message  # None from the first change on
         self._parts: list[bytes] = [] if c_message is None else self._read(c_message)
 
     def _read(self, received: Sections) -> list[bytes]:
@@ -70,6 +71,10 @@ class MessageBody:
         raise NotImplementedError(f"{type(self).__name__} does not say what it holds")
 
     def _encode(self) -> bytes:
+        """The sections; those that came in go out as they came."""
+        return self._made() if self._received is None else self._received.whole(self._code)
+
+    def _made(self) -> bytes:
         prefix = sections.PREFIX[self._code]
         return b"".join([part for raw in self._parts for part in (prefix, raw)])
 
@@ -92,15 +97,16 @@ class DataBody(MessageBody):
     def append(self, data: str | bytes) -> None:
         """Adds a section; as in uamqp, what is neither str nor bytes is ignored."""
         if isinstance(data, str):
-            self._parts.append(data.encode())
-        elif isinstance(data, bytes):
+            data = data.encode()
+        if isinstance(data, bytes):
+            self._received = None
             self._parts.append(bytes(data))
 
     @property
     def data(self) -> Iterator[bytes]:
         yield from self._parts
 
-    def _encode(self) -> bytes:
+    def _made(self) -> bytes:
         return b"".join([data_section(part) for part in self._parts])
 
     def __len__(self) -> int:
@@ -131,18 +137,11 @@ class SequenceBody(MessageBody):
         if not isinstance(data, list):
             raise TypeError(f"an amqp-sequence section is a list, not {type(data).__name__}")
         self._parts.append(_encoded_body(data, self._encoding))
+        self._received = None
 
     @property
     def data(self) -> Iterator[list[Any]]:
-        for part in self._parts:
-            yield self._list(part)
-
-    @staticmethod
-    def _list(part: bytes) -> list[Any]:
-        items = values.decode(part)
-        if not isinstance(items, list):
-            raise ValueError("an amqp-sequence section holds no list")  # noqa: TRY004 - it is what the peer sent
-        return items
+        return map(sections.sequence, self._parts)
 
     def __len__(self) -> int:
         return len(self._parts)
@@ -151,7 +150,7 @@ class SequenceBody(MessageBody):
         return True
 
     def __getitem__(self, index: int) -> list[Any]:
-        return self._list(self._at(index))
+        return sections.sequence(self._at(index))
 
     def __bytes__(self) -> bytes:
         items = [item for part in self.data for item in part]
@@ -171,10 +170,11 @@ class ValueBody(MessageBody):
     def set(self, value: Any) -> None:
         """Raises TypeError for what has no AMQP type."""
         self._parts = [_encoded_body(value, self._encoding)]
+        self._received = None
 
     @property
     def data(self) -> Any:
-        return values.decode(self._parts[0]) if self._parts else None
+        return sections.value_of(self._code, self._parts[0]) if self._parts else None
 
     def __bytes__(self) -> bytes:
         value = self.data
@@ -429,10 +429,7 @@ class MessageProperties:
         return value.value if isinstance(value, c_uamqp.AMQPValue) else value
 
     def _read(self) -> list[Any]:
-        received = values.decode(self._wire or b"")
-        if not isinstance(received, list):
-            raise ValueError("the properties section holds no list")  # noqa: TRY004 - it is what the peer sent
-        return received
+        return sections.fields_of(sections.PROPERTIES, self._wire or b"")
 
     def _change(self) -> list[Any]:
         """The fields, about to be changed. Received ones keep the AMQP types they came with."""
@@ -503,18 +500,25 @@ def _whole(value: Any) -> int:
 
 class MessageHeader:
     """The transport header: `delivery_count`, `time_to_live` (ms), `first_acquirer`, `durable`, `priority`. Attributes
-    left None are sent as null. `header` wraps a native one, or a received one (its encoded list)."""
+    left None are sent as null. `header` wraps a native one, or a received one (its encoded list), and nothing else counts then."""
 
-    def __init__(self, header: bytes | c_uamqp.cHeader | None = None) -> None:
-        self.delivery_count: int | None = 0
-        self.time_to_live: int | None = None
-        self.first_acquirer: bool | None = None
-        self.durable: bool | None = None
-        self.priority: int | None = None
+    def __init__(
+        self,
+        header: bytes | c_uamqp.cHeader | None = None,
+        *,
+        durable: bool | None = None,
+        priority: int | None = None,
+        time_to_live: int | None = None,
+        first_acquirer: bool | None = None,
+        delivery_count: int | None = 0,
+    ) -> None:
+        self.delivery_count = delivery_count
+        self.time_to_live = time_to_live
+        self.first_acquirer = first_acquirer
+        self.durable = durable
+        self.priority = priority
         if header is not None:
-            fields = values.decode(_list_of(sections.HEADER, header))
-            if not isinstance(fields, list):
-                raise ValueError("the header section holds no list")
+            fields = sections.fields_of(sections.HEADER, _list_of(sections.HEADER, header))
             fields += [None] * (5 - len(fields))
             self.durable, self.priority, self.time_to_live, self.first_acquirer, count = fields[:5]
             self.delivery_count = count or 0
@@ -746,10 +750,11 @@ class Message:
         run: Iterable[tuple[int, int | None, bytes | None, int, bool, bytes]],
         settle: Callable[[Any, errors.MessageResponse], Any] | None,
         encoding: str = "UTF-8",
+        unreadable: list[Message] | None = None,
     ) -> list[Message]:
         """Messages as they came in, made of `records.Delivery`. `settle(delivery_id, response)` gets an
         `errors.MessageAccepted` or the like and sends it; an exception from it leaves the message unsettled. None: there is
-        nothing to settle."""
+        nothing to settle. Those that cannot be read are put into `unreadable`, too, if that is given."""
         new = cls.__new__
         made: list[Message] = []
         add = made.append
@@ -772,13 +777,15 @@ class Message:
             head = payload[:4]  # a data section and nothing else?
             if head == _DATA8 and len(payload) > 4 and len(payload) == 5 + payload[4]:
                 message._raw = payload[5:]
-            elif head == _DATA32 and len(payload) == 8 + int.from_bytes(payload[4:8], "big"):
+            elif head == _DATA32 and len(payload) > 263 and len(payload) == 8 + int.from_bytes(payload[4:8], "big"):
                 message._raw = payload[8:]
             else:
                 message._raw = None
                 rest["_sections"] = Sections(payload, message_format)
                 rest["_header"] = rest["_annotations"] = rest["_delivery_annotations"] = rest["_footer"] = _UNREAD
                 message._held = message._properties = message._application_properties = _UNREAD
+                if unreadable is not None and not engine.readable(payload):
+                    unreadable.append(message)
         return made
 
     @classmethod
@@ -808,9 +815,25 @@ class Message:
         found.check()
         return cls(message=found)
 
-    def _lookup(self, code: int) -> Any:
+    def _is_unreadable(self) -> bool:
+        """Whether it came in, and looking at some part of it raises."""
+        received: Sections | None = self._sections
+        return received is not None and not received.readable()
+
+    def _lookup(self, code: int) -> bytes | None:
+        """The encoded value of a section; None when there is none, or null in its place."""
         received = self._sections
-        return None if received is None else received.raw(code)
+        raw: bytes | None = None if received is None else received.raw(code)
+        return None if raw == NULL else raw
+
+    def _read_properties(self) -> MessageProperties | None:
+        """Those that came in: checked here, so that who looks at one field knows that the others can be looked at, too."""
+        raw = self._lookup(sections.PROPERTIES)
+        if raw is None:
+            return None
+        made = MessageProperties(properties=raw, encoding=self._encoding)
+        made._received = made._read()
+        return made
 
     def _lookup_map(self, code: int) -> Any:
         received = self._sections
@@ -828,8 +851,7 @@ class Message:
         if self._raw is not None:
             return None
         if self._properties is _UNREAD:
-            raw = self._lookup(sections.PROPERTIES)
-            self._properties = None if raw is None else MessageProperties(properties=raw, encoding=self._encoding)
+            self._properties = self._read_properties()
         properties: MessageProperties | None = self._properties
         return properties
 
@@ -1000,28 +1022,28 @@ class Message:
             received = rest.get("_sections")
             encoding = rest.get("_encoding", encoding)
             header, deliver, annotations = map(rest.get, ("_header", "_delivery_annotations", "_annotations"))
-            if header is not None:
+            if header is not None or received is not None:
                 _put_header(parts, header, received)
-            if deliver is not None:
+            if deliver is not None or received is not None:
                 _put_map(parts, sections.DELIVERY_ANNOTATIONS, deliver, received, encoding)
-            if annotations is not None:
+            if annotations is not None or received is not None:
                 _put_map(parts, sections.MESSAGE_ANNOTATIONS, annotations, received, encoding)
         properties = self._properties
-        if properties is _UNREAD:
-            parts.append(_passed_on(received, sections.PROPERTIES))
+        if received is not None:
+            _put_received_properties(parts, properties, received)
         elif properties is not None:
             parts += (_PREFIX_PROPERTIES, properties._encode())
-        if self._application_properties is not None:
+        if self._application_properties is not None or received is not None:
             _put_map(parts, sections.APPLICATION_PROPERTIES, self._application_properties, received, encoding)
         held = self._held
         if type(held) is bytes:
             parts.append(data_section(held))
         elif held is _UNREAD:
-            parts.extend([_passed_on(received, code) for code in sections.BODY])
+            parts.append(b"" if received is None else received.body())
         elif held is not None:
             parts.append(held._encode())
-        if rest is not None and rest.get("_footer") is not None:
-            _put_map(parts, sections.FOOTER, rest["_footer"], received, encoding)
+        if rest is not None and (rest.get("_footer") is not None or received is not None):
+            _put_map(parts, sections.FOOTER, rest.get("_footer"), received, encoding)
         return b"".join(parts)
 
     def get_message_encoded_size(self) -> int:
@@ -1207,30 +1229,39 @@ _PREFIX_HEADER = sections.PREFIX[sections.HEADER]
 _PREFIX_PROPERTIES = sections.PREFIX[sections.PROPERTIES]
 
 
-def _passed_on(received: Sections | None, code: int) -> bytes:
-    """A received section as it came."""
-    return b"" if received is None else received.whole(code)
-
-
 def _put_header(parts: list[bytes], header: Any, received: Sections | None) -> None:
     """The header; a received one that is still what it was goes out as it came."""
-    if header is _UNREAD or (received is not None and _unchanged_header(header, received.raw(sections.HEADER))):
-        parts.append(_passed_on(received, sections.HEADER))
-    else:
+    if received is not None and (header is _UNREAD or _unchanged_header(header, received)):
+        parts.append(received.whole(sections.HEADER))
+    elif header is not None:
         parts += (_PREFIX_HEADER, header._encode())
 
 
-def _unchanged_header(header: MessageHeader, raw: bytes | None) -> bool:
+def _unchanged_header(header: MessageHeader | None, received: Sections) -> bool:
+    if header is None:
+        return received.is_null(sections.HEADER)
     try:
-        return raw is not None and header._as_dict() == MessageHeader(raw)._as_dict()
-    except (ValueError, TypeError):  # malformed; it was replaced
+        raw = received.raw(sections.HEADER)
+        return raw is not None and sections.same(header._as_dict(), MessageHeader(raw)._as_dict())
+    except errors.MessageDecodeError:  # it was replaced
         return False
 
 
+def _put_received_properties(parts: list[bytes], properties: Any, received: Sections) -> None:
+    """The properties of a received message: as they came unless they were changed or replaced."""
+    wire = None if properties is None or properties is _UNREAD else properties._encode()
+    if properties is _UNREAD or received.raw_all(sections.PROPERTIES) == [NULL if wire is None else wire]:
+        parts.append(received.whole(sections.PROPERTIES))
+    elif wire is not None:
+        parts += (_PREFIX_PROPERTIES, wire)
+
+
 def _unchanged_map(mapping: Any, received: Sections, code: int) -> bool:
+    if mapping is None:
+        return received.is_null(code)
     try:
         return sections.same(mapping, received.mapping(code))
-    except (ValueError, TypeError):
+    except errors.MessageDecodeError:
         return False
 
 

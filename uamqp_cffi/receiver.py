@@ -20,7 +20,7 @@ from ._core.interrupts import openly, whole
 from ._core.locks import RLock, fork_safe
 from ._core.receiving import ranges
 from ._core.records import Credit, Delivery, Record, Settled
-from ._core.sections import ACCEPTED, RELEASED, modified, outcome
+from ._core.sections import ACCEPTED, RELEASED, modified, outcome, rejected
 from ._core.time import perf_counter
 from ._core.values import described_composite, enc_str
 from ._link import Capabilities, Link
@@ -283,10 +283,38 @@ class MessageReceiver(Link):
 
     def _messages(self, run: Iterable[Delivery]) -> list[Message]:
         if self._rcv_mode is ReceiverSettleMode.PeekLock:
-            return Message._received_run(run, self._settler, self._encoding)
+            if not getattr(self._client, "_auto_complete", False):
+                return Message._received_run(run, self._settler, self._encoding)
+            unreadable: list[Message] = []
+            messages = Message._received_run(run, self._settler, self._encoding, unreadable)
+            return self._readable(messages, unreadable) if unreadable else messages
         run = list(run)
         self._due.extend([record.delivery_id for record in run if not record.settled])
         return Message._received_run(run, None, self._encoding)
+
+    def _readable(self, messages: list[Message], unreadable: list[Message]) -> list[Message]:
+        """Without those that cannot be read: nobody is to accept them unseen, nor to get stuck at them. They are rejected, and
+        told in the log."""
+        for message in unreadable:
+            if message.state is MessageState.ReceivedUnsettled:
+                messages.remove(message)
+                self._reject(message)
+        return messages
+
+    def _reject(self, message: Message) -> None:
+        """Rejected with amqp:decode-error."""
+        error: Exception | None = None
+        try:
+            message._sections.check_all()
+        except errors.MessageDecodeError as problem:
+            error = problem
+        _logger.error(
+            "receiver %r: delivery %r is no message, and is rejected: %s", self.name, message.delivery_no, error
+        )
+        condition = ErrorCodes.DecodeError.value
+        self._settle_all([message.delivery_no], rejected(condition, str(error)))
+        message._response = errors.MessageRejected(condition, str(error))
+        message.state = MessageState.ReceivedSettled
 
     def _hand_one(self) -> None:
         try:
@@ -294,7 +322,10 @@ class MessageReceiver(Link):
                 if self._again:
                     message = self._again.popleft()
                 else:
-                    (message,) = self._messages((self._arrived.popleft(),))
+                    messages = self._messages((self._arrived.popleft(),))
+                    if not messages:
+                        return
+                    message = messages[0]
         except IndexError:  # a close() took it
             return
         try:
@@ -307,7 +338,12 @@ class MessageReceiver(Link):
         except KeyboardInterrupt as interrupt:
             self._refuse(message)
             raise errors.AMQPClientShutdown from interrupt
-        except Exception:
+        except Exception as error:
+            if isinstance(error, errors.MessageDecodeError) and message._is_unreadable():
+                with self._session._lock:
+                    if message.state is MessageState.ReceivedUnsettled:
+                        self._reject(message)
+                        return
             _logger.exception("receiver %r: on_message_received failed; the message is given back", self.name)
             self._refuse(message)
 

@@ -57,9 +57,55 @@ static void test_sections(void) {
   CHECK(uam_sections((const uint8_t *)"\x45", 1, rows, 20) == UAM_E_DECODE);
 }
 
+static int check_of(const char *hex) {
+  uint8_t message[64];
+  size_t n = 0;
+  for (; hex[2 * n] != 0; n++) {
+    char byte[3] = {hex[2 * n], hex[2 * n + 1], 0};
+    message[n] = (uint8_t)strtoul(byte, NULL, 16);
+  }
+  return uam_message_check(message, n);
+}
+
+static void test_message_check(void) {
+  static const char *const good[] = {
+      "",
+      "005375a00161",
+      "005375a00161005375b00000000162",                   /* two data sections */
+      "00537540",                                         /* null in place of binary */
+      "0053764500537640",                                 /* two sequences, one of them null */
+      "00537700a301785405",                               /* any value, described too */
+      "005370c006044140520540",                         /* durable, null, ttl, null */
+      "005378c10402544140005375a000005373c00702a10169a00175"}; /* in another order */
+  for (size_t i = 0; i < sizeof good / sizeof *good; i++) {
+    if (check_of(good[i]) != 0) FAIL("%s is no message", good[i]);
+  }
+  static const char *const bad[] = {
+      "005375a001",                                       /* cut off */
+      "00a10178a000",                                     /* an unknown descriptor, as the body or anywhere */
+      "005375a000005379a000",
+      "00537045" "00537045" "005375a000",                 /* a section twice */
+      "00537740" "00537740",
+      "005375a000" "00537740",                            /* two kinds of body */
+      "005375a10161",                                     /* a string in a data section */
+      "00537654",
+      "0053765405",
+      "005374c003015401",                                   /* a list in place of a map, and the reverse */
+      "005373c103024040",
+      "005374c1050245a10161",                             /* a list as key */
+      "005370c003015405",                                 /* durable is no boolean */
+      "005370c00403404045",                             /* ttl is a list */
+      "005373c0050240c10100",                             /* user-id is a map */
+      "00537300a3017840"};
+  for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+    if (check_of(bad[i]) != UAM_E_DECODE) FAIL("%s is a message", bad[i]);
+  }
+}
+
 int main(void) {
   test_many();
   test_bound();
   test_sections();
+  test_message_check();
   return done("tape");
 }

@@ -32,8 +32,10 @@ static void fuzz_values(const uint8_t *data, size_t n) {
 
 static void fuzz_sections(const uint8_t *data, size_t n) {
   uint64_t rows[64];
+  int readable = uam_message_check(data, n);
   int64_t count = uam_sections(data, n, rows, 64);
   MUST(count == UAM_E_DECODE || (count >= 0 && count % 4 == 0));
+  MUST(readable == UAM_E_DECODE || (readable == 0 && count >= 0));
   for (int64_t i = 0; i < count && i < 64; i += 4) {
     MUST(rows[i + 3] < rows[i + 1] && rows[i + 1] + rows[i + 2] <= n && rows[i + 2] != 0);
   }

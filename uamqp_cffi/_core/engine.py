@@ -186,6 +186,11 @@ def sections(buf: Buffer) -> list[tuple[int, int, int, int]]:
     return list(zip(words, words, words, words, strict=True))
 
 
+def readable(buf: Buffer) -> bool:
+    """Whether an encoded message can be read: see `uam_message_check`."""
+    return bool(lib.uam_message_check(_view(buf), len(buf)) == 0)
+
+
 def dump(frame: Buffer, secrets: bool = False) -> tuple[str, int]:
     """The frame or protocol header at the start of `frame` as a line of text, and the bytes it takes. `secrets` puts
     payloads and SASL data in. Raises DecodeError."""

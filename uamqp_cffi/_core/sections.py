@@ -8,7 +8,7 @@ from typing import Any
 
 from .. import errors
 from . import engine, values
-from .values import FALSE, TRUE
+from .values import FALSE, NULL, TRUE
 
 HEADER = 0x70
 DELIVERY_ANNOTATIONS = 0x71
@@ -45,9 +45,56 @@ def data_section(body: bytes) -> bytes:
     return _DATA32 + n.to_bytes(4, "big") + body
 
 
+_LISTS = (0x45, 0xC0, 0xD0)
+_MAPS = (0xC1, 0xD1)
+
+# What the fields of header and properties read as; csrc/tape.c (section_is) has the same list, by AMQP type.
+_INT, _BOOL, _BYTES, _SCALAR = ((int,), "an integer"), ((bool,), "a boolean"), ((bytes,), "text or binary"), (None, "a scalar")
+HEADER_FIELDS = (
+    ("durable", _BOOL), ("priority", _INT), ("ttl", _INT), ("first-acquirer", _BOOL), ("delivery-count", _INT),
+)  # fmt: skip
+PROPERTIES_FIELDS = (
+    ("message-id", _SCALAR), ("user-id", _BYTES), ("to", _SCALAR), ("subject", _BYTES), ("reply-to", _SCALAR),
+    ("correlation-id", _SCALAR), ("content-type", _BYTES), ("content-encoding", _BYTES), ("absolute-expiry-time", _INT),
+    ("creation-time", _INT), ("group-id", _BYTES), ("group-sequence", _INT), ("reply-to-group-id", _BYTES),
+)  # fmt: skip
+_FIELDS: dict[int, Any] = {HEADER: HEADER_FIELDS, PROPERTIES: PROPERTIES_FIELDS}
+
+
+def malformed(code: int, problem: str, cause: BaseException | None = None) -> errors.MessageDecodeError:
+    """The error for a section that is not what it must be."""
+    error = errors.MessageDecodeError(f"the {_NAMES[code]} section {problem}")
+    error.__cause__ = cause
+    return error
+
+
+def value_of(code: int, raw: bytes) -> Any:
+    """The value of a section as Python has it. Raises MessageDecodeError."""
+    try:
+        return values.decode(raw)
+    except ValueError as error:
+        raise malformed(code, f"is malformed: {error}", error) from error
+
+
+def fields_of(code: int, raw: bytes) -> list[Any]:
+    """The fields of header or properties, null ones as None; those at the end may be missing. Raises MessageDecodeError when
+    one is not of its type."""
+    if raw == NULL:
+        return []
+    if raw[:1] and raw[0] not in _LISTS:
+        raise malformed(code, "holds no list")
+    fields: list[Any] = value_of(code, raw)
+    for value, (name, (kinds, wanted)) in zip(fields, _FIELDS[code], strict=False):
+        if value is None:
+            continue
+        if type(value) in (list, dict) if kinds is None else type(value) not in kinds:
+            raise malformed(code, f"has a {name} that is not {wanted} but {type(value).__name__}")
+    return fields
+
+
 class Sections:
     """An encoded message. Nothing is looked at before it is asked for; what then turns out malformed is a
-    ValueError."""
+    MessageDecodeError."""
 
     __slots__ = ("_found", "message_format", "payload")
 
@@ -61,7 +108,11 @@ class Sections:
         found = self._found
         if found is None:
             found = {}
-            for kind, offset, length, start in engine.sections(self.payload):
+            try:
+                rows = engine.sections(self.payload)
+            except engine.DecodeError as error:
+                raise errors.MessageDecodeError(f"this is no message: {error}") from error
+            for kind, offset, length, start in rows:
                 found.setdefault(kind, []).append((start, offset, offset + length))
             self._found = found
         return found
@@ -70,24 +121,51 @@ class Sections:
         return self._all().get(code, [])
 
     def check(self) -> None:
-        """Raises ValueError unless these are whole sections, with bodies of one kind and one amqp-value at most."""
+        """Raises MessageDecodeError unless these are sections that there are, those beside the body once each, with bodies
+        of one kind and one amqp-value at most."""
         self.body_code()
+        for code in self._all():
+            if code not in BODY:
+                self.raw(code)
         if not self._all():
-            raise ValueError("no message: there is no section in it")
+            raise errors.MessageDecodeError("no message: there is no section in it")
+
+    def check_all(self) -> None:
+        """Raises the MessageDecodeError that looking at one of the sections would."""
+        self.body_code()
+        for code in self._all():
+            if code in _FIELDS:
+                fields_of(code, self.raw(code) or NULL)
+            elif code not in BODY:
+                self.mapping(code)
+        self.data()
+        for raw in self.raw_all(AMQP_SEQUENCE):
+            sequence(raw)
+
+    def readable(self) -> bool:
+        """Whether that would raise nothing; told at a fraction of its cost."""
+        return engine.readable(self.payload)
 
     def body_code(self) -> int | None:
-        """The descriptor of the body's sections, None without a body. Raises ValueError when they are of several kinds, or
-        more than one amqp-value: there is no telling which of them is meant."""
+        """The descriptor of the body's sections, None without a body. Raises MessageDecodeError when they are of several kinds,
+        or more than one amqp-value: there is no telling which of them is meant; or when there is a section whose descriptor is
+        not known, for that may be the body."""
         found = self._all()
         kinds = [code for code in BODY if code in found]
         if len(kinds) > 1:
-            raise ValueError(f"a message body has one kind of section, not {' and '.join(_NAMES[k] for k in kinds)}")
+            names = " and ".join(_NAMES[kind] for kind in kinds)
+            raise errors.MessageDecodeError(f"a message body has one kind of section, not {names}")
         if kinds == [AMQP_VALUE] and len(found[AMQP_VALUE]) > 1:
-            raise ValueError("a message has more than one amqp-value section")
+            raise errors.MessageDecodeError("a message has more than one amqp-value section")
+        if strange := found.keys() - _NAMES.keys():
+            code = max(strange)
+            which = f"the descriptor 0x{code:02x}" if code else "a descriptor"
+            raise errors.MessageDecodeError(f"a section has {which}, which is none of a message's")
         return kinds[0] if kinds else None
 
     def data(self) -> list[bytes]:
-        """What the data sections hold. Raises ValueError when that is not binary."""
+        """What the data sections hold; null counts as no bytes. Raises MessageDecodeError when one holds anything else than
+        binary."""
         payload = self.payload
         parts: list[bytes] = []
         for _, start, end in self._spans(DATA):
@@ -96,17 +174,19 @@ class Sections:
                 parts.append(payload[start + 2 : end])
             elif code == 0xB0:
                 parts.append(payload[start + 5 : end])
+            elif code == 0x40:
+                parts.append(b"")
             else:
-                parts.append(values.decode(payload[start:end]))
-        if not all(type(part) is bytes for part in parts):
-            raise ValueError("a data section holds no binary")
+                raise malformed(DATA, "holds no binary")
         return parts
 
     def raw(self, code: int) -> bytes | None:
-        """The encoded value of the first section of that kind."""
+        """The encoded value of the section of that kind. Raises MessageDecodeError when there are several."""
         spans = self._spans(code)
         if not spans:
             return None
+        if len(spans) > 1:
+            raise malformed(code, f"is there {len(spans)} times")
         _, start, end = spans[0]
         return self.payload[start:end]
 
@@ -118,31 +198,54 @@ class Sections:
         """All sections of that kind as they came, with their descriptors."""
         return b"".join([self.payload[section:end] for section, _, end in self._spans(code)])
 
+    def body(self) -> bytes:
+        """All that may be the body as it came, with descriptors."""
+        found = sorted(
+            row for code, rows in self._all().items() if code in BODY or code not in _NAMES for row in rows
+        )
+        return b"".join([self.payload[section:end] for section, _, end in found])
+
+    def is_null(self, code: int) -> bool:
+        """Whether null stands in place of that section."""
+        return self.raw_all(code) == [NULL]
+
     def mapping(self, code: int) -> dict[Any, Any] | None:
-        """The map in that section as Python has it, None without one. Raises ValueError when it holds no map, TypeError when
-        the map has a list or a map as key."""
+        """The map in that section as Python has it, None without one or for null. Raises MessageDecodeError when it holds no map,
+        or one with a list or a map as key."""
         raw = self.raw(code)
-        if raw is None:
+        if raw is None or raw == NULL:
             return None
-        try:
-            value = values.decode(raw)
-        except TypeError as error:
-            raise TypeError(f"the {_NAMES[code]} section has a key that no dict can have: {error}") from error
-        if value is not None and not isinstance(value, dict):
-            raise ValueError(f"the {_NAMES[code]} section holds no map")
-        return value
+        if raw[0] not in _MAPS:
+            raise malformed(code, "holds no map")
+        mapping: dict[Any, Any] = value_of(code, raw)
+        if tuple in map(type, mapping):
+            raise malformed(code, "has a list or a map as a key")
+        return mapping
+
+
+def sequence(raw: bytes) -> list[Any]:
+    """The list in an amqp-sequence section; null counts as an empty one. Raises MessageDecodeError when it holds none."""
+    if raw == NULL:
+        return []
+    if raw[0] not in _LISTS:
+        raise malformed(AMQP_SEQUENCE, "holds no list")
+    items: list[Any] = value_of(AMQP_SEQUENCE, raw)
+    return items
 
 
 def same(left: Any, right: Any) -> bool:
-    """Whether two decoded values are equal in type too: 1, 1.0 and True are three values on the wire."""
+    """Whether two decoded values would be the same on the wire: 1, 1.0 and True are three values there, 0.0 and -0.0 two, and
+    NaN is itself."""
     if type(left) is not type(right):
         return False
     if isinstance(left, dict):
         return len(left) == len(right) and all(
             same(a, c) and same(b, d) for (a, b), (c, d) in zip(left.items(), right.items(), strict=True)
         )
-    if isinstance(left, list):
+    if isinstance(left, (list, tuple)):
         return len(left) == len(right) and all(map(same, left, right))
+    if isinstance(left, float):
+        return values.enc_double(left) == values.enc_double(right)
     return bool(left == right)
 
 

@@ -543,7 +543,11 @@ def _map(n: int, word: _Word, buf: bytes, table: Any) -> dict[Any, Any]:
         w = word()
         key = table[w & 0xFF](w >> 8, word, buf, table)
         w = word()
-        out[key] = table[w & 0xFF](w >> 8, word, buf, table)
+        value = table[w & 0xFF](w >> 8, word, buf, table)
+        try:
+            out[key] = value
+        except TypeError:  # the key is a list or a map
+            out[_frozen(key)] = value
     return out
 
 
@@ -615,7 +619,8 @@ def read_one(buf: bytes, table: _Table) -> Any:
 
 def decode(buf: bytes) -> Any:
     """The one encoded value in `buf` as uamqp maps it: string, symbol and binary are bytes, a described value is the
-    value alone, timestamps are ints (ms). Raises ValueError when malformed, TypeError for an unhashable map key."""
+    value alone, timestamps are ints (ms). A list or map that is a key is a tuple. Raises ValueError when malformed and
+    nothing else."""
     return read_one(buf, COMPAT)
 
 

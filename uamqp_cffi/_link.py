@@ -316,7 +316,7 @@ class Link:
     def _fail(self, error: tuple[bytes, str | bytes | None, dict[Any, Any] | None], refused: bool = False) -> None:
         if self._error is not None:
             return
-        self._error = errors.process_link_error(self.error_policy, *error)
+        self._error = self._conn._told(errors.process_link_error(self.error_policy, *error))
         self._broke(self._error, refused)
 
     def _on_session_lost(self, error: BaseException, torn: bool = False) -> None:

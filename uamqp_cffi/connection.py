@@ -386,6 +386,10 @@ class Connection:
         if self._cbs is not None and self._cbs.due():
             yield from self._cbs.step_plan()
 
+    def _told(self, error: Any) -> Any:
+        """What to say of an end that the peer made, considering that its token may have run out."""
+        return error if self._cbs is None else self._cbs.told(error)
+
     def _beside(self, awaitable: Any, done: Callable[[], object], why_not: str) -> Any:
         """With asyncio: a task for it, and `done()` is called when it is done. Here RuntimeError(why_not)."""
         refuse_coroutine(awaitable, why_not)
@@ -1107,7 +1111,7 @@ class Connection:
             self._ending = True
             if self._why is None:
                 error = record.error or records.Error(ErrorCodes.UnknownError.value, None, None)
-                self._why = errors.process_connection_error(self.error_policy, *error)
+                self._why = self._told(errors.process_connection_error(self.error_policy, *error))
         elif isinstance(record, records.PeerError):
             if record.scope == _engine.SCOPE_LINK:
                 return self._links.get(record.id)

@@ -167,7 +167,7 @@ class Session:
         self._begun = False
         self._ended = False
         self._refused = False  # the peer ended it: no limit of ours
-        self._error: errors.AMQPConnectionError | None = None
+        self._error: errors.AMQPError | None = None
 
     def __enter__(self) -> Session:
         return self
@@ -446,9 +446,10 @@ class Session:
     def _over(self, error: Error | None, otherwise: str) -> None:
         if self._ended or self._error is not None:
             return
-        self._break(errors.process_session_error(self._connection.error_policy, *peer_error(error, otherwise)))
+        connection = self._connection
+        self._break(connection._told(errors.process_session_error(connection.error_policy, *peer_error(error, otherwise))))
 
-    def _break(self, error: errors.AMQPConnectionError, torn: bool = False) -> None:
+    def _break(self, error: errors.AMQPError, torn: bool = False) -> None:
         self._error = error
         links, self._links = list(self._links.values()), {}
         for link in links:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import select
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -251,6 +252,63 @@ def test_threads_that_send_over_an_idle_client_all_wait_for_the_new_token(
         thread.join(LIMIT)
     assert not failed and broker.info("q").received == 9
     assert tokens.log == ["t1", "t2"]
+
+
+# ---- the peer is quicker: it ends what the token was for
+
+
+def shut_out(broker: Broker, client: Any, driver: Any, how: Any) -> None:
+    """Have the broker end link, session or connection, and wait until that has arrived."""
+    broker.script("q", fail=how, condition="amqp:unauthorized-access", description="it has expired")
+    with broker._acting() as core:
+        for peer in list(core.peers.values()):
+            links = [link for link in peer.incoming.values() if link.name == "q"]
+            links += [link for link in peer.outgoing.values() if link.queue.name == "q"]
+            peer.guard(peer.fail, links[0], core.scripts["q"])
+    end = time.monotonic() + LIMIT
+    if driver is None:
+        assert select.select([client._connection._sock], [], [], LIMIT)[0]
+        return
+    while not client._session._inbox.records and not client._connection._failure:
+        driver.run(asyncio.sleep(0.001))
+        assert time.monotonic() < end
+
+
+CAUSES = {"detach": errors.LinkDetach, "end": errors.SessionEnd, "close": errors.ConnectionClose}
+
+
+@pytest.mark.parametrize("how", CAUSES)
+def test_an_idle_sender_that_was_shut_out_for_its_token_is_told_that_it_has_expired(
+    broker: Broker, tokens: Tokens, client: SendClient, driver: Any, how: str
+) -> None:
+    tokens.pass_time(client, 3600)
+    shut_out(broker, client, driver, how)
+    message = Message(b"second")
+    with pytest.raises(errors.TokenExpired, match="it has expired") as caught:
+        client.send_message(message)
+    assert type(caught.value.__cause__) is CAUSES[how] and not hasattr(caught.value, "condition")
+    assert caught.value.retryable is True
+    assert caught.value.delivery is message.delivery is Delivery.NOT_DELIVERED
+    assert broker.info("q").received == 1
+
+
+@pytest.mark.parametrize("how", CAUSES)
+def test_an_idle_receiver_that_was_shut_out_for_its_token_is_told_that_it_has_expired(
+    broker: Broker, tokens: Tokens, driver: Any, how: str
+) -> None:
+    with ReceiveClient(URL, auth=jwt(broker, tokens)) as client:
+        assert client.receive_message_batch(1, timeout=10) == []
+        tokens.pass_time(client, 3600)
+        shut_out(broker, client, driver, how)
+        for _ in range(2):
+            with pytest.raises(errors.TokenExpired, match="it has expired"):
+                client.receive_message_batch(1, timeout=1000)
+
+
+def test_who_is_shut_out_with_a_token_that_is_good_is_told_so(broker: Broker, client: SendClient, driver: Any) -> None:
+    shut_out(broker, client, driver, "detach")
+    with pytest.raises(errors.LinkDetach):
+        client.send_message(Message(b"second"))
 
 
 # ---- what is asyncio's alone: the token function is a coroutine, beside the calls

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from .. import errors
-from ..constants import CBSAuthStatus, MessageBodyType
+from ..constants import CBSAuthStatus, ErrorCodes, MessageBodyType
 from ..message import Message
 from . import mgmt
 from .interrupts import openly
@@ -77,6 +77,16 @@ class Exchange:
     def accepted(self) -> bool:
         """Whether the peer has ever accepted a token."""
         return self._accepted is not None
+
+    def told(self, error: Any) -> Any:
+        """What to say of an end that the peer made: TokenExpired when it has shut us out and the token was due to be renewed, for
+        then a new one helps."""
+        if error.condition is not ErrorCodes.UnauthorizedAccess or self._accepted is None or self._wall() < self._refresh_at:
+            return error
+        expired = errors.TokenExpired(f"the token for {self.auth.audience!r} has expired, says the peer: {error}")
+        expired.scope, expired.action, expired.retryable = error.scope, error.action, True
+        expired.__cause__ = error
+        return expired
 
     def deadline(self) -> float | None:
         """When, by `clock`, to make a step although nothing came; None: only when something comes."""

@@ -471,7 +471,7 @@ class LockQueue(Queue):
 
     def hand_over(self, session: str, queue: Queue) -> None:
         """Give a session's ready messages to the link that has it now."""
-        entries = super().take(len(self), 1 << 62, None)
+        entries = super().take(len(self), 1 << 62)
         mine = [entry for entry in entries if field(entry.payload, GROUP_ID) == session]
         self.give_back(entry for entry in entries if entry not in mine)
         queue.give_back(mine)
@@ -676,7 +676,7 @@ class SessionQueue(Queue):
 
     def receiver_gone(self, link: Outgoing) -> None:
         del self.whole.owners[self.session]
-        self.whole.give_back(super().take(len(self), 1 << 62, None))
+        self.whole.give_back(super().take(len(self), 1 << 62))
 
 
 def sequence_of(payload: bytes) -> int:

@@ -156,6 +156,12 @@ def test_an_idle_receiver_keeps_what_it_prefetches(run: Run, module: str, namesp
 
 
 @BOTH
+def test_clients_whose_token_ran_out_while_they_were_idle_go_on(run: Run, module: str, namespace: Namespace) -> None:
+    assert run(module, "token_runs_out")["seen"] == ["one", "two"]
+    settled(namespace.queue, completed=2)
+
+
+@BOTH
 @pytest.mark.parametrize("how", ["detach", "drop"])
 def test_sending_goes_on_after_a_fault_in_between(run: Run, module: str, namespace: Namespace, how: str) -> None:
     run(module, f"send_after_{how}")

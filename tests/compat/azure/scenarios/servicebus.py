@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import base64
 import datetime
+import hashlib
+import hmac
+import time
 from typing import Any
+from urllib.parse import quote_plus
 
+from azure.core.credentials import AccessToken
 from azure.servicebus import (
     NEXT_AVAILABLE_SESSION,
     AutoLockRenewer,
@@ -292,6 +298,46 @@ def idle_keeps() -> Any:
             for message in seen:
                 idle.complete_message(message)
             return {"seen": [text(message) for message in seen]}
+
+
+# tokens that run out while nobody calls the client; the namespace takes the links away then
+
+
+def token_that_lasts(seconds: float) -> AccessToken:
+    """For the whole namespace."""
+    fields = dict(part.split("=", 1) for part in HOST["connection_string"].split(";"))
+    until = int(time.time() + seconds)
+    signed = f"{quote_plus(fields['Endpoint'])}\n{until}".encode()
+    made = base64.b64encode(hmac.new(fields["SharedAccessKey"].encode(), signed, hashlib.sha256).digest())
+    name, resource = fields["SharedAccessKeyName"], quote_plus(fields["Endpoint"])
+    token = f"SharedAccessSignature sr={resource}&sig={quote_plus(made)}&se={until}&skn={name}"
+    return AccessToken(token, until)
+
+
+class Credential:
+    """Tokens of some seconds each."""
+
+    def __init__(self, life: float) -> None:
+        self.life = life
+
+    def get_token(self, *scopes: str, **_: Any) -> AccessToken:
+        return token_that_lasts(self.life)
+
+
+def token_runs_out() -> Any:
+    seen = []
+    with (
+        ServiceBusClient("localhost", Credential(3), **options()) as bus,
+        bus.get_queue_sender("queue") as sender,
+        bus.get_queue_receiver("queue") as receiver,
+    ):
+        for body in ("one", "two"):
+            sender.send_messages(ServiceBusMessage(body))
+            [message] = receiver.receive_messages(max_wait_time=5)
+            receiver.complete_message(message)
+            seen.append(text(message))
+            time.sleep(4.1 if body == "one" else 0)
+    return {"seen": seen}
 
 
 # faults

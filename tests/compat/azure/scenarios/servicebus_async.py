@@ -16,7 +16,7 @@ from azure.servicebus import (
 from azure.servicebus.aio import AutoLockRenewer, ServiceBusClient
 from azure.servicebus.exceptions import ServiceBusError
 from common import HOST, ask, describe, main, wait_until_async
-from servicebus import options
+from servicebus import options, token_that_lasts
 
 
 def client(**more: Any) -> ServiceBusClient:
@@ -214,6 +214,45 @@ async def idle_keeps() -> Any:
             for message in seen:
                 await idle.complete_message(message)
             return {"seen": [str(message) for message in seen]}
+
+
+# tokens that run out while nobody calls the client; the namespace takes the links away then
+
+
+class Credential:
+    """Tokens of some seconds each."""
+
+    def __init__(self, life: float) -> None:
+        self.life = life
+
+    async def get_token(self, *scopes: str, **_: Any) -> Any:
+        await asyncio.sleep(0.01)
+        return token_that_lasts(self.life)
+
+    async def close(self) -> None:
+        """There is nothing to close."""
+
+    async def __aenter__(self) -> Credential:
+        return self
+
+    async def __aexit__(self, *args: object) -> None:
+        return
+
+
+async def token_runs_out() -> Any:
+    seen = []
+    async with (
+        ServiceBusClient("localhost", Credential(3), **options()) as bus,
+        bus.get_queue_sender("queue") as sender,
+        bus.get_queue_receiver("queue") as receiver,
+    ):
+        for body in ("one", "two"):
+            await sender.send_messages(ServiceBusMessage(body))
+            [message] = await receiver.receive_messages(max_wait_time=5)
+            await receiver.complete_message(message)
+            seen.append(str(message))
+            await asyncio.sleep(4.1 if body == "one" else 0)
+    return {"seen": seen}
 
 
 # faults

@@ -2,6 +2,7 @@
 
 look_into.py WHEEL SDIST     fails when the abi3 wheel's module has a name that not every CPython finds, or when the sdist
                              holds what does not belong there or lacks what does
+look_into.py --abi3 WHEEL    the first of these alone
 look_into.py --elf WHEEL     fails when the module is not for the processor and C library that the wheel's tag names
 """
 
@@ -29,12 +30,17 @@ def modules(wheel: str) -> list[str]:
     return [name for name in zipfile.ZipFile(wheel).namelist() if "/_uam" in name]
 
 
-def wheel_and_sdist(wheel: str, sdist: str) -> list[str]:
+def abi3(wheel: str) -> list[str]:
     wrong = []
     if "-cp310-abi3-" not in wheel:
         wrong.append(f"{wheel} is not tagged cp310-abi3")
     if modules(wheel) != [MODULE]:
         wrong.append(f"the wheel's modules are {modules(wheel)}, not {MODULE}")
+    return wrong
+
+
+def wheel_and_sdist(wheel: str, sdist: str) -> list[str]:
+    wrong = abi3(wheel)
     with tarfile.open(sdist) as archive:
         names = [member.name.partition("/")[2] for member in archive if member.isfile()]
     tops = {name.split("/")[0] for name in names}
@@ -62,7 +68,8 @@ def elf(wheel: str) -> list[str]:
 
 
 def main() -> int:
-    wrong = elf(sys.argv[2]) if sys.argv[1] == "--elf" else wheel_and_sdist(*sys.argv[1:])
+    looks = {"--abi3": abi3, "--elf": elf}
+    wrong = looks[sys.argv[1]](sys.argv[2]) if sys.argv[1] in looks else wheel_and_sdist(*sys.argv[1:])
     for line in wrong:
         print(line, file=sys.stderr)
     return 1 if wrong else 0

@@ -1,10 +1,11 @@
-"""Whether everything that names the version agrees with a release's tag.
+"""Whether everything that names the version agrees with a release's tag, and what names the repository with the workflow's.
 
 python3 version.py TAG       from the top of a checkout; the tag is v and the version
 """
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from pathlib import Path
@@ -37,7 +38,16 @@ def main() -> int:
             said = f"says {version}" if version else "does not begin with a dated version"
             print(f"{name}: {said}, {wanted} expected", file=sys.stderr)
             wrong += 1
-    return 1 if wrong else 0
+    return 1 if elsewhere() or wrong else 0
+
+
+def elsewhere() -> bool:
+    """Whether a workflow runs in another repository than the one that the package says it is from."""
+    here, said = os.environ.get("GITHUB_REPOSITORY"), named(Path("pyproject.toml"), r'^Source = "(.*)"$')
+    if not here or said == f"https://github.com/{here}":
+        return False
+    print(f"pyproject.toml: says that the source is at {said}, and so do README.md's links; this is {here}", file=sys.stderr)
+    return True
 
 
 if __name__ == "__main__":

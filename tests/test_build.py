@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import runpy
 import shutil
 import ssl
 import subprocess
 import sys
 import sysconfig
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -15,6 +18,7 @@ import uamqp_cffi
 from uamqp_cffi import _build
 from uamqp_cffi._core import engine
 
+ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = Path(uamqp_cffi.__file__).resolve().parent
 EXTENSION = Path(engine.EXTENSION).name
 
@@ -78,6 +82,54 @@ def test_the_abi_is_what_the_name_of_the_extension_promises(
 ) -> None:
     monkeypatch.setattr(_build, "python_tag", lambda: python)
     assert _build.abi(limited, f"/site-packages/uamqp_cffi/_core/{extension}") == said
+
+
+# ---- building
+
+
+class _Command:
+    """Stands in for setuptools' build_ext."""
+
+    name = ""
+
+    def get_ext_filename(self, fullname: str) -> str:
+        return self.name
+
+
+def run_setup(monkeypatch: pytest.MonkeyPatch, **modules: Any) -> dict[str, Any]:
+    """What setup.py tells setuptools."""
+    told: dict[str, Any] = {}
+    stand_in, command = ModuleType("setuptools"), ModuleType("setuptools.command.build_ext")
+    vars(stand_in).update(setup=told.update)
+    vars(command).update(build_ext=_Command)
+    stand_ins = {"setuptools": stand_in, "setuptools.command": ModuleType("setuptools.command"), command.__name__: command}
+    for name, module in {**stand_ins, **modules}.items():
+        monkeypatch.setitem(sys.modules, name, module)
+    runpy.run_path(str(ROOT / "setup.py"), run_name="__main__")
+    return told
+
+
+def test_without_cffi_there_is_no_build(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(SystemExit, match="cannot be built without cffi.*--no-build-isolation"):
+        run_setup(monkeypatch, cffi=None)
+
+
+@pytest.mark.parametrize(
+    ("named", "written"),
+    [
+        ("_uam.abi3-x86_64-linux-gnu.so", "_uam.abi3.so"),  # Debian's 3.15
+        ("_uam.abi3.so", "_uam.abi3.so"),
+        ("_uam.cpython-314t-x86_64-linux-gnu.so", "_uam.cpython-314t-x86_64-linux-gnu.so"),
+        ("_uam.pypy311-pp73-x86_64-linux-gnu.so", "_uam.pypy311-pp73-x86_64-linux-gnu.so"),
+        ("_uam.pyd", "_uam.pyd"),
+    ],
+)
+def test_the_extension_gets_a_name_that_every_python_of_the_wheels_tag_finds(
+    monkeypatch: pytest.MonkeyPatch, named: str, written: str
+) -> None:
+    command = run_setup(monkeypatch)["cmdclass"]["build_ext"]()
+    command.name = f"uamqp_cffi/_core/{named}"
+    assert command.get_ext_filename("uamqp_cffi._core._uam") == f"uamqp_cffi/_core/{written}"
 
 
 # ---- when the extension does not load

@@ -37,6 +37,12 @@ def headings(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", title.lower()).strip().replace(" ", "-") for title in titles}
 
 
+def source() -> str:
+    """Where pyproject.toml says that the repository is."""
+    (found,) = re.findall(r'^Source = "(.*)"$', (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.M)
+    return str(found)
+
+
 def modules() -> list[str]:
     found = pkgutil.walk_packages(uamqp_cffi.__path__, "uamqp_cffi.")
     return ["uamqp_cffi", *(module.name for module in found if not module.name.endswith((".__main__", "._uam")))]
@@ -96,10 +102,17 @@ def test_set_up_takes_the_two_commands_the_readme_gives() -> None:
 def test_links_lead_somewhere(page: Path) -> None:
     dead = []
     for target in LINK.findall(FENCE.sub("", page.read_text(encoding="utf-8"))):
-        if re.match(r"[a-z]+:", target):
+        ours = target.removeprefix(f"{source()}/blob/main/")
+        if re.match(r"[a-z]+:", ours):
             continue
-        path, _, anchor = target.partition("#")
-        file = (page.parent / path).resolve() if path else page
+        path, _, anchor = ours.partition("#")
+        file = ((page.parent if ours == target else ROOT) / path).resolve() if path else page
         if not file.exists() or (anchor and file.suffix == ".md" and anchor not in headings(file)):
             dead.append(target)
     assert dead == []
+
+
+def test_the_readmes_links_work_on_an_index_page() -> None:
+    links = LINK.findall(FENCE.sub("", README.read_text(encoding="utf-8")))
+    assert links
+    assert [link for link in links if not link.startswith(("https://", "#"))] == []

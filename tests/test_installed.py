@@ -13,6 +13,7 @@ import pytest
 
 import uamqp_cffi
 
+ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = Path(uamqp_cffi.__file__).resolve().parent
 
 
@@ -32,6 +33,28 @@ def test_the_version_is_the_distributions() -> None:
 
 def test_type_checkers_are_told_that_the_package_is_typed() -> None:
     assert (PACKAGE / "py.typed").is_file()
+
+
+def test_an_index_page_says_where_the_project_is_and_that_it_is_typed() -> None:
+    metadata = importlib.metadata.metadata("uamqp-cffi")
+    urls = dict(url.split(", ") for url in metadata.get_all("Project-URL") or ())
+    assert urls.keys() == {"Source", "Issues", "Changelog", "Documentation"}
+    assert all(url.startswith(urls["Source"]) for url in urls.values())
+    assert {"Typing :: Typed", "Framework :: AsyncIO"} <= set(metadata.get_all("Classifier") or ())
+    assert {"amqp", "rabbitmq", "azure-service-bus", "asyncio"} <= set(metadata["Keywords"].split(","))
+
+
+def test_python_in_the_folder_that_the_readme_names_finds_what_is_installed() -> None:
+    assert "start Python in another folder, with `cd docs && ../.venv/bin/python`" in (ROOT / "README.md").read_text("utf-8")
+    done = run("import uamqp_cffi.client; print(uamqp_cffi.__file__)", cwd=ROOT / "docs")
+    assert Path(done.strip()).resolve().parent == PACKAGE
+
+
+@pytest.mark.skipif(any((ROOT / "uamqp_cffi" / "_core").glob("_uam.*")), reason="the extension is built in the source tree")
+def test_python_in_the_source_tree_says_where_to_go() -> None:
+    command = [sys.executable, "-c", "import uamqp_cffi.client"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert "is part of a source tree" in done.stderr and "start Python in another folder" in done.stderr
 
 
 def test_the_console_command_is_the_module() -> None:

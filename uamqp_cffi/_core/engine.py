@@ -8,7 +8,6 @@ messages it moved; only the payload of a received message is copied, once.
 
 from __future__ import annotations
 
-import importlib
 import struct
 import sys
 from array import array
@@ -18,6 +17,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from . import records as r
 
 try:
+    import _cffi_backend  # type: ignore[import-untyped]  # `_uam` wants it, which those who freeze programs cannot see
+
     from ._uam import ffi, lib  # type: ignore[import-not-found]  # built from csrc/
 except ImportError as error:
     from .._build import load_error
@@ -45,7 +46,7 @@ _TAPE_WORDS = 512
 # For build_info(). On PyPy the backend of cffi is always the built-in one.
 COMPILER: str = ffi.string(lib.UAM_COMPILER).decode()
 LIMITED_API: int = lib.UAM_LIMITED_API
-CFFI_VERSION: str = importlib.import_module("_cffi_backend").__version__
+CFFI_VERSION: str = _cffi_backend.__version__
 EXTENSION: str = sys.modules[f"{__package__}._uam"].__file__ or ""
 
 # Options, outcomes and scopes under their names in uam.h, so that nobody retypes a number.

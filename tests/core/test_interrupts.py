@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -12,6 +14,7 @@ import pytest
 from uamqp_cffi import Message, SendClient
 from uamqp_cffi._core import interrupts
 from uamqp_cffi._core.interrupts import enter, leave, openly, whole
+from uamqp_cffi.async_ops.client_async import SendClientAsync
 from uamqp_cffi.broker import Broker
 from uamqp_cffi.connection import Connection
 from uamqp_cffi.constants import Delivery, MessageState
@@ -267,3 +270,36 @@ def test_a_close_that_was_interrupted_leaves_no_message_without_a_fate(
     assert client.pending_messages == [message]
 
 
+
+
+def test_on_a_loop_too_an_interrupt_comes_after_the_books_are_in_order(amqp_broker: Broker) -> None:
+    loop = asyncio.new_event_loop()
+    client = SendClientAsync(amqp_broker.url + "/q")
+    loop.run_until_complete(client.send_message_async(Message("one")))
+    connection: Any = client._connection
+    real = connection._send
+
+    def send(now: int) -> bool:
+        connection._send = real
+        sent: bool = real(now)
+        ctrl_c()
+        return sent
+
+    connection._send = send
+    message = Message("two")
+    with pytest.raises(KeyboardInterrupt):
+        loop.run_until_complete(client.send_message_async(message))
+    loop.run_until_complete(client.wait_async())
+    assert message.state is MessageState.SendComplete
+    loop.run_until_complete(client.close_async())
+    loop.close()
+    assert [str(one) for one in amqp_broker.messages("q")] == ["one", "two"]
+
+
+def test_a_handler_that_cancels_a_task_is_left_as_it_is() -> None:
+    async def main() -> None:
+        assert not interrupts.raises_anywhere()
+
+    assert interrupts.raises_anywhere()
+    if sys.version_info >= (3, 11):  # asyncio.run has a handler of its own
+        asyncio.run(main())

@@ -46,6 +46,9 @@ class Violations:
             print(f"VIOLATION in {self.round}: {kind}\n{detail}".rstrip(), flush=True)
 
     def _unraisable(self, what: Any) -> None:
+        defaults = getattr(what.object, "__defaults__", None) or (lambda: None,)
+        if what.exc_type is KeyboardInterrupt and defaults[0]() is getattr(threading, "_dangling", self):
+            return  # Python's own list of threads, when one of them goes
         made = tracemalloc.get_object_traceback(what.object)
         self.add(
             f"unraisable {what.exc_type.__name__}",
@@ -137,6 +140,8 @@ class _Listener(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         error = record.exc_info[1] if record.exc_info else None
+        if record.name == "asyncio" and isinstance(error, KeyboardInterrupt):
+            return  # of a task that nobody awaits any more since the loop was interrupted
         self._violations.add(f"logged: {record.getMessage()[:100]}", _where(error))
 
 

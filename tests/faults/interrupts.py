@@ -7,6 +7,7 @@ used once more, and closed, now and then with a second interrupt in that.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import dis
 import random
@@ -22,6 +23,7 @@ from peer import Peer
 
 import uamqp_cffi
 from uamqp_cffi import Message, ReceiveClient, SendClient, authentication
+from uamqp_cffi.async_ops.client_async import ReceiveClientAsync, SendClientAsync
 from uamqp_cffi.constants import TransportType
 
 OURS = uamqp_cffi.__path__[0]
@@ -83,7 +85,31 @@ class Scene:
         self.clients: list[Any] = []
         self.given: list[tuple[str, Message]] = []
         self.queued: set[int] = set()
-        self.received: list[str] = []
+        self.loop: asyncio.AbstractEventLoop | None = None
+
+    def run(self, work: Any) -> Any:
+        """What a scenario, or a method, gave, to its end if it is a coroutine: on a loop for which the first Ctrl-C raises."""
+        if not hasattr(work, "__await__"):
+            return work
+        if self.loop is None:
+            self.loop = asyncio.new_event_loop()
+        return self.loop.run_until_complete(work)
+
+    def do(self, client: Any, method: str, *args: Any, **kwargs: Any) -> Any:
+        """Call a method by the name that it has in the blocking class; after an interrupt there may be tasks, which are
+        cancelled, as `asyncio.run` does."""
+        if self.loop is not None:
+            while tasks := asyncio.all_tasks(self.loop):
+                for task in tasks:
+                    task.cancel()
+                with contextlib.suppress(KeyboardInterrupt):  # who gathered a task that was interrupted is so, too
+                    self.loop.run_until_complete(asyncio.wait(tasks))
+            method += "_async"
+        return self.run(getattr(client, method)(*args, **kwargs))
+
+    def end(self) -> None:
+        if self.loop is not None:
+            self.loop.close()
 
     def client(self, kind: Any, queue: str, **more: Any) -> Any:
         port = int(self.peer.url.rpartition(":")[2])
@@ -191,16 +217,46 @@ def stream(scene: Scene) -> None:
     client.receive_messages(lambda message: message.accept())
 
 
-SCENARIOS: dict[str, Callable[[Scene], None]] = {
-    one.__name__: one for one in (send_message, send_all, step, told, close, shared, receive_batch, iterate, stream)
-}
+async def send_on_loop(scene: Scene) -> None:
+    client = scene.client(SendClientAsync, "sent")
+    await client.open_async()
+    await client.send_message_async(scene.message())
+    scene.queue(client, 100)
+    await asyncio.gather(client.wait_async(), client.send_message_async(scene.message()))
+
+
+async def close_on_loop(scene: Scene) -> None:
+    client = scene.client(SendClientAsync, "sent")
+    await client.open_async()
+    while not await client.client_ready_async():
+        pass
+    scene.queue(client, 20)
+    await client.do_work_async()
+    await client.close_async()
+
+
+async def receive_on_loop(scene: Scene) -> None:
+    scene.peer.put("source", *map(str, range(20)))
+    client = scene.client(ReceiveClientAsync, "source", timeout=50, shutdown_after_timeout=False)
+    await client.open_async()
+    await client.receive_message_batch_async(10)
+    async for message in client.receive_messages_iter_async():
+        message.accept()
+
+
+SCENARIOS: dict[str, Callable[[Scene], Any]] = {
+    one.__name__: one for one in (
+        send_message, send_all, step, told, close, shared, receive_batch, iterate, stream,
+        send_on_loop, close_on_loop, receive_on_loop,
+    )
+}  # fmt: skip
 
 
 def _run(violations: Violations, scene: Scene, scenario: str, place: Place) -> None:
     came = False
     try:
         with violations.calling(scenario), place:
-            SCENARIOS[scenario](scene)
+            scene.run(SCENARIOS[scenario](scene))
     except KeyboardInterrupt:
         came = True
     if place.where and not came:
@@ -215,32 +271,34 @@ def _after(violations: Violations, scene: Scene, scenario: str, chance: random.R
     for client in scene.clients:
         if chance.random() < 0.5 and isinstance(client, SendClient):
             with violations.calling(f"{scenario}: using it after an interrupt"):
-                client.send_message(scene.message())
+                scene.do(client, "send_message", scene.message())
         elif chance.random() < 0.5 and not client._closed and isinstance(client, ReceiveClient):
             with violations.calling(f"{scenario}: using it after an interrupt"):
-                client.open()
+                client._timeout = 5000  # the scenario's is short
+                scene.do(client, "open")
                 scene.peer.put("source", "one more")
-                if not client.receive_message_batch(1, timeout=3000):
+                if not scene.do(client, "receive_message_batch", 1, timeout=3000):
                     violations.add(f"{scenario}: nothing is received after an interrupt")
     for client in scene.clients:
         if chance.random() < 0.5:
             again = Place(chance.randrange(1500))
             try:
                 with violations.calling(f"{scenario}: close, interrupted"), again:
-                    client.close()
+                    scene.do(client, "close")
             except KeyboardInterrupt:
                 violations.round += f", again in close at {again.where}"
     for client in scene.clients:
         with violations.calling(f"{scenario}: close"):
-            client.close()
+            scene.do(client, "close")
     got = scene.peer.got(scene.name + ".")
     for client in scene.clients:
         pending = [m for one in scene.clients for m in getattr(one, "pending_messages", [])]
     violations.messages(scenario, scene.given, pending if scene.clients else [], got, scene.queued)
+    scene.end()
     if not scene.clients:
         return
     scene.clients.clear()
-    if scenario in ("receive_batch", "iterate", "stream"):
+    if scenario in ("receive_batch", "iterate", "stream", "receive_on_loop"):
         scene.peer.forget("source")
     client = None
     violations.settled_down(scene.peer)
@@ -263,9 +321,11 @@ def interrupts(violations: Violations, seed: str, seconds: float, only: str | No
             count = Place(None)
             scene = Scene(peer, f"{seed}-{name}-count", transport)
             with violations.calling(name), count:
-                SCENARIOS[name](scene)
+                scene.run(SCENARIOS[name](scene))
             for client in scene.clients:
-                client.close()
+                scene.do(client, "close")
+            scene.clients.clear()
+            scene.end()
             total += count.count
             end = time.monotonic() + seconds / len(names)
             for place in [at] if at is not None else _places(count.count, f"{seed} {name}"):

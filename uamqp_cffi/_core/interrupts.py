@@ -18,7 +18,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
-from functools import wraps
+from functools import partial, wraps
 from threading import get_ident
 from typing import Any, TypeVar, cast
 
@@ -99,6 +99,15 @@ def _wrap_all() -> Token:
     return found
 
 
+def raises_anywhere() -> bool:
+    """On an event loop: whether the first Ctrl-C raises wherever it comes. What `asyncio.Runner` has for a handler cancels a task,
+    what `loop.add_signal_handler` has does nothing, and then there is nothing to put off."""
+    found = _get(_SIGINT)
+    if found is signal.default_int_handler:
+        return True
+    return callable(found) and type(found) is not partial and getattr(found, "__name__", "") != "_sighandler_noop"
+
+
 def leave(token: Token | None) -> None:
     """The other end of `enter`: what was put off is let through, unless the call was part of another."""
     global _shut
@@ -144,6 +153,15 @@ def openly(fn: Callable[..., _T], *args: Any) -> _T:
         return fn(*args)
     finally:
         _shut = True
+
+
+def wholly(fn: Callable[..., _T], *args: Any) -> _T:
+    """`fn(*args)`, with signals put off."""
+    token = enter()
+    try:
+        return fn(*args)
+    finally:
+        leave(token)
 
 
 def whole(fn: _F) -> _F:

@@ -14,7 +14,7 @@ import weakref
 from typing import Any
 
 from . import time
-from .locks import Lock, Signal, fork_safe
+from .locks import Lock, Roster, Signal, fork_safe
 from .plan import earlier
 
 _logger = logging.getLogger("uamqp.client")
@@ -118,7 +118,7 @@ class Keeper:
             self._failed(connection, error)
 
 
-_running: weakref.WeakSet[Keeper] = weakref.WeakSet()
+_running: Roster[Keeper] = Roster()
 
 
 def _at_exit() -> None:

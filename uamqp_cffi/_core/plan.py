@@ -121,13 +121,19 @@ async def run_async(plan: Plan[T], wait: Callable[[Inbox, float | None], Awaitab
     errors are, and comes out of it once its `finally` clauses are done."""
     step: Callable[[Any], Wait | Call] = plan.send
     value: Any = None
+    call: Callable[..., Any] = interrupts.wholly if interrupts.raises_anywhere() else _call
     try:
         while True:
             try:
-                request = step(value)
+                request = call(step, value)
             except StopIteration as end:
                 result: T = end.value
                 return result
+            except BaseException as error:
+                if getattr(plan, "gi_frame", None) is None:
+                    raise
+                value, step = error, plan.throw  # an interrupt that was put off until the plan had made its step
+                continue
             try:
                 if isinstance(request, Wait):
                     value = await wait(request.inbox, request.deadline)
@@ -142,7 +148,11 @@ async def run_async(plan: Plan[T], wait: Callable[[Inbox, float | None], Awaitab
                 value = error
                 step = plan.throw
     finally:
-        plan.close()
+        call(plan.close)
+
+
+def _call(fn: Callable[..., T], *args: Any) -> T:
+    return fn(*args)
 
 
 def blocking(target: Any, name: str) -> Any:

@@ -22,6 +22,7 @@ from .._core.drivers.aio import AsyncDialer, Stream
 from .._core.engine import NEVER, EngineError
 from .._core.filters.tls import TransportError
 from .._core.keepalive import Keeper
+from .._core.interrupts import raises_anywhere, wholly
 from .._core.plan import Call, Inbox, Plan
 from .._core.wire import Wire, clock
 from .. import connection as blocking
@@ -456,6 +457,12 @@ class ConnectionAsync(Connection):
 
     def _section(self, act: Callable[[Wire, int], None]) -> None:
         """One critical section, which `act(wire, now)` is the inside of."""
+        if raises_anywhere():
+            wholly(self._put_through, act)
+        else:
+            self._put_through(act)
+
+    def _put_through(self, act: Callable[[Wire, int], None]) -> None:
         with self._io:
             wire = self._wire
             if wire is None or self._done:
@@ -496,7 +503,7 @@ class ConnectionAsync(Connection):
 
     def _dropped(self, error: Exception | None) -> None:
         with self._io:
-            self._lose(self._gone(error or self._broken))
+            wholly(self._lose, self._gone(error or self._broken))
 
     # ---- time -----------------------------------------------------------------------------------------------------
 

@@ -448,8 +448,11 @@ class SendClient(_LinkClient):
             if len(self._queue) == self._head and not self._again:
                 break
         if handler._draining:
-            handler._offered(not self._again and len(self._queue) - self._head <= self._dead)
+            handler._offered(self._nothing_to_offer())
         return moved
+
+    def _nothing_to_offer(self) -> bool:
+        return not self._again and len(self._queue) - self._head <= self._dead
 
     def _next_run(self, limit: int) -> list[Message]:
         if self._dead:

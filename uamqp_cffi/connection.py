@@ -25,7 +25,7 @@ from typing import Any, TypeVar
 from . import errors
 from ._core import engine as _engine
 from ._core import greens, heartbeat, plan, records, time, values
-from ._core.drivers.sync import READ, WRITE, Address, Dialer, Poller
+from ._core.drivers.sync import LOOK_FOR_LIFE, READ, WRITE, Address, Dialer, Poller, silence_error
 from ._core.filters.base import Filter, HttpRefused
 from ._core.filters.tls import Tls, TransportError
 from ._core.interrupts import openly
@@ -43,7 +43,8 @@ _trace_logger = logging.getLogger("uamqp.c_uamqp")
 
 PACE = (0.0, 0.0, 0.001, 0.002, 0.005, 0.010, 0.020, 0.050)
 """Seconds that consecutive idle steps wait on the socket; the last one goes on."""
-CLOSE_TIMEOUT = 5.0
+CLOSE_TIMEOUT = 4.0
+"""Seconds that `close()` waits for the peer's answer: with room for the scheduler, it is done within 5."""
 CONNECT_TIMEOUT = 30.0
 MAX_FRAME_SIZE = 1 << 20  # UAM_MAX_FRAME: the most we announce
 MIN_FRAME_SIZE = 512  # UAM_MIN_MAX_FRAME: nobody may announce less
@@ -168,6 +169,7 @@ class Connection:
         self._tls: bool | None = None
         self._port = 0  # of the peer, proxy or not
         self._blocked = False  # the kernel would not take all output
+        self._life_at = 0  # when to look next whether the peer's kernel still answers, by the engine's clock
         self._broken: OSError | None = None  # sending failed; there may be something left to read
         self._connect_deadline: float | None = None
         self._attach_expected = False
@@ -479,7 +481,7 @@ class Connection:
 
     def _call_out(self) -> None:
         """Begin to connect to the host."""
-        self._dialer = Dialer(self.auth._dial_to, self._choose, self._connect_deadline, self._poller.wake)
+        self._dialer = Dialer(self.auth._dial_to, self._choose, self._poller.wake)
 
     def _encode_open(self) -> bytes:
         given = self._settings
@@ -709,6 +711,7 @@ class Connection:
             self._inside = get_ident()
             try:
                 clean = self._send(clock())
+                self._note_trace()
                 wire = self._wire
                 if wire is not None and (self._asked or (self._engine.presettled and wire.settling)):
                     self._asked = False  # what our own limits refuse is known at once, and no byte would come to tell
@@ -775,6 +778,7 @@ class Connection:
         due = wire.engine.deadline
         if due != _engine.NEVER and due - (start := clock()) < wait * 1000:
             wait = max(0, due - start) / 1000
+        wait = min(wait, LOOK_FOR_LIFE)
         limit = self._connect_deadline
         if limit is not None:
             wait = min(wait, limit - time.monotonic())
@@ -801,6 +805,8 @@ class Connection:
             if self._sock is not sock:
                 return True
             now = clock()
+            if not bits and now >= self._life_at and self._is_dead(sock, now):
+                return True
             if not bits and now < wire.engine.deadline and not self._broken and not self._stale_output(wire):
                 return False
             self._inside = get_ident()
@@ -818,6 +824,14 @@ class Connection:
             self._close_later = False
             self._close(CLOSE_TIMEOUT)
         return moved
+
+    def _is_dead(self, sock: Any, now: int) -> bool:
+        """Lose a peer whose kernel answers no more. One that reads nothing is alive as long as TCP says so. Under `_io`."""
+        self._life_at = now + int(LOOK_FOR_LIFE * 1000)
+        error = silence_error(sock)
+        if error is not None:
+            self._lose(self._gone(error))
+        return error is not None
 
     def _stale_output(self, wire: Wire) -> bool:
         """Output that nobody flushed, and that need not wait for the kernel."""
@@ -857,8 +871,7 @@ class Connection:
             self._send(now)
         if self._engine.presettled and wire.settling:
             self._route(wire.tick(wire.last_step))
-        if self._debug and (text := self._engine.trace()):
-            self._log.append((_trace_logger, logging.INFO, text, ()))
+        self._note_trace()
         if self._ending:
             self._lose(self._why or self._ended_error())
         elif ended or wire.ended_by_peer:
@@ -894,6 +907,11 @@ class Connection:
         poller.watch(sock)
         return poller
 
+    def _note_trace(self) -> None:
+        """The frames since the last time are to be logged. Only inside the critical section."""
+        if self._debug and (text := self._engine.trace()):
+            self._log.append((_trace_logger, logging.INFO, text, ()))
+
     def _write_log(self) -> None:
         """What is to be logged, outside of every lock: log handlers are user code."""
         entries, self._log = self._log, []
@@ -913,17 +931,14 @@ class Connection:
             return True
         limit = self._connect_deadline
         try:
+            self._poller.prepare()
             sock = dialer.step()
             if sock is None:
                 now = time.monotonic()
-                for end in (limit, dialer.give_up):
+                for end in (limit, dialer.next_at):
                     if end is not None:
                         wait = min(wait, max(0.0, end - now))
-                self._poller.watch(dialer.sock)
-                try:
-                    self._poller.wait(wait, write=dialer.sock is not None)
-                finally:
-                    self._poller.watch(None)
+                self._poller.wait_any(dialer.socks, wait)
                 if limit is not None and time.monotonic() >= limit:
                     with self._io:
                         self._time_out()
@@ -944,7 +959,10 @@ class Connection:
 
     def _not_connected(self, error: OSError | ValueError) -> None:
         """There is no way to the peer."""
-        text = (getattr(error, "strerror", None) or str(error)) + self._because_of_proxy()
+        text = getattr(error, "strerror", None) or str(error)
+        if isinstance(error, OSError) and not text.startswith("cannot "):  # of this system, before there was any address to try
+            text = f"cannot connect to {self.auth._dial_to!r}: {text}"
+        text += self._because_of_proxy()
         failure = errors.AMQPConnectionError(text)
         failure.__cause__ = error
         with self._io:
@@ -961,11 +979,14 @@ class Connection:
                 self._sock = sock
                 self._watch(sock)
                 self._send(clock())
+                self._note_trace()
             except Exception as error:
                 if self._sock is None:
                     sock.close()
                 self._lose(self._explain(error))
             self._inside = 0
+        if self._log:
+            self._write_log()
 
     def _watch(self, sock: Any) -> None:
         """Look out for what comes from it."""
@@ -1166,25 +1187,42 @@ class Connection:
         heartbeat.heart.watch(self, time.monotonic() + self._beat_every)
 
     def _beat(self, now: float) -> float | None:
-        """For the heartbeat thread: send an empty frame if one is owed. Neither reads nor hands out anything."""
+        """For the heartbeat thread: send an empty frame if one is owed. When nobody is at it, take in what has come and answer
+        it, since the peer may be waiting for just that; nothing is handed out."""
         if self._done or self._closed:
             return None
         with self._io:
-            wire = self._wire
-            if wire is None or self._done or self._inside:
+            wire, sock = self._wire, self._sock
+            if wire is None or sock is None or self._done or self._inside:
                 return None
             self._inside = get_ident()
             ms = int(now * 1000)
             every = int(self._beat_every * 1000)
             try:
-                if ms - wire.sent_at >= every:
+                if not self._leader:
+                    self._sections(sock, wire, READ, ms)
+                if not self._done and ms - wire.sent_at >= every:
                     wire.beat(ms)
                     if not self._blocked:
                         self._send(ms)
+                self._note_trace()
             except Exception as error:
                 self._lose(self._explain(error))
             self._inside = 0
-            return max(wire.sent_at + every, ms + 100) / 1000
+        self._answer_drains()
+        self._write_log()
+        return max(wire.sent_at + every, ms + 100) / 1000
+
+    def _answer_drains(self) -> None:
+        """A peer that wants its credit back gets it from links that have nothing to send, although nobody calls their
+        clients."""
+        answered = False
+        for inbox in [*self._session_inboxes.values()]:
+            if inbox.records and inbox._notify is None and _drains(inbox):
+                inbox.relieve()
+                answered = True
+        if answered:
+            self._flush()
 
     # ---- the end --------------------------------------------------------------------------------------------------
 
@@ -1258,8 +1296,7 @@ class Connection:
         if wire is None and self._started:
             self._conn_state = ConnectionState.ERROR.value
         self._route(last)
-        if self._debug and (text := self._engine.trace()):
-            self._log.append((_trace_logger, logging.INFO, text, ()))
+        self._note_trace()
         self._sock = None
         if self._dialer is not None:
             self._dialer.close()
@@ -1413,6 +1450,15 @@ def _after_fork() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
+
+
+def _drains(inbox: Inbox) -> bool:
+    """Whether nothing but words on credit waits there, and the last asks for it back."""
+    last: Any = None
+    for last in list(inbox.records):
+        if type(last) is not records.Credit:
+            return False
+    return last is not None and bool(last.drain)
 
 
 def _answer_begin() -> bytes:

@@ -202,6 +202,8 @@ class MessageSender(Link):
     def _credited(self, record: Credit) -> None:
         self._credit = record.credit
         self._draining = record.drain
+        if record.drain and not self._waiting and (self._client is None or self._client._nothing_to_offer()):
+            self._offered(True)  # nobody else will come to do it
 
     def _offered(self, everything: bool) -> None:
         """What there was to hand over was offered, `everything` of it taken: a peer that drains gets its credit back

@@ -5,13 +5,14 @@ from __future__ import annotations
 import errno
 import select
 import socket
+import sys
 import threading
 import time
 
 import pytest
 
 from uamqp_cffi._core.drivers import sync
-from uamqp_cffi._core.drivers.sync import READ, WRITE, Dialer, Poller, is_loopback, tune
+from uamqp_cffi._core.drivers.sync import READ, WRITE, Dialer, Poller, in_turns, is_loopback, silence_error, tune, unanswered
 
 
 @pytest.fixture
@@ -168,8 +169,7 @@ def dial(dialer, seconds=10):
             sock = dialer.step()
             if sock is not None:
                 return sock
-            poller.watch(dialer.sock)
-            poller.wait(0.01, write=dialer.sock is not None)
+            poller.wait_any(dialer.socks, 0.01)
             poller.watch(None)
     finally:
         poller.close()
@@ -184,7 +184,7 @@ def test_numeric_hosts_and_localhost_need_no_thread(server, monkeypatch):
     monkeypatch.setattr(threading, "Thread", None)
     for host in ("127.0.0.1", "localhost"):
         port = server.getsockname()[1]
-        sock = dial(Dialer(host, lambda addresses, port=port: port, None, lambda: None))
+        sock = dial(Dialer(host, lambda addresses, port=port: port, lambda: None))
         assert sock.getpeername() == server.getsockname()
         sock.close()
 
@@ -197,11 +197,11 @@ def test_other_names_are_resolved_in_a_thread_and_the_step_does_not_wait(server)
         assert answer.wait(10)
         return [address("127.0.0.1")]
 
-    dialer = Dialer("broker.example", lambda addresses: server.getsockname()[1], None, woken.set, resolve)
+    dialer = Dialer("broker.example", lambda addresses: server.getsockname()[1], woken.set, resolve)
     assert dialer.step() is None
     assert asked.wait(10)
     assert dialer.step() is None
-    assert dialer.sock is None
+    assert dialer.socks == []
     assert "resolving 'broker.example'" in dialer.doing
     answer.set()
     assert woken.wait(10)
@@ -218,7 +218,7 @@ def test_every_address_is_tried_and_the_port_is_chosen_from_them(server):
         seen.extend(given)
         return server.getsockname()[1]
 
-    dialer = Dialer("h", port, time.monotonic() + 30, lambda: None, lambda host: addresses)
+    dialer = Dialer("h", port, lambda: None, lambda host: addresses)
     sock = dial(dialer)
     assert sock.getpeername() == server.getsockname()
     assert seen == addresses
@@ -229,42 +229,58 @@ def test_when_none_answers_all_are_named(server):
     port = server.getsockname()[1]
     server.close()
     both = [address("127.0.0.1"), address("127.0.0.2")]
-    dialer = Dialer("h", lambda given: port, None, lambda: None, lambda host: both)
+    dialer = Dialer("h", lambda given: port, lambda: None, lambda host: both)
     with pytest.raises(OSError, match=r"h:\d+: 127.0.0.1: .*, 127.0.0.2: ") as caught:
         dial(dialer)
     assert caught.value.errno == errno.ECONNREFUSED
     assert caught.value.__cause__ is not None
 
 
-def test_an_address_that_does_not_answer_gets_its_share_of_the_time(server, monkeypatch):
-    done = threading.Event()
-    addresses = [address("127.0.0.1"), address("127.0.0.1")]
-    dialer = Dialer("h", lambda given: server.getsockname()[1], time.monotonic() + 60, done.set, lambda host: addresses)
-    stuck = []
+def stuck(monkeypatch, count=1):
+    """The first `count` attempts send nothing, and so never connect; all that were made, by address."""
+    attempts = []
     real = socket.socket.connect_ex
 
     def connect_ex(self, where):
-        if not stuck:
-            stuck.append(where)
-            return errno.EINPROGRESS  # nothing is sent: it never connects
-        return real(self, where)
+        attempts.append(where[0])
+        return errno.EINPROGRESS if len(attempts) <= count else real(self, where)
 
     monkeypatch.setattr(socket.socket, "connect_ex", connect_ex, raising=False)
+    return attempts
+
+
+def test_beside_an_address_that_does_not_answer_the_next_one_is_tried(server, monkeypatch):
+    """RFC 8305: a quarter of a second later."""
+    attempts = stuck(monkeypatch)
+    asked = threading.Event()
+    both = [address("127.0.0.2"), address("127.0.0.1")]
+    dialer = Dialer("h", lambda given: server.getsockname()[1], asked.set, lambda host: both)
     dialer.step()
-    assert done.wait(10)
+    assert asked.wait(10)
+    before = time.monotonic()
     assert dialer.step() is None
-    assert dialer.give_up == pytest.approx(time.monotonic() + 30, abs=2)
-    dialer.give_up = time.monotonic()  # the hand of the clock
+    assert attempts == ["127.0.0.2"] and len(dialer.socks) == 1
+    assert before < dialer.next_at <= time.monotonic() + 0.25
+    dialer.next_at = before  # the hand of the clock
     sock = dial(dialer)
-    assert sock.getpeername() == server.getsockname()
+    assert attempts == ["127.0.0.2", "127.0.0.1"]
+    assert sock.getpeername() == server.getsockname() and dialer.socks == []
     sock.close()
 
 
+def test_the_families_are_tried_by_turns():
+    six = [address(f"2001:db8::{n}", socket.AF_INET6) for n in range(3)]
+    four = [address(f"192.0.2.{n}") for n in range(2)]
+    assert in_turns([*six, *four]) == [six[0], four[0], six[1], four[1], six[2]]
+    assert in_turns([*four, *six]) == [four[0], six[0], four[1], six[1], six[2]]
+    assert in_turns(four) == four and in_turns([]) == []
+
+
 def test_a_closed_dialer_begins_nothing_more(server):
-    dialer = Dialer("127.0.0.1", lambda given: server.getsockname()[1], None, lambda: None)
+    dialer = Dialer("127.0.0.1", lambda given: server.getsockname()[1], lambda: None)
     dialer.close()
     assert dialer.step() is None
-    assert dialer.sock is None
+    assert dialer.socks == []
 
 
 def test_a_dialer_closed_by_another_thread_leaves_no_socket_open(server, monkeypatch):
@@ -278,7 +294,7 @@ def test_a_dialer_closed_by_another_thread_leaves_no_socket_open(server, monkeyp
         return code
 
     monkeypatch.setattr(socket.socket, "connect_ex", connect_ex, raising=False)
-    dialer = Dialer("127.0.0.1", lambda given: server.getsockname()[1], None, lambda: None)
+    dialer = Dialer("127.0.0.1", lambda given: server.getsockname()[1], lambda: None)
     assert dialer.step() is None
     assert [sock.fileno() for sock in made] == [-1]
 
@@ -295,7 +311,7 @@ def test_an_interrupt_before_anybody_asks_for_the_addresses_leaves_the_dialer_us
     if host != "localhost":
         where = (threading.Thread, "start", interrupted)
     resolver = [] if host == "localhost" else [resolve]
-    dialer = Dialer(host, lambda given: server.getsockname()[1], None, lambda: None, *resolver)
+    dialer = Dialer(host, lambda given: server.getsockname()[1], lambda: None, *resolver)
     with monkeypatch.context() as patch:
         patch.setattr(*where)
         with pytest.raises(KeyboardInterrupt):
@@ -307,7 +323,7 @@ def test_resolving_in_vain_is_told():
     def resolve(host):
         raise socket.gaierror(socket.EAI_NONAME, "no such name")
 
-    dialer = Dialer("nobody.example", lambda given: 1, None, lambda: None, resolve)
+    dialer = Dialer("nobody.example", lambda given: 1, lambda: None, resolve)
     with pytest.raises(OSError, match="cannot resolve 'nobody.example'"):
         dial(dialer)
 
@@ -318,9 +334,36 @@ def test_sockets_are_tuned():
     assert not sock.getblocking()
     assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
     assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+    if hasattr(socket, "TCP_KEEPIDLE"):
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 30
     if hasattr(socket, "TCP_USER_TIMEOUT"):
-        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 60_000
+        assert not sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT), "it counts a closed window, too"
     sock.close()
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_INFO"), reason="Linux tells")
+@pytest.mark.parametrize(
+    ("retransmits", "probes", "silent_ms", "seconds"),
+    [(0, 0, 90_000, 0.0), (4, 0, 61_000, 61.0), (0, 5, 61_000, 61.0), (1, 1, 61_000, 0.0), (4, 0, 100, 0.1)],
+)
+def test_a_host_is_silent_when_ours_repeats_itself_in_vain(retransmits, probes, silent_ms, seconds):
+    class Sock:
+        def getsockopt(self, level, option, size):
+            info = bytearray(size)
+            info[2:4] = retransmits, probes
+            info[56:60] = silent_ms.to_bytes(4, sys.byteorder)
+            return bytes(info)
+
+    assert unanswered(Sock()) == seconds
+    assert (silence_error(Sock()) is not None) == (seconds > 60)
+
+
+def test_a_host_that_answers_is_not_silent(server):
+    sock = socket.create_connection(server.getsockname())
+    sock.sendall(b"x" * 1000)
+    assert unanswered(sock) == 0.0 and silence_error(sock) is None
+    sock.close()
+    assert silence_error(sock) is None
 
 
 @pytest.mark.parametrize(

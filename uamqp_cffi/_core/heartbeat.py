@@ -1,4 +1,4 @@
-"""Heartbeats while user code runs: one daemon thread per process, which only sends.
+"""Heartbeats while user code runs: one daemon thread per process, which sends, and answers what has come.
 
 It holds connections weakly and sleeps until the earliest of their deadlines; a connection whose owner steps it often
 costs nothing here but a look at the clock. It is started when the first peer announces an idle time-out.

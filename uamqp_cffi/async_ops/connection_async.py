@@ -19,6 +19,7 @@ from typing import Any, NoReturn, TypeVar
 from .. import errors
 from .._core import plan, time
 from .._core.drivers.aio import AsyncDialer, Stream
+from .._core.drivers.sync import LOOK_FOR_LIFE
 from .._core.engine import NEVER, EngineError
 from .._core.filters.tls import TransportError
 from .._core.keepalive import Keeper
@@ -184,6 +185,7 @@ class ConnectionAsync(Connection):
         self._timer_due = NEVER
         self._attempt: object = None  # the latest to connect
         self._stream: Stream | None = None
+        self._pulse: asyncio.TimerHandle | None = None  # looks whether the peer's host still answers
         self._stirred = False  # something moved since the last step
         self._turned_at = 0.0  # `time.perf_counter` when the loop was last given its turn by a call of ours
         self._napping: list[asyncio.Future[None]] = []  # of the steps that wait for it
@@ -405,7 +407,7 @@ class ConnectionAsync(Connection):
 
     async def _connect(self) -> None:
         attempt = self._attempt = object()  # not the dialer, which holds the connection
-        self._dialer = dialer = AsyncDialer(self.auth._dial_to, self._choose, self._connect_deadline)
+        self._dialer = dialer = AsyncDialer(self.auth._dial_to, self._choose)
         try:
             sock = await dialer.connect()
             try:
@@ -430,7 +432,18 @@ class ConnectionAsync(Connection):
         self._stream = sock
         super()._connected(sock)
         self._arm()
+        self._feel_pulse()
         self._stir()
+
+    def _feel_pulse(self) -> None:
+        """Every now and then: whether the peer's host still answers."""
+        stream, loop = self._stream, self._loop
+        if stream is None or loop is None or self._done:
+            return
+        with self._io:
+            if self._is_dead(stream.socket, clock()):
+                return
+        self._pulse = loop.call_later(LOOK_FOR_LIFE, _if_alive, weakref.ref(self), ConnectionAsync._feel_pulse)
 
     def _watch(self, sock: Any) -> None:
         """The loop does."""
@@ -482,6 +495,7 @@ class ConnectionAsync(Connection):
         for inbox in [*self._session_inboxes.values()]:
             if len(inbox.records) > _MANY:
                 inbox.relieve()
+        self._answer_drains()
         self._arm()
         self._stir()
 
@@ -553,10 +567,10 @@ class ConnectionAsync(Connection):
         loop = self._loop
         if task is not None and loop is not None and not loop.is_closed() and task is not asyncio.current_task(loop):
             task.cancel()
-        for timer in (self._limit, self._timer):
+        for timer in (self._limit, self._timer, self._pulse):
             if timer is not None:
                 timer.cancel()
-        self._limit = self._timer = None
+        self._limit = self._timer = self._pulse = None
 
     def _account(self, wire: Wire) -> None:
         if self._stream is None:

@@ -6,7 +6,7 @@ Nothing here knows AMQP or plans. No thread and no executor, but the loop's own 
 from __future__ import annotations
 
 import asyncio
-import errno
+import functools
 import os
 import socket
 import weakref
@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Protocol, cast
 
 from .. import time
-from .sync import Address, Dialer, _at_once, _resolve, tune
+from .sync import STAGGER, Address, Dialer, _at_once, _resolve, tune
 
 CLOSE_WITHIN = 5.0
 """Seconds that bytes handed to the transport have to leave it once it is closed."""
@@ -55,7 +55,7 @@ class Stream(asyncio.Protocol):
         """`attempt`: whose it is of the owner's attempts to connect."""
         self.attempt = attempt
         self._owner: weakref.ref[Owner] | None = weakref.ref(owner, self._orphaned)
-        self._sock = sock
+        self._sock = self.socket = sock
         self._transport: asyncio.Transport | None = None
         self._owed = 0  # bytes in the transport's own buffer
         self._loop = asyncio.get_running_loop()
@@ -189,10 +189,10 @@ class Stream(asyncio.Protocol):
 
 
 class AsyncDialer(Dialer):
-    """Connects to a host on the running loop; every address is tried, each with its share of the time that is left."""
+    """Connects to a host on the running loop, as `Dialer` does it."""
 
-    def __init__(self, host: str, port: Callable[[list[Address]], int], deadline: float | None) -> None:
-        super().__init__(host, port, deadline, lambda: None)
+    def __init__(self, host: str, port: Callable[[list[Address]], int]) -> None:
+        super().__init__(host, port, lambda: None)
 
     async def connect(self) -> socket.socket:
         """A connected socket. Raises OSError when no address is left, with the reasons of all."""
@@ -205,45 +205,79 @@ class AsyncDialer(Dialer):
         except (OSError, UnicodeError) as error:
             raise OSError(f"cannot resolve {self.host!r}: {error}") from error
         self._resolved(addresses)
-        for at, address in enumerate(addresses):
-            left = len(addresses) - at
-            share = None if self._deadline is None or left == 1 else max(0.0, self._deadline - time.monotonic()) / left
+        attempts: _Attempts = {}
+        connected: socket.socket | None = None
+        try:
             try:
-                return await self._try(loop, address, share)
-            except OSError as error:
-                told = (
-                    OSError(error.errno, os.strerror(error.errno)) if error.errno else error
-                )  # loops have words of their own
-                told.__cause__ = error.__cause__
-                self._failed.append((str(address[4][0]), told))
-        raise self._nobody()
+                while connected is None:
+                    if self._left:
+                        self._attempt(loop, attempts)
+                    elif not attempts:
+                        raise self._nobody()
+                    if attempts:
+                        limit = STAGGER if self._left else None
+                        await asyncio.wait(attempts, timeout=limit, return_when=asyncio.FIRST_COMPLETED)
+                        connected = self._first(attempts)
+            finally:
+                await _give_up(attempts)
+        except BaseException:
+            if connected is not None:
+                connected.close()
+            raise
+        return connected
 
-    async def _try(self, loop: asyncio.AbstractEventLoop, address: Address, seconds: float | None) -> socket.socket:
-        """The socket connected to that address. Whatever happens, no socket is left behind (`wait_for` may do that)."""
-        family, kind, proto, _, where = address
-        sock = socket.socket(family, kind, proto)
+    def _attempt(self, loop: asyncio.AbstractEventLoop, attempts: _Attempts) -> None:
+        """Begin with the next address."""
+        family, kind, proto, _, where = self._left.pop(0)
+        try:
+            sock = socket.socket(family, kind, proto)
+        except OSError as error:
+            self._failed.append((str(where[0]), error))
+            return
         try:
             tune(sock)
+            attempt = loop.create_task(_connect(loop, sock, (where[0], self.port, *where[2:])))
         except BaseException:
             sock.close()
             raise
-        attempt = loop.create_task(_connect(loop, sock, (where[0], self.port, *where[2:])))
-        try:
-            await asyncio.wait((attempt,), timeout=seconds)
-            if not attempt.done():
-                raise OSError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
-            attempt.result()
-        except BaseException:
-            attempt.cancel()
-            try:
-                await asyncio.wait((attempt,))  # the socket is not closed while the loop still watches it
-            finally:
-                if attempt.done():
-                    sock.close()
-                else:  # cancelled once more
-                    attempt.add_done_callback(lambda _: sock.close())
-            raise
-        return sock
+        attempts[attempt] = sock, str(where[0])
+
+    def _first(self, attempts: _Attempts) -> socket.socket | None:
+        """The first socket that is connected; what failed is noted."""
+        for attempt in [one for one in attempts if one.done()]:
+            sock, where = attempts[attempt]
+            error = attempt.exception()
+            if error is not None and not isinstance(error, OSError):
+                raise error
+            del attempts[attempt]
+            if error is None:
+                return sock
+            sock.close()
+            told = OSError(error.errno, os.strerror(error.errno)) if error.errno else error  # loops have words of their own
+            told.__cause__ = error.__cause__
+            self._failed.append((where, told))
+        return None
+
+
+_Attempts = dict[asyncio.Task[None], tuple[socket.socket, str]]
+
+
+async def _give_up(attempts: _Attempts) -> None:
+    """End them; no socket is left behind, and none is closed while the loop still watches it."""
+    for attempt in attempts:
+        attempt.cancel()
+    try:
+        if attempts:
+            await asyncio.wait(attempts)
+    finally:
+        for attempt, (sock, _) in attempts.items():
+            attempt.add_done_callback(functools.partial(_close, sock))  # at once if it is done, unless cancelled once more
+
+
+def _close(sock: socket.socket, attempt: asyncio.Task[None]) -> None:
+    sock.close()
+    if not attempt.cancelled():
+        attempt.exception()  # nobody wants to know
 
 
 async def _connect(loop: asyncio.AbstractEventLoop, sock: socket.socket, where: tuple[object, ...]) -> None:

@@ -10,8 +10,9 @@ import os
 import select
 import selectors
 import socket
+import struct
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from .. import time
@@ -20,11 +21,20 @@ from ..interrupts import openly
 READ = 1
 WRITE = 2
 
-USER_TIMEOUT_MS = 60_000
-"""TCP_USER_TIMEOUT: how long sent bytes may stay unacknowledged before the kernel gives the connection up."""
+KEEP_ALIVE = {"TCP_KEEPIDLE": 30, "TCP_KEEPALIVE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}
+"""A peer on an idle connection is asked for a sign of life after 30 s (macOS has another name for it), and again every 10 s;
+three questions without an answer end the connection."""
+DEAD_AFTER = 60.0
+"""Seconds without a sign of life from a peer's kernel, to which ours repeats itself, after which the peer is dead."""
+LOOK_FOR_LIFE = 15.0
+"""Seconds from one look at that to the next."""
+_IN_VAIN = 3  # repetitions without an answer
+STAGGER = 0.25
+"""Seconds after which the next address of a host is tried beside those that have not answered (RFC 8305)."""
 
 _POLL = getattr(select, "poll", None)
 _EVENTLET = select.select.__module__.startswith("eventlet.")
+_CONNECTING = (errno.ENOTCONN, getattr(errno, "WSAENOTCONN", errno.ENOTCONN), errno.EINVAL)  # what getpeername says of it
 _AWAKE = (
     errno.EAGAIN, errno.EWOULDBLOCK, errno.EBADF, errno.EPIPE,
     errno.ENOTSOCK, errno.ECONNRESET, errno.ECONNABORTED,  # what Windows, whose socket pairs are TCP, has for a closed one
@@ -115,6 +125,30 @@ class Poller:
                     return bits
         return bits
 
+    def wait_any(self, socks: Iterable[socket.socket], timeout: float) -> None:
+        """Wait at most `timeout` seconds until one of these sockets is writable or in error. None of them is watched."""
+        added: list[Any] = []
+        if timeout > 0.001 and self._pair is None:
+            self._make_pair()
+        try:
+            for sock in socks:
+                added.append(sock.fileno())
+                self._poll.register(added[-1], select.POLLOUT if _POLL is not None else selectors.EVENT_WRITE)
+            self.polling = True
+            self._wait(0.0 if self._awake else timeout)
+        finally:
+            self.polling = False
+            for fd in added:
+                try:
+                    self._poll.unregister(fd)
+                except KeyError:  # Ctrl-C came before it was registered
+                    continue
+
+    def prepare(self) -> None:
+        """Have what `wake` needs, so that want of it is told now and not in some wait to come."""
+        if self._pair is None:
+            self._make_pair()
+
     def _make_pair(self) -> None:
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
@@ -169,13 +203,40 @@ def is_loopback(address: Address) -> bool:
 
 
 def tune(sock: socket.socket) -> None:
-    """What every connection of ours has set: non-blocking, no delay, keep-alive, and a bound on unacknowledged
-    bytes."""
+    """What every connection of ours has set: non-blocking, no delay, keep-alive. Not TCP_USER_TIMEOUT: it also ends the
+    connection to a peer that is well but has not read for that long."""
     sock.setblocking(False)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    if hasattr(socket, "TCP_USER_TIMEOUT"):
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT_MS)
+    for name, value in KEEP_ALIVE.items():
+        if hasattr(socket, name):
+            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+
+def unanswered(sock: socket.socket) -> float:
+    """Seconds for which the peer's kernel has not answered although ours repeats itself; 0.0 when it does answer, or nothing waits
+    for its answer, or where the kernel does not tell (elsewhere than on Linux). A peer that reads nothing answers: its kernel
+    says that its window is shut, each time it is asked.
+
+    Keep-alive does not ask while bytes are unacknowledged, and the kernel itself gives up only after a quarter of an hour."""
+    if not hasattr(socket, "TCP_INFO"):
+        return 0.0
+    info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 60)
+    if len(info) < 60 or max(info[2], info[3]) < _IN_VAIN:  # retransmits and probes since the last answer
+        return 0.0
+    milliseconds: int = struct.unpack_from("=I", info, 56)[0]  # tcpi_last_ack_recv
+    return milliseconds / 1000
+
+
+def silence_error(sock: Any) -> OSError | None:
+    """What to say of a peer that is dead; None while it is not."""
+    try:
+        seconds = unanswered(sock)
+    except OSError:  # it is closed: whoever closed it knows why
+        return None
+    if seconds < DEAD_AFTER:
+        return None
+    return OSError(errno.ETIMEDOUT, f"the peer's host has acknowledged nothing for {seconds:.0f} s")
 
 
 def _resolve(host: str) -> list[Address]:
@@ -193,35 +254,48 @@ def _at_once(host: str) -> bool:
     return True
 
 
+def in_turns(addresses: list[Address]) -> list[Address]:
+    """The same addresses with those of IPv6 and IPv4 by turns, so that one family that leads nowhere costs one attempt; the
+    resolver's first stays the first (RFC 8305, section 4)."""
+    if not addresses:
+        return []
+    first = [one for one in addresses if one[0] == addresses[0][0]]
+    others = [one for one in addresses if one[0] != addresses[0][0]]
+    both = [one for pair in zip(first, others) for one in pair]
+    return both + first[len(others) :] + others[len(first) :]
+
+
 class Dialer:
     """Connects to a host in steps none of which blocks: names are resolved in a daemon thread (numeric ones and
-    localhost at once), every address is tried, each with its share of the time that is left."""
+    localhost at once), and every address is tried: the next one as soon as one fails, or beside those that have not answered
+    within 250 ms (RFC 8305). The first that answers is it."""
 
     def __init__(
         self,
         host: str,
         port: Callable[[list[Address]], int],
-        deadline: float | None,
         wake: Callable[[], None],
         resolve: Callable[[str], list[Address]] = _resolve,
     ) -> None:
-        """`port` is asked once the addresses are known. `deadline`: `time.monotonic` seconds. `wake` is called from the
-        resolver's thread."""
+        """`port` is asked once the addresses are known. `wake` is called from the resolver's thread."""
         self.host = host
         self.addresses: list[Address] | None = None
         self.port = 0
-        self.sock: socket.socket | None = None
-        """The socket that is connecting: wait until it is writable."""
-        self.give_up: float | None = None
-        """When to step again even if nothing happened: the present address has used up its time."""
+        self.next_at: float | None = None
+        """When to step again even if nothing happened (`time.monotonic`): the next address is to be tried then."""
         self._choose_port = port
-        self._deadline = deadline
         self._wake = wake
         self._resolver = resolve
         self._answer: list[Address] | BaseException | None = None
         self._asked = self._closed = False
-        self._next = 0
+        self._left: list[Address] = []  # not tried yet
+        self._trying: dict[socket.socket, str] = {}
         self._failed: list[tuple[str, OSError]] = []
+
+    @property
+    def socks(self) -> list[socket.socket]:
+        """The sockets that are connecting: wait until one is writable."""
+        return list(self._trying)
 
     @property
     def doing(self) -> str:
@@ -257,76 +331,69 @@ class Dialer:
                 raise OSError(f"cannot resolve {self.host!r}: {answer}") from answer
             self._resolved(answer)
         while not self._closed:
-            if self.sock is None and not self._begin():
-                raise self._nobody()
             done = self._check()
             if done is not None:
-                self.sock = None
+                self._forget(but=done)
                 return done
-            if self.sock is not None:
+            if self._trying and (self.next_at is None or time.monotonic() < self.next_at):
                 return None
+            if self._left:
+                self._begin()
+            elif not self._trying and not self._closed:
+                raise self._nobody()
         return None
 
     def _resolved(self, addresses: list[Address]) -> None:
         self.port = self._choose_port(addresses)
+        self._left = in_turns(addresses)
         self.addresses = addresses
 
-    def _begin(self) -> bool:
-        """Begin with the next address; False when there is none."""
-        assert self.addresses is not None
-        while self._next < len(self.addresses):
-            family, kind, proto, _, where = self.addresses[self._next]
-            left = len(self.addresses) - self._next
-            self._next += 1
-            target = (where[0], self.port, *where[2:])
-            sock = None
-            try:
-                sock = socket.socket(family, kind, proto)
-                tune(sock)
-                code = sock.connect_ex(target)
-                if code not in (0, errno.EINPROGRESS, errno.EWOULDBLOCK, errno.EAGAIN, errno.EINTR):
-                    raise OSError(code, os.strerror(code))
-            except OSError as error:
-                self._failed.append((str(where[0]), error))
-                if sock is not None:
-                    sock.close()
-                continue
-            self.sock = sock
-            if self._closed:  # by another thread, which has not seen it
-                self._forget()
-                return True
-            now = time.monotonic()
-            self.give_up = None if self._deadline is None or left == 1 else now + max(0.0, self._deadline - now) / left
-            return True
-        return False
+    def _begin(self) -> None:
+        """Begin with the next address."""
+        family, kind, proto, _, where = self._left.pop(0)
+        self.next_at = time.monotonic() + STAGGER if self._left else None
+        sock = None
+        try:
+            sock = socket.socket(family, kind, proto)
+            tune(sock)
+            code = sock.connect_ex((where[0], self.port, *where[2:]))
+            if code not in (0, errno.EINPROGRESS, errno.EWOULDBLOCK, errno.EAGAIN, errno.EINTR):
+                raise OSError(code, os.strerror(code))
+        except OSError as error:
+            self._failed.append((str(where[0]), error))
+            if sock is not None:
+                sock.close()
+            return
+        self._trying[sock] = str(where[0])
+        if self._closed:  # by another thread, which has not seen it
+            self._forget()
 
     def _check(self) -> socket.socket | None:
-        """The socket if it is connected by now; drops it if it failed or took too long."""
-        sock = self.sock
-        if sock is None:  # closed by another thread
-            return None
-        where = str(self.addresses[self._next - 1][4][0]) if self.addresses else ""
-        code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        if code:
-            self._drop(where, OSError(code, os.strerror(code)))
-            return None
-        try:
-            sock.getpeername()
-        except OSError:  # still connecting
-            if self.give_up is not None and time.monotonic() >= self.give_up:
-                self._drop(where, OSError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT)))
-            return None
-        return sock
-
-    def _drop(self, where: str, error: OSError) -> None:
-        self._failed.append((where, error))
-        self._forget()
-
-    def _forget(self) -> None:
-        """Close the socket that is connecting. Any thread."""
-        sock, self.sock = self.sock, None
-        if sock is not None:
+        """The first socket that is connected by now; drops those that failed."""
+        for sock, where in list(self._trying.items()):
+            try:
+                code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+                if not code:
+                    sock.getpeername()
+                    return sock
+            except OSError as error:
+                if sock.fileno() < 0:  # closed by another thread
+                    return None
+                if error.errno in _CONNECTING:
+                    continue
+                code = error.errno or errno.EIO
+            self._trying.pop(sock, None)
             sock.close()
+            self._failed.append((where, OSError(code, os.strerror(code))))
+            self.next_at = time.monotonic()  # no need to wait any longer
+        return None
+
+    def _forget(self, but: socket.socket | None = None) -> None:
+        """Close the sockets that are connecting. Any thread."""
+        for sock in list(self._trying):
+            self._trying.pop(sock, None)
+            if sock is not but:
+                sock.close()
 
     def _nobody(self) -> OSError:
         cause = self._failed[-1][1] if self._failed else None

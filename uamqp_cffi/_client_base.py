@@ -587,6 +587,9 @@ class _LinkClient(AMQPClient):
     def _over(self) -> None:
         """The link broke, and nothing more will come."""
 
+    def _told(self, error: BaseException) -> None:
+        """This is what is raised from now on: what it says of messages."""
+
     def _next_deadline(self) -> float | None:
         """When to look again although nothing came."""
         return None
@@ -691,6 +694,7 @@ class _LinkClient(AMQPClient):
             told.__cause__, told.__suppress_context__ = error.__cause__, True
             if isinstance(told, (errors.AMQPError, errors.TokenTimeout)):
                 told.delivery = self._fate()
+            self._told(told)
             self._error = told
         raise self._error.with_traceback(None)
 

@@ -26,7 +26,7 @@ from ._typing import Nothing, Unpack
 from .authentication.common import AMQPAuth
 from .connection import CONNECT_TIMEOUT
 from .constants import Delivery, MessageSenderState, MessageSendResult, MessageState, TransportType
-from .message import Message
+from .message import Loss, Message
 from .session import OnAttach
 
 _logger = logging.getLogger("uamqp.client")
@@ -146,6 +146,7 @@ class SendClient(_LinkClient):
         self._calls = Calls()  # on_send_complete
         self._uncalled: set[int] = set()  # ids of messages whose callback is to run, or runs
         self._lost: Delivery | None = None  # worst fate of what came back
+        self._loss: Loss | None = None  # what it came back for
         self._waiters: dict[int, tuple[plans.Inbox, ...]] = {}  # who waits for a message, by its id
         self._emptied: set[plans.Inbox] = set()  # who waits until nothing is pending
 
@@ -248,6 +249,14 @@ class SendClient(_LinkClient):
     def _over(self) -> None:
         self._give_up()
 
+    def _told(self, error: BaseException) -> None:
+        loss = self._loss
+        if loss is None:
+            return
+        loss.error = error
+        if loss.unknown and error.args and isinstance(error, (errors.LinkDetach, errors.SessionEnd)):
+            error.args = (f"{error} ({loss.candidates()})",)
+
     def _fate(self) -> Delivery | None:
         return self._lost or (Delivery.NOT_DELIVERED if self.messages_pending() else None)
 
@@ -270,13 +279,17 @@ class SendClient(_LinkClient):
         else:
             condition, description, info = sender.rejection(outcome, state)
             for message in messages:
-                self._refused(message, condition, description, info)
+                self._refused(message, condition, description, info, sender.OUTCOMES.get(outcome))
 
     def _come_back(self, messages: Iterable[Message], fate: Delivery) -> None:
         """The link went away under them: they wait to be sent again, which is up to the user."""
+        loss = self._loss = self._loss or Loss()
         for message in messages:
             message.state = _WAITING
             message.retries += 1
+            message._loss = loss
+            if fate is Delivery.UNKNOWN:
+                loss.unknown += 1
             if fate is not Delivery.NOT_DELIVERED:  # which is what a waiting message says of itself
                 message.delivery = fate
             self._again.append(message)
@@ -298,10 +311,12 @@ class SendClient(_LinkClient):
         known = [*moving, *self._moving, *self._handed.values(), *self._again, *old[:count]]
         once = {id(message): message for message in known if message.state is _WAITING or message.state is _SENT}
         maybe = {id(message) for message in [*moving, *self._moving]}
+        loss = self._loss = self._loss or Loss()
         for key, message in once.items():
             if message.state is _SENT or key in maybe:
                 message.state = _WAITING
                 message.delivery = Delivery.UNKNOWN
+                message._loss = loss
         self._again = deque(once.values())
         self._head = self._dead = 0
         del old[:count]
@@ -310,9 +325,17 @@ class SendClient(_LinkClient):
         self._out = 0
         self._lost = Delivery.UNKNOWN
 
-    def _refused(self, message: Message, condition: Any, description: Any, info: Any) -> None:
+    def _refused(
+        self,
+        message: Message,
+        condition: Any,
+        description: Any,
+        info: Any,
+        outcome: constants.DeliveryOutcome | None = None,
+    ) -> None:
         policy = self._error_policy
         error = errors.process_message_error(policy, condition, description, info)
+        error.outcome = outcome
         action = error.action
         again, backoff = False, 0.0
         try:
@@ -887,6 +910,8 @@ class SendClient(_LinkClient):
                     self._come_back(list(self._handed.values()), Delivery.UNKNOWN)
                     self._out -= len(self._handed)
                     self._handed.clear()
+                if self._loss is not None and self._loss.error is None:
+                    self._loss.error = self._ending() or self._closed_error()
         self._calls.run()  # outcomes that have come are told, now that a callback cannot wait for a peer any more
 
     def redirect(self, redirect: errors.LinkRedirect, auth: AMQPAuth) -> None:
@@ -906,7 +931,7 @@ class SendClient(_LinkClient):
         self._timing.clear()
         self._calls.clear()
         self._uncalled.clear()
-        self._error = self._lost = None
+        self._error = self._lost = self._loss = None
         self._attached = False
 
 

@@ -10,6 +10,7 @@ Every exception here answers three questions, whatever its class:
 * `retryable`: whether trying the same again has a chance (None: no opinion), and `action`, the `ErrorAction` that
   the error policy chose, if one was asked;
 * `delivery`: of a send, a `constants.Delivery`; None otherwise.
+* `outcome`: of a message that the peer did not accept, a `constants.DeliveryOutcome`; None otherwise.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import Any, TypeVar, cast
 
 from . import c_uamqp, utils
 from ._core.values import Described
-from .constants import Delivery, ErrorCodes
+from .constants import Delivery, DeliveryOutcome, ErrorCodes
 
 Condition = ErrorCodes | bytes
 
@@ -164,6 +165,7 @@ class _Facts:
     description: str | bytes | None = None
     info: dict[Any, Any] | None = None
     delivery: Delivery | None = None
+    outcome: DeliveryOutcome | None = None
 
 
 class AMQPError(_Facts, _Picklable, Exception):
@@ -402,6 +404,7 @@ class ClientMessageError(MessageException):
             condition, description = ErrorCodes.ClientError, str(exception)
         super().__init__(condition, description, info)
         self.delivery: Delivery | None = getattr(exception, "delivery", None)
+        self.outcome: DeliveryOutcome | None = getattr(exception, "outcome", None)
         self.retryable: bool | None = getattr(exception, "retryable", None)
 
 

@@ -19,7 +19,7 @@ from ._core import engine, sections, values
 from ._core.sections import Sections, data_section
 from ._core.values import NULL, Native
 from ._typing import Attribute
-from .constants import Delivery, MessageBodyType, MessageState
+from .constants import Delivery, DeliveryOutcome, MessageBodyType, MessageState
 from .types import AMQPType
 
 Id: TypeAlias = str | bytes | bytearray | int | UUID | AMQPType | c_uamqp.AMQPValue
@@ -490,6 +490,26 @@ class MessageProperties:
             setattr(self, name, value)
 
 
+class Loss:
+    """What messages came back for without an outcome: one for all that a client lost together. `error` is what its calls
+    raise for it, None until one does; `unknown` counts those that the peer may have."""
+
+    __slots__ = ("error", "unknown")
+
+    def __init__(self) -> None:
+        self.error: BaseException | None = None
+        self.unknown = 0
+
+    def candidates(self) -> str:
+        """For an error of the peer's about one message: which it may be."""
+        if self.unknown == 1:
+            return "one message had no outcome: it is the first of pending_messages"
+        return (
+            f"{self.unknown} messages had no outcome: the first {self.unknown} of pending_messages; if the peer refuses one of them, "
+            "sending them one by one finds it"
+        )
+
+
 # ---- header (§3.2.1) ------------------------------------------------------------------------------------------------
 
 
@@ -652,6 +672,7 @@ class Message:
     _sections = _seldom("_sections", None)
     _answer = _seldom("_answer", None)
     _fate = _seldom("_fate", None)
+    _loss = _seldom("_loss", None)
 
     def __init__(
         self,
@@ -1118,6 +1139,28 @@ class Message:
     def delivery(self, value: Delivery | None) -> None:
         self._fate = (self.state, value)
 
+    @property
+    def error(self) -> BaseException | None:
+        """Why sending the message failed: the error that says so, also of one that waits to be sent again because link, session or
+        connection went away. None while there is nothing to say, and for a received message."""
+        state = self.state
+        if state is _FAILED:
+            failure: BaseException | None = self._answer
+            return failure
+        loss: Loss | None = self._loss if state is _WAITING else None
+        return None if loss is None else loss.error
+
+    @property
+    def outcome(self) -> DeliveryOutcome | None:
+        """How the delivery of a message that was sent ended (§3.4): what the peer said of it, or that it was lost without a
+        word. None while it is open, for one that timed out or could not be sent at all, and for a received one."""
+        state = self.state
+        if state is _COMPLETE:
+            return DeliveryOutcome.ACCEPTED
+        if state is _FAILED:
+            return getattr(self._answer, "outcome", None)
+        return DeliveryOutcome.LOST if state is _WAITING and self._loss is not None else None
+
     # -- settling --
 
     @property
@@ -1198,6 +1241,7 @@ class Message:
                 continue
         if self._rest is not None:
             state["_rest"] = self._rest.copy()  # what becomes of one of them is not what becomes of the other
+            state["_rest"].pop("_loss", None)
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ import itertools
 import logging
 from array import array
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +41,12 @@ _NAMES = {
     0x26: "the peer released the message",
     0x27: "the peer modified the message",
 }
+OUTCOMES = {
+    0x24: constants.DeliveryOutcome.ACCEPTED,
+    0x25: constants.DeliveryOutcome.REJECTED,
+    0x26: constants.DeliveryOutcome.RELEASED,
+    0x27: constants.DeliveryOutcome.MODIFIED,
+}
 _OK, _ERROR, _TIMEOUT, _CANCELLED = 1, 2, 3, 4  # MessageSendResult as plain numbers
 
 
@@ -61,6 +67,13 @@ def rejection(outcome: int, state: bytes) -> tuple[bytes, str | bytes | None, di
         _NAMES.get(outcome, "the peer gave an outcome that is not known"),
         None,
     )
+
+
+def _reserved(key: Any) -> bool:
+    """Whether a key of annotations is not for applications to use (§3.2.10)."""
+    key = getattr(key, "value", key)
+    name = key.decode("utf-8", "replace") if isinstance(key, bytes) else key
+    return not (isinstance(name, str) and name.startswith("x-"))
 
 
 class Unsendable(Exception):
@@ -128,6 +141,7 @@ class MessageSender(Link):
         self._timed: list[tuple[float, int]] = []  # heap of (deadline, ticket)
         self._tickets = itertools.count(1)
         self._draining = False
+        self._keys_judged = False  # a key of an annotation that brokers refuse was told of, once
 
     def close(self) -> None:
         """Detach the link for good. What `send` was given and has no outcome is called back with an error. Repeatable."""
@@ -292,6 +306,8 @@ class MessageSender(Link):
                 break
             try:
                 body = message.encode_message()
+                if not self._keys_judged and (message._annotations or message._delivery_annotations):
+                    self._judge_keys(message)
                 if message_format and message._is_empty():
                     raise ValueError("a batch of nothing is no message")
             except Exception as error:
@@ -301,6 +317,23 @@ class MessageSender(Link):
             size += len(body)
             bodies.append(body)
         return bodies, message_format
+
+    def _judge_keys(self, message: Message) -> None:
+        """Warn, once, of a key that is reserved (§3.2.10): RabbitMQ detaches the link for it, and all that is under way with
+        it has no outcome."""
+        for name in ("annotations", "delivery_annotations"):
+            annotations = getattr(message, "_" + name)
+            reserved = [key for key in annotations if _reserved(key)] if isinstance(annotations, Mapping) else []
+            if reserved:
+                self._keys_judged = True
+                _logger.warning(
+                    "sender %r: the key %r in %s is reserved: brokers such as RabbitMQ refuse what does not begin with 'x-',"
+                    " and detach the link",
+                    self.name,
+                    reserved[0],
+                    name,
+                )
+                return
 
     def _shortened(self, bodies: list[bytes], lens: Lengths) -> tuple[list[bytes], Lengths]:
         """As many as make about _RUN_BYTES, at least one."""

@@ -230,6 +230,7 @@ ALL = [
     errors.MessageRejected("c", "d", info={"a": 1}),
     errors.MessageReleased(),
     errors.MessageModified(True, False, {"a": 1}),
+    errors.MessageDecodeError("x"),
     errors.MessageContentTooLarge(),
     errors.MessageSizeExceeded(5, 4),
     errors.AMQPClientShutdown(),
@@ -250,7 +251,7 @@ def test_every_class_of_the_module_is_in_that_list() -> None:
     assert {cls for cls in classes if not cls.__name__.startswith("_")} == {type(error) for error in ALL}
 
 
-@pytest.mark.parametrize("name", ["scope", "retryable", "condition", "description", "info", "delivery", "action"])
+@pytest.mark.parametrize("name", ["scope", "retryable", "condition", "description", "info", "delivery", "outcome", "action"])
 def test_every_error_answers_the_same_questions(name: str) -> None:
     silent = {type(error).__name__ for error in ALL if not hasattr(error, name)}
     assert silent == (TOLD_APART if name == "condition" else set())
@@ -288,6 +289,7 @@ FACTS = {  # scope, retryable, condition, delivery, as long as nobody knows bett
     "MessageRejected": ("message", None, None, None),
     "MessageReleased": ("message", None, None, None),
     "MessageModified": ("message", None, None, None),
+    "MessageDecodeError": ("message", False, ErrorCodes.DecodeError, None),
     "MessageContentTooLarge": ("message", False, ErrorCodes.LinkMessageSizeExceeded, NOT),
     "MessageSizeExceeded": ("message", False, ErrorCodes.LinkMessageSizeExceeded, NOT),
     "AMQPClientShutdown": (None, None, None, None),

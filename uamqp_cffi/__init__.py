@@ -10,9 +10,11 @@ Names load when they are first used, so that importing the package costs little.
 from __future__ import annotations
 
 import importlib
+import sys
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:  # what `__getattr__` loads, for type checkers, editors and those who freeze programs
+# What `__getattr__` loads, for type checkers, editors, and Nuitka and PyInstaller, which read what is never run.
+if TYPE_CHECKING or __name__ not in sys.modules:
     from . import address as address
     from . import alias as alias
     from . import async_ops as async_ops

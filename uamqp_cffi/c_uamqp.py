@@ -7,12 +7,13 @@ transports from `_c_io`, connections, sessions and links from `_c_plumbing`. The
 from __future__ import annotations
 
 import importlib
+import sys
 from typing import TYPE_CHECKING, Any
 
 from ._core import time
 from ._c_values import *
 
-if TYPE_CHECKING:
+if TYPE_CHECKING or __name__ not in sys.modules:  # never run: see uamqp_cffi/__init__.py
     from ._c_io import *
     from ._c_messages import *
     from ._c_plumbing import *

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from typing import TYPE_CHECKING, Any
 
 from .common import AMQPAuth, SASLAnonymous, SASLExternal, SASLPlain
 
-if TYPE_CHECKING:
+if TYPE_CHECKING or __name__ not in sys.modules:  # never run: see uamqp_cffi/__init__.py
     from . import cbs_auth as cbs_auth
     from . import cbs_auth_async as cbs_auth_async
     from . import common as common

@@ -294,16 +294,18 @@ class ReceiveClient(_LinkClient):
             for message in mine[before:done]:
                 message.state = _SETTLED
 
-    def _tidy(self, handler: Any) -> None:
-        handler._tidy(len(self._received_messages))
+    def _tidy(self, handler: Any, stepping: bool = False) -> None:
+        unread = len(self._received_messages)
+        handler._tidy(unread, 0 if stepping else unread)
 
     # ---- steps ----------------------------------------------------------------------------------------------------
 
     def _take_in(self) -> None:
         self._pump()
 
-    def _pump(self) -> tuple[bool, bool]:
-        """Take in what has come and hand it out. Gives, twice, whether that was anything."""
+    def _pump(self, stepping: bool = False) -> tuple[bool, bool]:
+        """Take in what has come and hand it out. Gives, twice, whether that was anything. `stepping`: who makes single steps
+        takes the messages from the queue itself, as many as it likes, so what lies there takes no credit away."""
         session, handler = self._session, self.message_handler
         if session is None or handler is None:
             return False, False
@@ -317,7 +319,7 @@ class ReceiveClient(_LinkClient):
                 session._inbox.poke_all()
         self._brought = brought
         if handler is self.message_handler:
-            self._tidy(handler)
+            self._tidy(handler, stepping)
         if session._calls:
             session._calls.run()
         if handler._calls:
@@ -349,13 +351,13 @@ class ReceiveClient(_LinkClient):
             self._keeping = 0
 
     def _client_run_plan(self) -> Plan[bool]:
-        before, _ = self._pump()
+        before, _ = self._pump(stepping=True)
         self._raise_broken()
         connection = self._connection
         if connection is None or self._shutdown:
             return not self._shutdown
         yield from connection._paced_plan(before)
-        after, _ = self._pump()
+        after, _ = self._pump(stepping=True)
         self._brought = before or after
         if self._shutdown:
             return False

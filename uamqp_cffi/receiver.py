@@ -115,7 +115,7 @@ class MessageReceiver(Link):
             with self._session._lock:
                 self._over()
         self._hand_out()
-        self._tidy(0)
+        self._tidy(0, 0)
         if error is not None:
             raise error
 
@@ -426,8 +426,9 @@ class MessageReceiver(Link):
             except errors.AMQPError as error:
                 _logger.debug("receiver %r: %d to %d not settled: %s", self.name, first, last, error)
 
-    def _tidy(self, unread: int) -> None:
-        """After messages were handed out, of which `unread` have not been read yet: what is owed for them."""
+    def _tidy(self, unread: int, waiting: int) -> None:
+        """After messages were handed out, of which `unread` have not been read yet: what is owed for them. `waiting`: how many of
+        them stand in the way of new credit."""
         if len(self._due) > unread and not self._turn_of:  # who hands out tidies up after it
             with self._session._lock:
                 if self._client is not None:
@@ -436,7 +437,7 @@ class MessageReceiver(Link):
                 pop = self._due.popleft
                 self._settle_all([pop() for _ in range(len(self._due) - unread)], ACCEPTED)
         if self._credit < self._granted:
-            self._top_up(unread)
+            self._top_up(waiting)
         if self._unsent:
             self._flush()
 

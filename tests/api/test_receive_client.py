@@ -939,6 +939,7 @@ def as_generator(client: ReceiveClient, ledger: Ledger, dice: random.Random) -> 
     messages = client.receive_messages_iter()
     for message in itertools.islice(messages, dice.randrange(40)):
         ledger.add([message])
+        message.accept()  # the iteration does when it is asked for the next one, and this one may be the last
     messages.close()
 
 
@@ -1104,3 +1105,25 @@ def test_max_message_size_is_announced_when_it_was_chosen_and_0_is_no_choice(bro
             assert client.message_handler is not None
             fields = values.decode_exact(client.message_handler._performative())
             assert (fields[10] if len(fields) > 10 else None) == announced
+
+
+def test_single_steps_bring_more_than_prefetch_to_who_takes_messages_from_the_queue(broker: Broker) -> None:
+    """azure-servicebus asks for 50 with a prefetch of 10, makes steps until so many lie there, and waits 200 ms after a step
+    that brought none."""
+    sent = fill(broker, 100)
+    with ReceiveClient(broker.url + "/q", prefetch=10, auto_complete=False) as client:
+        until(lambda: client.client_ready())
+        idle = 0
+        while (lying := client._received_messages.qsize()) < 100:
+            client.do_work()
+            idle = 0 if client._received_messages.qsize() > lying else idle + 1
+            assert idle < 100, f"{lying} messages lie there, and no more come"
+        assert texts(client._received_messages.get() for _ in range(100)) == sent
+
+
+def test_calls_that_wait_hold_no_more_than_prefetch(broker: Broker) -> None:
+    fill(broker, 100)
+    with ReceiveClient(broker.url + "/q", prefetch=10, auto_complete=False) as client:
+        client.receive_message_batch(1)
+        client.receive_message_batch(1)
+        assert broker.info("q").unsettled <= 20  # half of it may lie unread when credit is given anew

@@ -74,6 +74,10 @@ def test_bytes_pass_once_the_tunnel_is_open(tunnel):
         b"HTTP/1.1 200\r\n\r\n",
         b"HTTP/1.1 204 No Content\r\nVia: x\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n",  # to be ignored (RFC 9110 §9.3.6)
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: identity\r\n\r\n",
+        b"HTTP/1.0 200 OK\r\nTransfer-Encoding: gzip, chunked\r\nVia: x\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\ncontent-length: 2\r\nVia: x\r\n\r\n",
+        b"HTTP/1.1 200 OK\nContent-Length: none\n folded\n\n",
         b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n" + OK,
     ],
 )

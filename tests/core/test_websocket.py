@@ -93,7 +93,7 @@ def test_the_request_is_the_one_that_azure_wants():
         "Host": "h.example:443",
         "Connection": "Upgrade",
         "Sec-WebSocket-Version": "13",
-        "Sec-WebSocket-Protocol": "AMQPWSB10",
+        "Sec-WebSocket-Protocol": "AMQPWSB10, amqp",
     }
     assert len(base64.b64decode(key)) == 16
     assert (end, rest) == ("", "")
@@ -123,8 +123,8 @@ def test_an_answer_cut_anywhere_is_the_same_and_what_follows_is_not_lost():
         assert read(client) == b"first"
 
 
-@pytest.mark.parametrize("protocol", [None, b"AMQPWSB10"])
-def test_a_server_may_leave_the_subprotocol_unsaid(protocol):
+@pytest.mark.parametrize("protocol", [None, b"AMQPWSB10", b"amqp"])
+def test_a_server_may_take_either_subprotocol_or_leave_it_unsaid(protocol):
     client = WebSocket("h:1")
     client.feed(accept(client.take(), protocol))
     assert client.ready
@@ -213,7 +213,7 @@ def test_an_end_before_the_answer_is_told():
 @pytest.mark.parametrize("offer", ["AMQPWSB10", "amqp", "mqtt, amqp", "amqp, AMQPWSB10"])
 def test_our_server_takes_both_names_of_the_subprotocol(offer):
     server = WebSocket(server_side=True)
-    server.feed(WebSocket("h:1").take().replace(b"AMQPWSB10", offer.encode()))
+    server.feed(WebSocket("h:1").take().replace(b"AMQPWSB10, amqp", offer.encode()))
     assert server.ready
     chosen = re.search(rb"Sec-WebSocket-Protocol: (.*)\r", server.take())[1]
     assert chosen == (b"AMQPWSB10" if "AMQPWSB10" in offer else b"amqp")
@@ -222,7 +222,7 @@ def test_our_server_takes_both_names_of_the_subprotocol(offer):
 @pytest.mark.parametrize(
     ("change", "status"),
     [
-        (lambda q: q.replace(b"AMQPWSB10", b"mqtt"), 400),
+        (lambda q: q.replace(b"AMQPWSB10, amqp", b"mqtt"), 400),
         (lambda q: re.sub(rb"\r\nSec-WebSocket-Protocol: [^\r]*", b"", q), 400),
         (lambda q: q.replace(b"Version: 13", b"Version: 8"), 426),
         (lambda q: q.replace(b"GET ", b"GETS "), 400),

@@ -16,6 +16,8 @@ HEAD = 64 << 10
 """Bytes that the heads of an answer may have, interim ones included; h11 bounds a single one to 16 KiB."""
 _LATER = frozenset((408, 425, 429, 500, 502, 503, 504))
 _TEXT = 120
+_HEAD_END = re.compile(rb"\r?\n\r?\n")
+_LENGTH = re.compile(rb"(?im)^(?:content-length|transfer-encoding):.*\n(?:[ \t].*\n)*")
 
 
 def authority(host: str, port: int) -> str:
@@ -67,6 +69,12 @@ def refused(
     return HttpRefused(text, by, status, said, status in _LATER)
 
 
+def _without_length(head: bytes) -> bytes:
+    """The head of an answer to CONNECT; one of success without what would tell where its body ends: it has none, and whatever
+    these headers say is to be ignored (RFC 9110 §9.3.6)."""
+    return _LENGTH.sub(b"", head) if re.match(rb"HTTP/1\.\d 2", head) else head
+
+
 class HttpConnect:
     """The client's end of a tunnel through an HTTP proxy: a `Filter`. `target` is the authority, `host:port`, to reach."""
 
@@ -81,6 +89,7 @@ class HttpConnect:
         self._http.send(h11.EndOfMessage())
         self._in = bytearray()
         self._head = b""
+        self._heads = bytearray()  # of answers, not whole yet
         self._count = 0
         self.ready = False
         """The proxy has opened the tunnel."""
@@ -99,9 +108,12 @@ class HttpConnect:
             self._head += bytes(data[:7])
             check_is_http(self._head, "the proxy", "proxy")
         self._count += len(data)
+        self._heads += data
         try:
-            self._http.receive_data(bytes(data))
-            self._answer()
+            while not self.ready and (end := _HEAD_END.search(self._heads)):
+                head, self._heads = bytes(self._heads[: end.end()]), self._heads[end.end() :]
+                self._http.receive_data(_without_length(head))
+                self._answer()
         except h11.RemoteProtocolError as error:
             raise HttpRefused(f"the proxy does not speak proper HTTP: {plain_text(str(error))}", "proxy") from error
         if not self.ready and self._count > HEAD:
@@ -116,7 +128,7 @@ class HttpConnect:
                 if not 200 <= event.status_code < 300:
                     raise refused("the proxy", "proxy", event.status_code, bytes(event.reason), event.headers)
                 self.ready = True
-                self._in += self._http.trailing_data[0]
+                self._in += self._heads
                 return
 
     def feed_eof(self) -> None:

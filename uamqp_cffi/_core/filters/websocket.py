@@ -20,8 +20,8 @@ from .base import HttpRefused, TransportError
 from .http_connect import HEAD, check_is_http, plain_text, refused
 
 PATH = "/$servicebus/websocket/"
-SUBPROTOCOL = "AMQPWSB10"
-_SUBPROTOCOLS = (SUBPROTOCOL, "amqp")  # what a server takes: Azure's name and the one that OASIS registered
+SUBPROTOCOLS = ("AMQPWSB10", "amqp")
+"""What a client offers and a server takes: Azure's name, and the one that OASIS registered."""
 _MESSAGE = 64 << 10
 _GOING = (ConnectionState.REMOTE_CLOSING, ConnectionState.CLOSED)
 
@@ -36,7 +36,7 @@ class WebSocket:
         self._ws = WSConnection(ConnectionType.SERVER if server_side else ConnectionType.CLIENT)
         self._out = bytearray()
         if not server_side:
-            self._out += self._ws.send(ws.Request(host=host, target=PATH, subprotocols=[SUBPROTOCOL]))
+            self._out += self._ws.send(ws.Request(host=host, target=PATH, subprotocols=list(SUBPROTOCOLS)))
         self._in = bytearray()
         self._head = b""
         self._count = 0
@@ -123,7 +123,7 @@ class WebSocket:
     # the server's side of the upgrade
 
     def _on_request(self, event: ws.Request) -> None:
-        chosen = next((name for name in _SUBPROTOCOLS if name in event.subprotocols), None)
+        chosen = next((name for name in SUBPROTOCOLS if name in event.subprotocols), None)
         if chosen is None:
             self._turn_away(ws.RejectConnection(status_code=400))
             return

@@ -1021,6 +1021,8 @@ class Connection:
             doing = self._wire.filter.doing
         elif not self._opened:
             doing = f"waiting for the peer to open the connection (state {self._state.name})"
+            if self._unanswered_open:
+                doing += f"; it may be one that does not take {self._what_open_asks()}"
         else:
             doing = "waiting for the peer to attach the link"
         self._lose(errors.ConnectTimeout(f"connect_timeout of {self._connect_timeout} s passed while {doing}"))
@@ -1174,6 +1176,9 @@ class Connection:
         if self._why is not None:
             return
         error = error or records.Error(ErrorCodes.InternalServerError.value, None, None)
+        if not self._opened and self.idle_timeout is not None and error.condition == ErrorCodes.InternalServerError.value:
+            hint = b"; the peer has not opened the connection, and may want a longer idle_timeout"
+            error = error._replace(description=(error.description or b"") + hint)
         self._why = errors.process_connection_error(self.error_policy, *error)
         if error.condition == ErrorCodes.InternalServerError.value:
             self._why.action = None  # the peer's silence: no policy was asked
@@ -1247,12 +1252,25 @@ class Connection:
         when = "" if self._opened else f" before it was open (state {self._state.name})"
         if self._wire is not None and self._wire.unheard:
             how += "; if the server speaks TLS on this port, leave use_tls=False out"
+        if self._unanswered_open and not isinstance(cause, TransportError):
+            how += f"; a peer that goes at this point may be one that does not take {self._what_open_asks()}"
         error = cls(
             how if isinstance(cause, TransportError) and not self._opened else f"the connection was lost{when}: {how}"
         )
         error.scope = "connection"
         error.__cause__ = cause
         return error
+
+    @property
+    def _unanswered_open(self) -> bool:
+        """Our OPEN has left, and nothing came back."""
+        return not self._opened and self._conn_state == ConnectionState.OPEN_SENT.value
+
+    def _what_open_asks(self) -> str:
+        """For texts: what of our OPEN a peer may refuse without a word."""
+        host = self.hostname.decode(self._encoding, "replace")
+        idle = self.idle_timeout
+        return f"the host name {host!r} (a virtual host to some)" + ("" if idle is None else f", or idle_timeout={idle}")
 
     def _explain(self, error: Exception) -> Exception:
         """What a section raised, as what we raise."""
@@ -1304,7 +1322,9 @@ class Connection:
             self._hang_up(sock, wire)
         if self._failure is None and not self._closed:
             self._failure = error
-            level = logging.WARNING if isinstance(error, errors.ConnectionClose) else logging.INFO  # as uamqp does
+            told = isinstance(error, errors.AuthenticationException)  # by what is raised, to who is waiting for just that
+            closed = isinstance(error, errors.ConnectionClose) and not told
+            level = logging.WARNING if closed else logging.INFO  # as uamqp does
             self._log.append((_logger, level, "connection %r ended: %r", (self.container_id, error)))
         self._wake_all()
         if self._closing is not None:

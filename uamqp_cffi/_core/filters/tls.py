@@ -14,6 +14,25 @@ from .base import TransportError
 __all__ = ["Tls", "TransportError"]
 
 
+_CERTIFICATE = "SASLExternal(cert_file=, key_file=) sends one, and so does an ssl_context= that has one"
+_ALERTS = (  # what a server says, by the end of OpenSSL's name for it, and what to do about it
+    ("CERTIFICATE_REQUIRED", f"the server wants a certificate of the client: {_CERTIFICATE}"),
+    (
+        "HANDSHAKE_FAILURE",
+        f"the server wants a certificate of the client ({_CERTIFICATE}), or no version or cipher of TLS that this side has",
+    ),
+    ("UNKNOWN_CA", "the server does not trust the CA of the client's certificate: have it signed by one that the server knows"),
+    ("CERTIFICATE_EXPIRED", "the client's certificate has expired: renew it"),
+    ("CERTIFICATE_REVOKED", "the client's certificate was revoked: get a new one"),
+    ("BAD_CERTIFICATE", f"the server refused the client's certificate, or misses it: {_CERTIFICATE}"),
+    ("CERTIFICATE_UNKNOWN", "the server refused the client's certificate: its log says why"),
+    ("ACCESS_DENIED", "the server refused the client's certificate: its log says why"),
+    ("PROTOCOL_VERSION", "the server wants another version of TLS: an ssl_context= can allow it"),
+    ("UNRECOGNIZED_NAME", "the server knows no such host name: the one to connect to is that of its certificate"),
+)
+_OF_A_CA = (18, 19, 20, 21)  # X509_V_ERR_: self-signed, or signed by nobody that is known here
+
+
 class Tls:
     """One end of a TLS connection: a `Filter`."""
 
@@ -77,7 +96,8 @@ class Tls:
                 return TransportError(
                     f"the server's certificate is not for the host name {host!r}: {error.verify_message}"
                 )
-            return TransportError(f"the certificate of {host!r} is not trusted: {error.verify_message}")
+            cure = "; if its CA is one of yours, name its file by verify=" if error.verify_code in _OF_A_CA else ""
+            return TransportError(f"the certificate of {host!r} is not trusted: {error.verify_message}{cure}")
         if not self.ready:
             seen = self._seen
             if seen.startswith(b"AMQP"):
@@ -88,7 +108,10 @@ class Tls:
                 )
             if seen and not 0x14 <= seen[0] <= 0x18:
                 return TransportError(f"the peer does not speak TLS on this port: it sent {seen!r}")
-        return TransportError(f"TLS failed: {error.reason or error}")
+        reason = error.reason or str(error)
+        alerts = () if self._server_side else _ALERTS
+        cure = next((f"; {text}" for name, text in alerts if reason.endswith(name)), "")
+        return TransportError(f"TLS failed: {reason}{cure}")
 
     def read_into(self, room: memoryview) -> int:
         """Put plaintext into `room`; gives how many bytes, 0 when more ciphertext is needed or the peer ended."""

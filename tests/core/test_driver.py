@@ -401,4 +401,6 @@ def test_a_poller_that_is_closed_waits_no_more() -> None:
     poller = Poller()
     poller.close()
     assert poller.wait(60) == 0
+    poller.prepare()
+    poller.wait_any([], 60)
     assert poller._pair is None

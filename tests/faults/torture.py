@@ -22,6 +22,7 @@ from checks import Violations, join
 from peer import Peer
 
 from uamqp_cffi import Message, ReceiveClient, SendClient, authentication, errors
+from uamqp_cffi._core import interrupts
 from uamqp_cffi.connection import Connection
 from uamqp_cffi.constants import TransportType
 
@@ -301,6 +302,7 @@ class Interrupts(Round):
                 if self.armed:
                     os.kill(os.getpid(), signal.SIGINT)
 
+        interrupts.PATIENCE = 10.0  # here an interrupt insists every few milliseconds, on a machine that may be busy
         before = signal.signal(signal.SIGINT, handler)
         shooter = threading.Thread(target=shoot, name="shooter", daemon=True)
         shooter.start()

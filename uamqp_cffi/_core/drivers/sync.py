@@ -128,26 +128,32 @@ class Poller:
     def wait_any(self, socks: Iterable[socket.socket], timeout: float) -> None:
         """Wait at most `timeout` seconds until one of these sockets is writable or in error. None of them is watched."""
         added: list[Any] = []
-        if timeout > 0.001 and self._pair is None:
-            self._make_pair()
+        self.polling = True
         try:
+            if self._closed:
+                return
+            if timeout > 0.001:
+                self.prepare()
             for sock in socks:
                 added.append(sock.fileno())
                 self._poll.register(added[-1], select.POLLOUT if _POLL is not None else selectors.EVENT_WRITE)
-            self.polling = True
             self._wait(0.0 if self._awake else timeout)
         finally:
-            self.polling = False
             for fd in added:
                 try:
                     self._poll.unregister(fd)
-                except KeyError:  # Ctrl-C came before it was registered
+                except (KeyError, ValueError):  # it was not registered: closed by another thread, say
                     continue
+            self.polling = False
+            if self._closed:
+                self._let_go()
 
     def prepare(self) -> None:
         """Have what `wake` needs, so that want of it is told now and not in some wait to come."""
-        if self._pair is None:
+        if self._pair is None and not self._closed:
             self._make_pair()
+            if self._closed and not self.polling:  # by another thread, which has not seen the pair
+                self._let_go()
 
     def _make_pair(self) -> None:
         ours, theirs = socket.socketpair()

@@ -445,6 +445,10 @@ class Connection:
         self._flush()
         self._raise_failure()
 
+    def _token_accepted(self) -> None:
+        if self._keeper is not None:  # it has another deadline
+            self._keeper.wake()
+
     def _keep_deadline(self) -> float | None:
         """When to do that though it is not time yet."""
         return self._token_deadline() if self._cbs is not None and self._cbs.accepted else None

@@ -262,6 +262,23 @@ def test_the_token_of_an_idle_client_is_renewed(idle: Any) -> None:
     assert put == ["t1", "t2", "t3"]
 
 
+@pytest.mark.parametrize("kind", ["sender", "receiver"])
+def test_the_token_of_an_idle_client_is_renewed_though_the_interval_is_long(idle: Any, kind: str) -> None:
+    put: list[str] = []
+    url = "amqp://localhost/q"
+
+    def get() -> Any:
+        return SimpleNamespace(token=f"t{len(put) + 1}", expires_on=time.time() + 2)
+
+    with Broker(tokens=lambda audience, kind, token: put.append(token)) as broker:
+        auth = JWTTokenAuth(url, url, get, port=broker.port, use_tls=False, refresh_window=1.95)  # so, after 0.2 s
+        made = (SendClient if kind == "sender" else ReceiveClient)(url, auth=auth, keep_alive_interval=NEVER)
+        with made as client:
+            attached(client)
+            idle(lambda: len(put) == 2)
+            assert runs(client)
+
+
 def test_a_token_that_cannot_be_renewed_ends_keep_alive_and_is_told_to_the_next_call(idle: Any) -> None:
     ahead = 0.0
     url = "amqp://localhost/q"

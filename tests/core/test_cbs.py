@@ -62,7 +62,12 @@ class World:
         self.start = 0.0
         kind = ConnectionAsync if isinstance(auth, CBSAsyncAuthMixin) and asyncio_too else Connection
         connection = SimpleNamespace(
-            _opened=True, _failure=None, _flush=lambda: True, container_id=b"c", _beside=partial(kind._beside, None)
+            _opened=True,
+            _failure=None,
+            _flush=lambda: True,
+            _token_accepted=lambda: None,
+            container_id=b"c",
+            _beside=partial(kind._beside, None),
         )
         self.session = SimpleNamespace(
             _lock=threading.RLock(),

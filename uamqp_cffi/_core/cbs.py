@@ -277,6 +277,7 @@ class Exchange:
         self._asked_late = self._asked_late and self._expires_at <= now
         self.status = CBSAuthStatus.Ok
         self.session._inbox.poke_followers()
+        self.session._connection._token_accepted()
 
     def _lost(self, error: BaseException) -> None:
         """There will be no answer: the peer refused the links, or the request, or the links went away under it."""

@@ -40,6 +40,13 @@ def test_properties_of_a_message_arrive(run: Callable[[str], Any], iot_namespace
     assert message.application_properties == {b"custom": b"7"}
 
 
+def test_a_client_goes_on_after_it_was_idle_for_longer_than_its_token_lasts(
+    run: Callable[[str], Any], iot_namespace: Namespace
+) -> None:
+    run("send_after_idling")
+    assert [body for _, body in sent(iot_namespace)] == [b"before", b"after"]
+
+
 @pytest.mark.parametrize(("how", "error"), [("detach", "LinkDetach"), ("drop", "MessageHandlerError")])
 def test_a_fault_is_said_and_the_next_client_sends(
     run: Callable[[str], Any], iot_namespace: Namespace, how: str, error: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import certifi
@@ -9,7 +10,7 @@ from common import HOST, ask, describe, main
 
 certifi.where = lambda: HOST["ca"]  # the package has no argument for the certificate authority
 
-from azure.iot.hub import IoTHubRegistryManager  # noqa: E402  now that certifi gives ours
+from azure.iot.hub import IoTHubRegistryManager, iothub_amqp_client  # noqa: E402  now that certifi gives ours
 
 
 def manager() -> IoTHubRegistryManager:
@@ -30,6 +31,17 @@ def send() -> Any:
             "custom": "7",
         },
     )
+    registry.amqp_svc_client.disconnect_sync()
+    return {}
+
+
+def send_after_idling() -> Any:
+    """For longer than the package's tokens last."""
+    iothub_amqp_client.default_sas_expiry = 6
+    registry = manager()
+    registry.send_c2d_message("device-1", "before")
+    time.sleep(7)
+    registry.send_c2d_message("device-1", "after")
     registry.amqp_svc_client.disconnect_sync()
     return {}
 

@@ -1,11 +1,13 @@
-"""What to say of keyword arguments that nobody knows.
+"""What to say of arguments that are not what they must be: what was given, what is wanted, how to write it. No value of a
+user's is quoted but numbers, since any other may be a password or a body.
 
-Type checkers find them (`_typing.Nothing`); this is for who runs none.
+Type checkers find most of them (keywords that nobody knows: `_typing.Nothing`); this is for who runs none.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 
 def unknown(of: str, given: Iterable[str], known: Iterable[str]) -> str:
@@ -31,3 +33,60 @@ def keywords_of(kind: type) -> set[str]:
             parameters = list(inspect.signature(made).parameters.values())[1:]
             found.update(p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY))
     return found
+
+
+def what(value: Any) -> str:
+    """What was given, for people."""
+    if value is None or isinstance(value, (bool, int, float)):
+        return repr(value)
+    if isinstance(value, type):
+        return f"the class {value.__name__} itself"
+    name = type(value).__name__
+    if name == "bytes":
+        return name
+    return f"an {name}" if name[:1].lower() in "aeiou" else f"a {name}"
+
+
+def wrong(name: str, value: Any, wanted: str, how: str = "") -> TypeError:
+    """The error for an argument of a wrong type."""
+    return TypeError(f"{name} must be {wanted}, not {what(value)}{f': write {how}' if how else ''}")
+
+
+def looks_like(name: str, value: Any, attributes: Iterable[str], wanted: str, how: str) -> None:
+    """Raises TypeError unless `value` is None, or an object with these attributes: of the class that is meant, or one that
+    stands for it."""
+    if value is not None and (isinstance(value, type) or not all(hasattr(value, one) for one in attributes)):
+        raise wrong(name, value, wanted, how)
+
+
+def is_callable(name: str, value: Any, how: str) -> None:
+    """Raises TypeError unless `value` is None or can be called."""
+    if value is not None and not callable(value):
+        raise wrong(name, value, "a function", how)
+
+
+def are_numbers(**given: Any) -> None:
+    """Raises TypeError for the first that is neither None nor a number."""
+    for name, value in given.items():
+        if value is not None and not isinstance(value, (int, float)) and not hasattr(value, "__index__"):
+            raise wrong(name, value, "a number")
+
+
+def are_mappings(**given: Any) -> None:
+    """Raises TypeError for the first that is neither None nor a dict, or another mapping."""
+    for name, value in given.items():
+        if value is not None and not isinstance(value, Mapping):
+            raise wrong(name, value, "a dict")
+
+
+def sendable(where: str, message: Any) -> Callable[[], Iterable[Any]]:
+    """The `gather` of a message. Raises TypeError for what is no message."""
+    gather: Callable[[], Iterable[Any]] | None = getattr(message, "gather", None)
+    if gather is None or isinstance(message, type):
+        how = "Message(...) around it"
+        if isinstance(message, (list, tuple, set, frozenset)):
+            how = f"{where}(*messages)" if where == "queue_message" else "BatchMessage(messages), or one call for each"
+        elif message is None or isinstance(message, type):
+            how = "Message(body)"
+        raise wrong(f"what {where} is given", message, "a Message or BatchMessage", how)
+    return gather

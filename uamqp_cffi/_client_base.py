@@ -12,7 +12,7 @@ from typing import Any, TypedDict, TypeVar
 from urllib.parse import unquote_plus
 
 from . import address, authentication, c_uamqp, constants, errors
-from ._arguments import keywords_of, unknown
+from ._arguments import are_mappings, are_numbers, is_callable, keywords_of, looks_like, unknown, wrong
 from ._core import plan as plans
 from ._core import time
 from ._core.locks import RLock, fork_safe
@@ -30,6 +30,20 @@ from .session import OnAttach, Session
 
 _T = TypeVar("_T")
 _C = TypeVar("_C", bound="AMQPClient")
+
+
+_SCHEMES = ("amqp", "amqps", "sb")  # of URLs that say where to connect to; the last is Azure's
+_HOW_ADDRESS = "amqps://HOST/QUEUE, with amqp:// for plain TCP to this very host"
+
+
+def _check_objects(auth: Any, error_policy: Any, ssl_context: Any) -> None:
+    """Raises TypeError unless these are what they are called, or stand for it."""
+    how = "auth=SASLPlain(hostname, username, password), or user and password into the URL"
+    looks_like("auth", auth, ("hostname",), "an object of uamqp_cffi.authentication", how)
+    methods = ("on_message_error", "on_link_error", "on_connection_error", "max_retries")
+    looks_like("error_policy", error_policy, methods, "an ErrorPolicy", "error_policy=ErrorPolicy(max_retries=3)")
+    how = "ssl_context=ssl.create_default_context()"
+    looks_like("ssl_context", ssl_context, ("wrap_bio",), "an ssl.SSLContext", how)
 
 
 class NodeName(TypedDict, total=False):
@@ -104,6 +118,19 @@ class AMQPClient:
             raise ValueError(
                 unknown(type(self).__name__, strange, keywords_of(type(self)) - {"remote_address"} | {"address"})
             )
+        are_numbers(
+            max_frame_size=max_frame_size,
+            channel_max=channel_max,
+            idle_timeout=idle_timeout,
+            remote_idle_timeout_empty_frame_send_ratio=remote_idle_timeout_empty_frame_send_ratio,
+            incoming_window=incoming_window,
+            outgoing_window=outgoing_window,
+            handle_max=handle_max,
+            connect_timeout=connect_timeout,
+        )
+        are_mappings(properties=properties)
+        is_callable("on_attach", on_attach, "on_attach=function; it is called as function(source, target, properties, error)")
+        _check_objects(auth, error_policy, ssl_context)
         self._encoding = encoding or "UTF-8"
         self._transport_type = TransportType(transport_type or TransportType.Amqp)
         self._http_proxy = http_proxy
@@ -178,7 +205,7 @@ class AMQPClient:
         if isinstance(given, (str, bytes)):
             return self._address_type._endpoint(given, self._node, self._encoding)
         if not isinstance(given, address.Address):
-            raise ValueError(f"the address must be str, bytes or an address object, not {type(given).__name__}")
+            raise ValueError(str(wrong("the address", given, "a URL (str, bytes) or an address object", _HOW_ADDRESS)))
         return given
 
     def _make_auth(self, auth: Any) -> tuple[Any, Any]:
@@ -186,7 +213,12 @@ class AMQPClient:
         hostname = remote.hostname
         if auth is None:
             if not hostname:
-                raise ValueError(f"the address {str(remote)!r} names no host to connect to")
+                raise ValueError(f"the address {str(remote)!r} names no host to connect to: write {_HOW_ADDRESS}")
+            if remote.scheme not in _SCHEMES:
+                raise ValueError(
+                    f"{str(remote)!r} is no URL of AMQP, for it begins with {remote.scheme}://: write {_HOW_ADDRESS}; "
+                    "for AMQP in a WebSocket add transport_type=TransportType.AmqpOverWebsocket"
+                )
             common: dict[str, Any] = {"http_proxy": self._http_proxy, "transport_type": self._transport_type}
             port = remote.port
             if remote.username and remote.password:
@@ -530,6 +562,8 @@ class AMQPClient:
     def _mgmt_request_plan(
         self, message: Message, operation: Any, op_type: Any, node: Any, callback: Any, kwargs: dict[str, Any]
     ) -> Plan[Any]:
+        if not isinstance(message, Message):
+            raise wrong("the request", message, "a Message", "Message(body)")
         session = self._opened()
         yield from self._authenticated_plan()
         if callback is not None:

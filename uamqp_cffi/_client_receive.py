@@ -9,6 +9,7 @@ from collections.abc import Callable, Generator
 from typing import Any
 
 from . import address, constants, errors, receiver
+from ._arguments import are_mappings, are_numbers, is_callable, wrong
 from ._client_base import _LinkClient
 from ._core import time
 from ._core.interrupts import openly
@@ -25,6 +26,7 @@ from .session import OnAttach
 
 _logger = logging.getLogger("uamqp.client")
 
+_HOW_CALLBACK = "on_message_received=function; it is called as function(message)"
 _UNSETTLED = MessageState.ReceivedUnsettled
 _SETTLED = MessageState.ReceivedSettled
 
@@ -88,6 +90,8 @@ class ReceiveClient(_LinkClient):
         connect_timeout: float | None = CONNECT_TIMEOUT,
         **kwargs: Unpack[Nothing],
     ) -> None:
+        are_numbers(timeout=timeout, prefetch=prefetch, max_message_size=max_message_size)
+        are_mappings(link_properties=link_properties)
         self._timeout = timeout
         self._shutdown_after_timeout = shutdown_after_timeout
         self._prefetch = prefetch or 300
@@ -439,6 +443,8 @@ class ReceiveClient(_LinkClient):
     def _batch_plan(
         self, max_batch_size: int | None, callback: Callable[[Message], object] | None, timeout: float
     ) -> Plan[list[Message]]:
+        are_numbers(max_batch_size=max_batch_size, timeout=timeout)
+        is_callable("on_message_received", callback, _HOW_CALLBACK)
         size = self._prefetch if max_batch_size is None else max_batch_size
         if size > self._prefetch:
             raise ValueError(f"max_batch_size {size} is more than prefetch, {self._prefetch}")
@@ -488,6 +494,8 @@ class ReceiveClient(_LinkClient):
         self._run(self._stream_plan(on_message_received))
 
     def _stream_plan(self, callback: Callable[[Message], object]) -> Plan[None]:
+        if not callable(callback):
+            raise wrong("on_message_received", callback, "a function", _HOW_CALLBACK)
         yield from self._opened_plan()
         mine = _Reception(self, callback, streaming=True)
         with mine:

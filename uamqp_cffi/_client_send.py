@@ -14,6 +14,7 @@ from heapq import heappop, heappush
 from typing import Any
 
 from . import address, constants, errors, sender
+from ._arguments import are_mappings, are_numbers, sendable
 from ._client_base import _LinkClient
 from ._core import plan as plans
 from ._core import time
@@ -92,6 +93,8 @@ class SendClient(_LinkClient):
         connect_timeout: float | None = CONNECT_TIMEOUT,
         **kwargs: Unpack[Nothing],
     ) -> None:
+        are_numbers(msg_timeout=msg_timeout, max_message_size=max_message_size, link_credit=link_credit)
+        are_mappings(link_properties=link_properties)
         self._msg_timeout = msg_timeout
         self._max_message_size = max_message_size or constants.MAX_MESSAGE_LENGTH_BYTES
         self._max_message_size_chosen = bool(max_message_size)
@@ -162,7 +165,7 @@ class SendClient(_LinkClient):
                 if len(queue) >= self._aside_at:
                     self._set_aside(queue)
             else:
-                self._enqueue(message.gather())
+                self._enqueue(sendable("queue_message", message)())
 
     def _set_aside(self, queue: list[Message]) -> None:
         """The queue is long: take its latest messages from the collector, which would else walk all of them over and over
@@ -802,6 +805,7 @@ class SendClient(_LinkClient):
     def _send_message_plan(self, messages: Any, close_on_done: bool, queued: Any = None) -> Plan[None]:
         """`queued`: the session that there was when the message was queued, if it was."""
         if self._session is None:
+            sendable("send_message", messages)
             yield from self._opened_plan()
         parts = yield from self._send_plan(messages, queued)
         if close_on_done or self._shutdown:
@@ -816,7 +820,7 @@ class SendClient(_LinkClient):
             self._queue.append(messages)
             parts = [messages]
         else:
-            parts = self._enqueue(messages.gather())
+            parts = self._enqueue(sendable("send_message", messages)())
         if len(parts) == 1:
             message = parts[0]
             try:

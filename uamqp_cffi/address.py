@@ -32,7 +32,7 @@ def _parse(text: str) -> ParseResult | str:
     try:
         _ = parts.port
     except ValueError:
-        return "its port is no number from 0 to 65535; percent-encode '/' in a password"
+        return "its port is no number from 0 to 65535; write %2F for '/' and %40 for '@' in a password"
     return ParseResult(parts.scheme, parts.netloc, parts.path, "", parts.query, parts.fragment)
 
 
@@ -50,6 +50,10 @@ def _as_bytes(parsed: ParseResult) -> ParseResultBytes:
 def _masked(text: str, parsed: ParseResult) -> str:
     if not parsed.scheme:
         return _name_masked(text)
+    start = text.index("://") + 3 + len(parsed.netloc)
+    if ":" in parsed.netloc and "@" in text[start:]:
+        # the password may have had a "/" in it, so that what looks like host, port and path is part of it
+        text = f"{text[:start]}/***@{text.rpartition('@')[2]}"
     if parsed.password is None:
         return text
     user_info, _, host = parsed.netloc.rpartition("@")
@@ -79,7 +83,9 @@ class Address:
         kind = type(self).__name__
         if not address or not isinstance(address, (str, bytes)):
             given = "nothing" if not address else type(address).__name__
-            raise ValueError(f"a {kind} address is a str or bytes that is not empty: {given} was given")
+            raise ValueError(
+                f"a {kind} address is a str or bytes that is not empty, such as amqps://HOST/QUEUE: {given} was given"
+            )
         self._encoding = encoding
         text = address if isinstance(address, str) else _decoded(address, encoding)
         if text is None:

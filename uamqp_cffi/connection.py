@@ -18,7 +18,7 @@ import socket
 import ssl
 import threading
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from threading import get_ident
 from typing import Any, TypeVar
 
@@ -238,7 +238,7 @@ class Connection:
 
     @properties.setter
     def properties(self, value: dict[Any, Any] | None) -> None:
-        if value is not None and not isinstance(value, dict):
+        if value is not None and not isinstance(value, Mapping):
             raise TypeError(f"connection properties must be a dict, not {type(value).__name__}")
         self._settings["properties"] = value
 

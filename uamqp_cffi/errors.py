@@ -437,7 +437,7 @@ class MessageRejected(MessageResponse):
     ) -> None:
         if isinstance(condition, ErrorCodes):
             condition = condition.value
-        if info and not isinstance(info, dict):
+        if info and not isinstance(info, Mapping):
             raise TypeError(f"the info of a rejection must be a dict, not {type(info).__name__}")
         self._args = (condition, description, encoding, info)
         self._encoding = encoding
@@ -464,7 +464,7 @@ class MessageModified(MessageResponse):
     def __init__(
         self, failed: bool, undeliverable: bool, annotations: dict[Any, Any] | None = None, encoding: str = "UTF-8"
     ) -> None:
-        if annotations and not isinstance(annotations, dict):
+        if annotations and not isinstance(annotations, Mapping):
             raise TypeError(f"the annotations of a disposition must be a dict, not {type(annotations).__name__}")
         self._args = (failed, undeliverable, annotations, encoding)
         self._encoding = encoding

@@ -8,13 +8,16 @@ decoded when first looked at, and a section nobody looked at, or changed, goes o
 
 from __future__ import annotations
 
+import codecs
+import copy
 import operator
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 from uuid import UUID
 
 from . import c_uamqp, constants, errors, utils
+from ._arguments import wrong
 from ._core import engine, sections, values
 from ._core.sections import Sections, data_section
 from ._core.values import NULL, Native
@@ -584,8 +587,42 @@ class MessageHeader:
 
 
 def _check_mapping(what: str, value: Any) -> None:
-    if value and not isinstance(value, dict):
-        raise TypeError(f"{what} must be a dict, not {type(value).__name__}")
+    if value and not isinstance(value, Mapping):
+        raise wrong(what, value, "a dict", "{name: value}")
+
+
+def _encoding(name: Any) -> str:
+    """Raises TypeError or ValueError for what Python knows no encoding by."""
+    if not isinstance(name, str):
+        raise wrong("encoding", name, "the name of an encoding", 'encoding="UTF-8"')
+    try:
+        codecs.lookup(name)
+    except LookupError as error:
+        raise ValueError(f"encoding: Python knows none that is called {name!r}: write encoding=\"UTF-8\"") from error
+    return name
+
+
+def _header_of(header: MessageHeader | None, durable: bool | None) -> MessageHeader | None:
+    """The header of a message for which `durable` was given: one of its own."""
+    if durable is None:
+        return header
+    if header is None:
+        return MessageHeader(durable=durable)
+    if not isinstance(header, MessageHeader):
+        return header  # which is told where it is set
+    header = copy.copy(header)
+    header.durable = durable
+    return header
+
+
+def _message_format(value: Any) -> int:
+    """Raises TypeError for what is no integer, ValueError for one that has no room in a message-format."""
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise wrong("msg_format", value, "an integer")
+    number = operator.index(value)
+    if not 0 <= number <= 0xFFFFFFFF:
+        raise ValueError(f"msg_format is a number from 0 to 4294967295, not {number}")
+    return number
 
 
 def _seldom(name: str, default: Any, doc: str | None = None) -> property:
@@ -621,6 +658,7 @@ class Message:
         encoding: how str in properties and annotations become bytes; bodies are always UTF-8.
         body_type: `constants.MessageBodyType`, to choose the section.
         footer, delivery_annotations: dicts, keys as in `annotations`.
+        durable: True asks the broker to keep the message over a restart; as `MessageHeader(durable=...)`.
 
     Raises TypeError for a body or section of a type that cannot be sent, ValueError for an unknown `body_type`.
 
@@ -689,6 +727,8 @@ class Message:
         body_type: MessageBodyType | None = None,
         footer: dict[Any, Any] | None = None,
         delivery_annotations: dict[Any, Any] | None = None,
+        *,
+        durable: bool | None = None,
     ) -> None:
         self.state = _WAITING
         self.on_send_complete: Callable[[Any, Any], Any] | None = None
@@ -706,12 +746,13 @@ class Message:
             and delivery_annotations is None
             and delivery_no is None
             and encoding == "UTF-8"
+            and durable is None
         ):
             self._raw: bytes | None = body
             return
         self._raw = None
-        if encoding.lower() not in ("utf-8", "utf8"):
-            self._encoding = encoding
+        if encoding.lower() not in ("utf-8", "utf8") if isinstance(encoding, str) else True:
+            self._encoding = _encoding(encoding)
         if delivery_no is not None:
             self.delivery_no = delivery_no
         if message is not None:
@@ -730,14 +771,14 @@ class Message:
             _check_mapping("application properties", application_properties)
         if annotations is not None:
             self.annotations = annotations
-        if header is not None:
-            self.header = header
+        if header is not None or durable is not None:
+            self.header = _header_of(header, durable)
         if footer is not None:
             self.footer = footer
         if delivery_annotations is not None:
-            self._delivery_annotations = delivery_annotations
+            self.delivery_annotations = delivery_annotations
         if msg_format:
-            self._format = msg_format
+            self._format = _message_format(msg_format)
 
     # -- received messages --
 
@@ -879,7 +920,7 @@ class Message:
     @properties.setter
     def properties(self, value: MessageProperties | None) -> None:
         if value and not isinstance(value, MessageProperties):
-            raise TypeError(f"properties must be MessageProperties, not {type(value).__name__}")
+            raise wrong("properties", value, "MessageProperties", "MessageProperties(subject=...)")
         if self._raw is not None:
             self._expand()
         self._properties = value or None
@@ -897,7 +938,7 @@ class Message:
     @header.setter
     def header(self, value: MessageHeader | None) -> None:
         if value and not isinstance(value, MessageHeader):
-            raise TypeError(f"header must be a MessageHeader, not {type(value).__name__}")
+            raise wrong("header", value, "a MessageHeader", "MessageHeader(durable=True)")
         if self._raw is not None:
             self._expand()
         self._header = value or None
@@ -961,6 +1002,7 @@ class Message:
 
     @delivery_annotations.setter
     def delivery_annotations(self, value: dict[Any, Any] | None) -> None:
+        _check_mapping("delivery annotations", value)
         if self._raw is not None:
             self._expand()
         self._delivery_annotations = value
@@ -1338,6 +1380,7 @@ class BatchMessage(Message):
         application_properties: for every item that has none of its own; not for the envelope.
         multi_messages: make as many messages as it takes, instead of raising when one is not enough.
         encoding: as in `Message`.
+        durable: as in `Message`, of the envelope.
 
     `max_message_length` bounds a message in bytes, of which `size_offset` are kept free.
     """
@@ -1357,6 +1400,8 @@ class BatchMessage(Message):
         header: MessageHeader | None = None,
         multi_messages: bool = False,
         encoding: str = "UTF-8",
+        *,
+        durable: bool | None = None,
     ) -> None:
         self.state = _WAITING
         self.on_send_complete: Callable[[Any, Any], Any] | None = None
@@ -1366,11 +1411,14 @@ class BatchMessage(Message):
         self._properties = self._application_properties = None
         self._encoding = encoding
         self._multi_messages = multi_messages
+        one = isinstance(data, (str, bytes, bytearray, Mapping, Message))
+        if one or not (data is None or hasattr(data, "__iter__") or hasattr(data, "__getitem__")):
+            raise wrong("the data of a batch", data, "an iterable of messages or bodies", "BatchMessage([...])")
         self._body_gen: Any = data
         self.properties = properties
         self.application_properties = application_properties
         self.annotations = annotations
-        self.header = header
+        self.header = _header_of(header, durable)
 
     def _set_as_in_uamqp(self, state: dict[str, Any]) -> dict[str, Any]:
         names = ("properties", "application_properties", "annotations", "header", "multi_messages", "encoding")
@@ -1420,6 +1468,8 @@ class BatchMessage(Message):
 
     def _encoded_items(self) -> Iterator[bytes]:
         given = self._application_properties
+        if self._body_gen is None:
+            raise wrong("the data of a batch", None, "an iterable of messages or bodies", "BatchMessage([...])")
         for item in self._body_gen:
             if type(item) is bytes and not given:
                 yield data_section(item)

@@ -7,6 +7,7 @@ import hashlib
 import hmac
 import logging
 import time
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -72,7 +73,7 @@ def _list(value: Any, encoding: str, depth: int) -> c_uamqp.AMQPValue:
     return c_uamqp.from_iterable(_native(item, encoding, deeper) for item in value)
 
 
-def _dict(value: dict[Any, Any], encoding: str, depth: int) -> c_uamqp.AMQPValue:
+def _dict(value: Mapping[Any, Any], encoding: str, depth: int) -> c_uamqp.AMQPValue:
     deeper = values.enter(depth)
     made = c_uamqp.dict_value()
     for key, item in value.items():
@@ -109,7 +110,7 @@ def _native(value: Any, encoding: str, depth: int) -> c_uamqp.AMQPValue:
         return c_uamqp.decode_value(values.encode(value))
     if isinstance(value, float):
         return c_uamqp.double_value(value)
-    if isinstance(value, dict):
+    if isinstance(value, Mapping):
         return _dict(value, encoding, depth)
     if isinstance(value, (list, set, frozenset, tuple)):
         return _list(value, encoding, depth)

@@ -130,7 +130,7 @@ def test_queueing_needs_no_open_client_and_no_message_twice(broker: Broker) -> N
     other = SendClient(broker.url + "/q")
     with pytest.raises(errors.MessageAlreadySettled):
         other.queue_message(message)
-    with pytest.raises(AttributeError):
+    with pytest.raises(TypeError):
         other.queue_message("text")  # type: ignore[arg-type]
     with pytest.raises(errors.MessageAlreadySettled):
         other.send_message(message)

@@ -15,7 +15,7 @@ Forms written, always the smallest that holds the value (§1.6):
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta, timezone
 from struct import Struct
 from typing import Any, NamedTuple
@@ -280,7 +280,7 @@ def _any_list(value: Iterable[Any], encoding: str, depth: int) -> bytes:
     return enc_list([_encode(item, encoding, deeper) for item in value])
 
 
-def _any_map(value: dict[Any, Any], encoding: str, depth: int) -> bytes:
+def _any_map(value: Mapping[Any, Any], encoding: str, depth: int) -> bytes:
     return map_of(value, _encode, encoding, enter(depth))
 
 
@@ -324,6 +324,8 @@ def _encode(value: Any, encoding: str, depth: int) -> bytes:
         encoder = _ENCODERS.get(kind)
         if encoder is not None:
             return encoder(value, encoding, depth)
+    if isinstance(value, Mapping):
+        return _any_map(value, encoding, depth)
     raise TypeError(f"{type(value).__qualname__} has no AMQP type")
 
 
@@ -342,7 +344,7 @@ def explained(error: Exception, where: str) -> Exception:
 _BAD_VALUE = (TypeError, ValueError, OverflowError)
 
 
-def map_of(mapping: dict[Any, Any], key_encoder: _Encoder, encoding: str, depth: int) -> bytes:
+def map_of(mapping: Mapping[Any, Any], key_encoder: _Encoder, encoding: str, depth: int) -> bytes:
     """A map; keys that encode alike are one entry, in the first one's place with the last one's value."""
     entries: dict[bytes, bytes] = {}
     for key, value in mapping.items():
@@ -376,7 +378,7 @@ string_names = _Cache(enc_str)
 symbol_names = _Cache(enc_symbol)
 
 
-def string_map(mapping: dict[Any, Any], encoding: str = "UTF-8") -> bytes:
+def string_map(mapping: Mapping[Any, Any], encoding: str = "UTF-8") -> bytes:
     """A map as application-properties has it (§3.2.5): the fast way for str keys with str, int, bool and float values,
     the general one for all else."""
     if encoding != "UTF-8":
@@ -425,10 +427,10 @@ def _symbol_key(key: Any, encoding: str, depth: int) -> bytes:
     return _encode(key, encoding, depth)
 
 
-def symbol_map(mapping: dict[Any, Any], encoding: str = "UTF-8", depth: int = 0) -> bytes:
+def symbol_map(mapping: Mapping[Any, Any], encoding: str = "UTF-8", depth: int = 0) -> bytes:
     """A map as annotations (§3.2.10) and fields (§2.8.13) have it: str and bytes keys are symbols, ints ulong, and what
-    has a type of its own keeps it. Raises TypeError for what is no dict."""
-    if not isinstance(mapping, dict):
+    has a type of its own keeps it. Raises TypeError for what is no mapping."""
+    if not isinstance(mapping, Mapping):
         raise TypeError(f"a dict is needed here, not {type(mapping).__name__}")
     return map_of(mapping, _symbol_key, encoding, enter(depth))
 

@@ -21,7 +21,7 @@ from ._core import time
 from ._core.engine import SizeError, track
 from ._core.interrupts import enter, leave, openly, whole
 from ._core.plan import Call, Plan
-from ._core.sending import LOST_OUTCOMES, SENT_OUTCOMES, Calls
+from ._core.sending import LOST_OUTCOMES, NOTHING, SENT_OUTCOMES, Calls
 from ._link import Capabilities
 from ._typing import Nothing, Unpack
 from .authentication.common import AMQPAuth
@@ -140,7 +140,7 @@ class SendClient(_LinkClient):
         self._again_from = 0.0  # when, by time.monotonic: a back-off
         self._again_refused = False  # the link took none of them when they were due: a record tells when to try again
         self._out = 0  # messages handed over that have no outcome
-        self._moving: list[Message] = []  # the run that is being handed over
+        self._moving: list[Message] = NOTHING  # the run that is being handed over
         self._unflushed = False  # something was handed over and not sent off; an interrupt may come between
         self._handed: dict[int, Message] = {}  # those of them that went by an overridden MessageSender.send
         self._timed: list[tuple[float, int, Message]] = []  # heap of deadlines
@@ -324,7 +324,7 @@ class SendClient(_LinkClient):
         self._head = self._dead = 0
         del old[:count]
         self._handed.clear()
-        self._moving = []
+        self._moving = NOTHING
         self._out = 0
         self._lost = Delivery.UNKNOWN
 
@@ -512,6 +512,7 @@ class SendClient(_LinkClient):
                 self._drop(gone, again)
                 for message in run if gone == len(run) else run[:gone]:
                     message.state = _SENT
+            self._moving = NOTHING
             return gone
         except SizeError:
             limit = handler._link.peer_max_message_size
@@ -521,6 +522,7 @@ class SendClient(_LinkClient):
         except sender.Unsendable as problem:
             self._unsendable(run[0], problem.cause)
             self._drop(1, again)
+        self._moving = NOTHING
         return 1
 
     def _drop(self, count: int, again: bool) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import logging
 import uuid
+import weakref
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
@@ -47,12 +48,14 @@ class NativeLink:
         self.name = name
         self.peer_max_message_size = 0
         """The peer's limit in bytes; 0 when it has none, or has not said."""
-        self._owner = owner
+        self._owner = weakref.ref(owner)  # which has us: a circle would wait for the cyclic collector
 
     def set_prefetch_count(self, prefetch: int) -> None:
         """A receiver's credit from its next FLOW on. The FLOW of a sender has no number of its own, so for one nothing
         happens."""
-        self._owner._set_prefetch(prefetch)
+        owner = self._owner()
+        if owner is not None:
+            owner._set_prefetch(prefetch)
 
 
 class Link:

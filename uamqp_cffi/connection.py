@@ -1414,6 +1414,7 @@ class Connection:
         if self._keeper is not None:
             self._keeper.wake()
         self._poller.close()
+        self._dialer = None  # it has methods of ours: a circle would wait for the cyclic collector
         self.auth.close()
         self._write_log()
         if self._conn_state != ConnectionState.UNKNOWN.value:

@@ -104,7 +104,7 @@ class MessageReceiver(Link):
         self._turn: Any = fork_safe(RLock())  # held by who hands out
         self._turn_of = 0
         self._unsent = False  # there is output that was not flushed
-        self._settler = self._settle_message
+        self._settler: Any = self._settle_message  # the same object for all messages, until the link is closed
 
     @whole
     def work(self) -> None:
@@ -442,6 +442,9 @@ class MessageReceiver(Link):
             self._flush()
 
     # the end
+
+    def _left(self) -> None:
+        self._settler = None  # it holds us; messages that want it have it
 
     def _leave(self) -> None:
         """Unread messages go back to the peer before the link is detached."""

@@ -210,6 +210,7 @@ class MessageSender(Link):
         if type(record) is Settled:
             for owner, items in self._runs.take(record.first, record.last):
                 owner._settled(items, record.outcome, record.state)
+            self._runs.moved()
         else:
             super()._on_record(record)
 

@@ -150,7 +150,6 @@ class Session:
     ) -> None:
         self._connection = connection
         self._conn = connection
-        self._session = self
         self._mgmt_links: dict[bytes, MgmtOperation] = {}
         self._incoming_window = incoming_window or 1
         self._outgoing_window = outgoing_window or 1
@@ -174,6 +173,11 @@ class Session:
 
     def __exit__(self, *args: object) -> None:
         self._end()
+
+    @property
+    def _session(self) -> Session:
+        """What is reached for below a session, where uamqp has its native one."""
+        return self
 
     @property
     def incoming_window(self) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import logging
 import uuid
+import weakref
 from array import array
 from collections import OrderedDict
 from collections.abc import Callable
@@ -73,7 +74,7 @@ class _End:
     """One link of the pair, as its session sees it."""
 
     def __init__(self, node: Node, sender: bool) -> None:
-        self.node = node
+        self._node = weakref.ref(node)  # which has us: a circle would wait for the cyclic collector
         self.sender = sender
         self.link = 0
         self.attached = False
@@ -83,10 +84,14 @@ class _End:
             self._on_record(record)
 
     def _on_record(self, record: Record) -> None:
-        self.node.on_record(self, record)
+        node = self._node()
+        if node is not None:
+            node.on_record(self, record)
 
     def _on_session_lost(self, error: BaseException, torn: bool = False) -> None:
-        self.node.fail(error)
+        node = self._node()
+        if node is not None:
+            node.fail(error)
 
 
 class Node:

@@ -22,6 +22,10 @@ SENT_OUTCOMES = frozenset((0x00, 0x01, 0x24))  # UAM_OUT_NONE, SENT, ACCEPTED: i
 LOST_OUTCOMES = frozenset((0x02, 0x03))  # UAM_OUT_NOT_DELIVERED, UNKNOWN: it comes back
 
 
+NOTHING: list[Any] = []
+"""For those who held a run of messages and let go of it; nobody changes it."""
+
+
 class Owner(Protocol):
     """Who handed items over, and is told what became of them."""
 
@@ -78,8 +82,12 @@ class Runs:
         self._firsts: list[int] = []
         self._head = 0  # runs before it are empty
         self._latest = 0  # the last id, counted on beyond 32 bits
-        self.moving: list[Any] = []
-        """What the last call took out, or was given: an interrupt may have left it nowhere else."""
+        self.moving = NOTHING
+        """What the last call took out, or was given, until `moved`: an interrupt may have left it nowhere else."""
+
+    def moved(self) -> None:
+        """What was taken out is with its owner."""
+        self.moving = NOTHING
 
     def _absolute(self, serial: int) -> int:
         latest = self._latest

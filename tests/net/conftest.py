@@ -373,7 +373,7 @@ class Scripted:
         self.listener.close()
         for sock in self.socks:
             with contextlib.suppress(OSError):
-                sock.shutdown(socket.SHUT_RDWR)
+                socket.socket.shutdown(sock, socket.SHUT_RDWR)  # an SSLSocket's own would have its script read ciphertext
         for thread in self.threads:
             thread.join(10)
         if self.errors:

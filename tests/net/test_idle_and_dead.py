@@ -124,11 +124,9 @@ def test_a_peer_whose_host_answers_no_more_is_dead(scripted: Any, monkeypatch: p
         while not client.client_ready():
             assert time.monotonic() < limit
         monkeypatch.setattr(sync, "unanswered", lambda sock: 61.0)
-        message = Message(b"0")
         with pytest.raises(errors.AMQPConnectionError, match="acknowledged nothing for 61 s") as caught:
-            client.send_message(message)
+            client.send_message(Message(b"0"))
         assert isinstance(caught.value.__cause__, OSError) and caught.value.__cause__.errno == errno.ETIMEDOUT
-        assert message.delivery is constants.Delivery.UNKNOWN
 
 
 @pytest.mark.parametrize("what", ["socket", "socketpair"])
@@ -143,7 +141,7 @@ def test_no_file_descriptor_left_is_a_connection_error(
         raise OSError(errno.EMFILE, "Too many open files")
 
     with monkeypatch.context() as patch:
-        if what == "socketpair" and driver is not None:
+        if driver is not None and (what == "socketpair" or type(driver.loop).__module__.startswith("uvloop")):
             pytest.skip("a loop has its own")
         patch.setattr(socket, what, none_left)
         with pytest.raises(errors.AMQPConnectionError, match="cannot connect to .*Too many open files") as caught:

@@ -2,13 +2,51 @@
 
 from __future__ import annotations
 
-from typing import Any
+import ssl
+from typing import Any, TypedDict
 
+from . import constants, errors
+from ._link import Capabilities
+from ._typing import Unpack
 from .address import Source, Target
 from .authentication.common import AMQPAuth
 from .client import ReceiveClient, SendClient
-from .constants import MessageState
+from .constants import MessageState, TransportType
 from .message import Message
+from .session import OnAttach
+
+
+class ReceiveOptions(TypedDict, total=False):
+    """What else a `ReceiveClient` takes."""
+
+    client_name: str | bytes | None
+    auto_complete: bool
+    error_policy: errors.ErrorPolicy | None
+    keep_alive_interval: float | None
+    prefetch: int | None
+    shutdown_after_timeout: bool
+    link_properties: dict[Any, Any] | None
+    max_message_size: int | None
+    encoding: str
+    transport_type: TransportType
+    http_proxy: dict[str, Any] | None
+    max_frame_size: int | None
+    channel_max: int | None
+    idle_timeout: int | None
+    properties: dict[Any, Any] | None
+    remote_idle_timeout_empty_frame_send_ratio: float | None
+    incoming_window: int | None
+    outgoing_window: int | None
+    handle_max: int | None
+    on_attach: OnAttach | None
+    send_settle_mode: constants.SenderSettleMode | None
+    receive_settle_mode: constants.ReceiverSettleMode | None
+    desired_capabilities: Capabilities | None
+    use_tls: bool | None
+    address: str | bytes | None
+    sasl: bool | None
+    ssl_context: ssl.SSLContext | None
+    connect_timeout: float | None
 
 
 def send_message(
@@ -51,7 +89,7 @@ def receive_messages(
     max_batch_size: int | None = None,
     timeout: int = 0,
     debug: bool = False,
-    **kwargs: Any,
+    **kwargs: Unpack[ReceiveOptions],
 ) -> list[Message]:
     """Receive what is there, or else what comes first within `timeout` ms (0: as long as it takes), and accept it.
 
@@ -59,7 +97,7 @@ def receive_messages(
         source: where from, a URL or a `Source`.
         max_batch_size: how many messages at most, and to fetch; 300 without it.
         auth, debug: as for `send_message`.
-        kwargs: for the `ReceiveClient`.
+        kwargs: what else a `ReceiveClient` takes.
 
     Returns a list of messages, empty when none came. Raises what `ReceiveClient.receive_message_batch` raises.
     """

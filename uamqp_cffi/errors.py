@@ -482,8 +482,8 @@ class MessageDecodeError(AMQPError, ValueError):
     """What came in, or was given to be decoded, is no message as §3.2 of the standard has it: the text says which section of
     it, and what is wrong. Raised where that section is first looked at. Condition amqp:decode-error."""
 
-    scope = "message"
-    retryable = False
+    scope: str | None = "message"
+    retryable: bool | None = False
     condition: Condition | None = ErrorCodes.DecodeError
 
 

@@ -501,7 +501,7 @@ class Loss:
 
     def __init__(self) -> None:
         self.error: BaseException | None = None
-        self.unknown = 0
+        self.unknown: int = 0
 
     def candidates(self) -> str:
         """For an error of the peer's about one message: which it may be."""
@@ -535,11 +535,11 @@ class MessageHeader:
         first_acquirer: bool | None = None,
         delivery_count: int | None = 0,
     ) -> None:
-        self.delivery_count = delivery_count
-        self.time_to_live = time_to_live
-        self.first_acquirer = first_acquirer
-        self.durable = durable
-        self.priority = priority
+        self.delivery_count: int | None = delivery_count
+        self.time_to_live: int | None = time_to_live
+        self.first_acquirer: bool | None = first_acquirer
+        self.durable: bool | None = durable
+        self.priority: int | None = priority
         if header is not None:
             fields = sections.fields_of(sections.HEADER, _list_of(sections.HEADER, header))
             fields += [None] * (5 - len(fields))

@@ -12,7 +12,7 @@ import logging
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypedDict
 
 from . import constants, errors
 from ._core import mgmt
@@ -46,6 +46,15 @@ if TYPE_CHECKING:
 _logger = logging.getLogger("uamqp.session")
 
 OnAttach = Callable[[Source | None, Target | None, dict[Any, Any] | None, errors.AMQPConnectionError | None], object]
+
+
+class Options(TypedDict, total=False):
+    """What a session takes beside its connection."""
+
+    incoming_window: int | None
+    outgoing_window: int | None
+    handle_max: int | None
+    on_attach: OnAttach | None
 
 
 class _Link(Protocol):

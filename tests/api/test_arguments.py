@@ -21,6 +21,7 @@ from uamqp_cffi import (
     ReceiveClientAsync,
     SendClient,
     SendClientAsync,
+    _functions,
 )
 from uamqp_cffi.authentication import JWTTokenAsync, JWTTokenAuth, SASTokenAsync, SASTokenAuth
 
@@ -94,6 +95,12 @@ def test_every_argument_of_a_client_arrives(kind: type) -> None:
     assert (client._name, client._keep_alive_interval, client._connect_timeout) == ("me", 3, 7)
 
 
+def test_what_receive_messages_passes_on_is_what_a_receive_client_takes() -> None:
+    named = inspect.signature(uamqp_cffi.receive_messages).parameters.keys()
+    taken = inspect.signature(ReceiveClient).parameters.keys()
+    assert typing.get_type_hints(_functions.ReceiveOptions).keys() == taken - named
+
+
 # ---- names that are not known
 
 
@@ -151,7 +158,7 @@ def _objects() -> Iterator[tuple[str, Any]]:
                 for one in (
                     (below.fget, below.fset) if isinstance(below, property) else (getattr(below, "__func__", below),)
                 ):
-                    if inspect.isfunction(one):
+                    if inspect.isfunction(one) and one.__module__ == info.name:  # else Python made it, for a NamedTuple
                         yield f"{info.name}.{name}.{member}", one
 
 

@@ -19,7 +19,7 @@ from .._typing import Nothing, Unpack
 from .._core.plan import Call, Plan, refuse_coroutine, run
 from ..connection import Connection
 from ..constants import TransportType
-from ..session import Session
+from ..session import Options, Session
 from .common import AMQPAuth, _as_bytes
 
 __all__ = ["AMQPAuth", "CBSAuthMixin", "JWTTokenAuth", "SASTokenAuth", "Session", "TokenRetryPolicy", "TransportType"]
@@ -62,13 +62,13 @@ class CBSAuthMixin:
         """Put a new token into `token` and its expiry into `expires_at`. This one has none: TokenExpired."""
         raise errors.TokenExpired("the token cannot be renewed: there is nothing to make a new one from")
 
-    def create_authenticator(self, connection: Connection, debug: bool = False, **kwargs: Any) -> Session:
+    def create_authenticator(self, connection: Connection, debug: bool = False, **kwargs: Unpack[Options]) -> Session:
         """Make the session on which tokens are put and that the clients of `connection` share; nothing is sent yet.
         Further arguments are those of `Session`. A second call gives the same session. Raises what `update_token`
         raises."""
         return run(self._create_plan(connection, debug, **kwargs), no_wait)
 
-    def _create_plan(self, connection: Connection, debug: bool = False, **kwargs: Any) -> Plan[Session]:
+    def _create_plan(self, connection: Connection, debug: bool = False, **kwargs: Unpack[Options]) -> Plan[Session]:
         if self._present(connection) is None:
             yield from self._first_token_plan()
         with _making:
@@ -393,7 +393,7 @@ class JWTTokenAuth(_TokenAuth):
         self.expires_in: timedelta = within
         self.token: bytes | None = None
 
-    def create_authenticator(self, connection: Connection, debug: bool = False, **kwargs: Any) -> Session:
+    def create_authenticator(self, connection: Connection, debug: bool = False, **kwargs: Unpack[Options]) -> Session:
         """As that of `CBSAuthMixin`; asks for the first token."""
         return super().create_authenticator(connection, debug, **kwargs)
 

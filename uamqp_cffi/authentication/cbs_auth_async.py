@@ -7,10 +7,11 @@ from typing import Any
 
 from .._core.cbs import for_asyncio, no_wait_async
 from .._core.plan import run_async
+from .._typing import Unpack
 from ..async_ops.session_async import SessionAsync
 from ..async_ops.utils import get_dict_with_loop_if_needed
 from ..constants import TransportType
-from ..session import Session
+from ..session import Options, Session
 from .cbs_auth import CBSAuthMixin, JWTTokenAuth, SASTokenAuth, TokenRetryPolicy
 
 __all__ = [
@@ -49,7 +50,7 @@ class CBSAsyncAuthMixin(CBSAuthMixin):
     def _own_session_type(self) -> type[Session]:
         return SessionAsync
 
-    def create_authenticator(self, connection: Any, debug: bool = False, **kwargs: Any) -> Session:
+    def create_authenticator(self, connection: Any, debug: bool = False, **kwargs: Unpack[Options]) -> Session:
         """Raises RuntimeError: it is `create_authenticator_async` here."""
         raise RuntimeError(for_asyncio(self))
 
@@ -58,7 +59,7 @@ class CBSAsyncAuthMixin(CBSAuthMixin):
         raise RuntimeError(for_asyncio(self))
 
     async def create_authenticator_async(
-        self, connection: Any, debug: bool = False, loop: AbstractEventLoop | None = None, **kwargs: Any
+        self, connection: Any, debug: bool = False, loop: AbstractEventLoop | None = None, **kwargs: Unpack[Options]
     ) -> Session:
         """As `CBSAuthMixin.create_authenticator`. Raises ValueError when a `loop` is given."""
         get_dict_with_loop_if_needed(loop)
@@ -88,7 +89,7 @@ class JWTTokenAsync(JWTTokenAuth, CBSAsyncAuthMixin):
         is_coroutine(get_token)
 
     async def create_authenticator_async(
-        self, connection: Any, debug: bool = False, loop: AbstractEventLoop | None = None, **kwargs: Any
+        self, connection: Any, debug: bool = False, loop: AbstractEventLoop | None = None, **kwargs: Unpack[Options]
     ) -> Session:
         """As that of `CBSAsyncAuthMixin`; asks for the first token."""
         return await super().create_authenticator_async(connection, debug, loop, **kwargs)

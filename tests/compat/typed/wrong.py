@@ -74,6 +74,7 @@ uamqp.MessageReceiverAsync(SessionAsync(CONNECTION), Source(URL))  # wrong
 uamqp.send_message(URL, b"x", timeout=5)  # wrong
 uamqp.receive_message(5)  # wrong
 uamqp.receive_messages(URL, max_batch_size="5")  # wrong
+uamqp.receive_messages(URL, prefetsh=5)  # wrong
 uamqp.build_info().version  # wrong
 uamqp.install_as_uamqp("uamqp")  # wrong
 

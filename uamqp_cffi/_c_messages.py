@@ -253,7 +253,7 @@ class cTarget(_Terminus):
 
 
 class cAnnotations(StructBase):
-    """A map with native keys and values: `map` is the dict, `value` the native one."""
+    """A map with native keys and values: `map` is the dict, `value` the native one. As in uamqp any other value will do."""
 
     __slots__ = ("_map",)
     _code: int | None = None  # the section that it is
@@ -268,24 +268,19 @@ class cAnnotations(StructBase):
         return made
 
     def create(self, value: AMQPValue) -> None:
-        """Takes a native map, described or not, or null. Raises TypeError for what is not native, ValueError for another
-        type."""
-        mapping = _native(value)
-        if isinstance(mapping, DescribedValue):
-            mapping = mapping.data
-        if not isinstance(mapping, DictValue) and type(mapping) is not AMQPValue:
-            raise ValueError(f"{type(self).__name__} is made of a map, not of a {type(mapping).__name__}")
-        self._map = mapping
+        """Takes a native value, of a described one what it describes. Raises TypeError for what is not native."""
+        given = _native(value)
+        self._map = given.data if isinstance(given, DescribedValue) else given
 
     @property
     def value(self) -> AMQPValue:
-        """The native map; that of a section is described."""
+        """The native value; that of a section is described."""
         return self._map if self._code is None else described_value(ulong_value(self._code), self._map)
 
     @property
     def map(self) -> dict[Any, Any] | None:
-        """The map as Python has it; None for null."""
-        mapping: dict[Any, Any] | None = self._map.value
+        """The map as Python has it; None for anything else."""
+        mapping: dict[Any, Any] | None = self._map.value if isinstance(self._map, DictValue) else None
         return mapping
 
     def get_encoded_size(self) -> int:

@@ -448,6 +448,7 @@ class MessageRejected(MessageResponse):
         ) or b""
         self.error_info: c_uamqp.AMQPValue | None = utils.data_factory(info, encoding=encoding) if info else None
         self.info: dict[Any, Any] | None = info or None
+        self._info = info
         super().__init__()
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -472,6 +473,7 @@ class MessageModified(MessageResponse):
         self.undeliverable = undeliverable
         self.annotations: c_uamqp.AMQPValue | None = utils.data_factory(annotations, encoding=encoding) if annotations else None
         self.info: dict[Any, Any] | None = annotations or None
+        self._annotations = annotations
         super().__init__()
 
     def __reduce__(self) -> tuple[Any, ...]:

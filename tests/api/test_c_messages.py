@@ -429,12 +429,19 @@ def test_a_map_section_is_made_of_a_native_map(make: Any, cls: type[Any], prefix
 
 
 @pytest.mark.parametrize(("make", "cls", "prefix"), MAPS)
-def test_a_map_section_is_made_of_nothing_else(make: Any, cls: type[Any], prefix: str) -> None:
+def test_a_map_section_is_made_of_nothing_that_is_not_native(make: Any, cls: type[Any], prefix: str) -> None:
     for wrong in ({"a": 1}, None):
         with pytest.raises(TypeError):
             make(wrong)
-    with pytest.raises(ValueError):
-        make(native(1))
+
+
+@pytest.mark.parametrize("value", [1, "x", [1], None], ids=repr)
+@pytest.mark.parametrize(("make", "cls", "prefix"), MAPS)
+def test_a_map_section_takes_any_native_value(make: Any, cls: type[Any], prefix: str, value: Any) -> None:
+    made = make(native(value))
+    assert type(made) is cls and made.map is None
+    assert made.value.encoded().hex() == prefix + native(value).encoded().hex()
+    assert made.clone().value.encoded() == made.value.encoded()
 
 
 @pytest.mark.parametrize(("make", "cls", "prefix"), MAPS)

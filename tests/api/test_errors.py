@@ -246,6 +246,15 @@ def test_every_error_pickles(error: BaseException) -> None:
         assert getattr(other, name, None) == getattr(error, name, None)
 
 
+def test_outcomes_have_what_they_were_given_where_uamqp_has_it() -> None:
+    """Its own tests look there, also after pickling."""
+    for given in ({b"a": 1}, None):
+        for outcome in (errors.MessageModified(True, False, given), errors.MessageRejected(b"c", b"d", info=given)):
+            other = pickle.loads(pickle.dumps(outcome))
+            name = "_annotations" if isinstance(outcome, errors.MessageModified) else "_info"
+            assert getattr(outcome, name) == getattr(other, name) == given
+
+
 def test_every_class_of_the_module_is_in_that_list() -> None:
     classes = {cls for cls in vars(errors).values() if isinstance(cls, type) and issubclass(cls, BaseException)}
     assert {cls for cls in classes if not cls.__name__.startswith("_")} == {type(error) for error in ALL}

@@ -261,7 +261,7 @@ static bool start_receiving(uam_engine *e, uam_lnk *l, const uam_p_transfer *p) 
   if (l->credit > 0) l->credit--;
   l->delivery_count++;
   l->receiving = true;
-  l->in_settled = false;
+  l->in_settled = l->in_void = false;
   l->in_id = p->delivery_id;
   l->in_format = p->message_format;
   l->in_tag_len = (uint32_t)p->delivery_tag.len;
@@ -309,7 +309,7 @@ static void deliver(uam_engine *e, uam_lnk *l, uam_span whole, uam_span tag, boo
 
 static void finish(uam_engine *e, uam_lnk *l, const uam_p_transfer *p, uam_span payload, bool single) {
   l->receiving = false;
-  if (p->aborted) {
+  if (p->aborted || l->in_void) {
     drop_joined(e, l);
     uam_link_event_credit(e, l, 0); /* it took one, and no message tells so */
     return;
@@ -363,7 +363,7 @@ void uam_delivery_on_transfer(uam_engine *e, uam_lnk *l, const uam_p_transfer *p
                    (unsigned long)l->in_id, (unsigned long)message_limit(e, l));
     return;
   }
-  if (!single && !p->aborted && !join(e, l, payload)) return;
+  if (!single && !p->aborted && !l->in_void && !join(e, l, payload)) return;
   if (last) finish(e, l, p, payload, single);
 }
 
@@ -421,10 +421,23 @@ typedef struct verdict {
   uam_span state;
 } verdict;
 
-/* To a receiver that left it to us to settle its outcome (§2.6.12): done. */
+/* To a peer that left it to us to settle what it said (§2.6.12): done. A receiver names the outcome, as always. */
 static void answer(uam_engine *e, uam_lnk *l, uint32_t first, uint32_t last, uint32_t code) {
   const uint8_t outcome[4] = {0x00, 0x53, (uint8_t)code, 0x45};
-  hold_disposition(e, l->session, false, first, last, true, (uam_span){outcome, e->all_fields ? sizeof outcome : 0});
+  bool named = !l->sender || e->all_fields;
+  hold_disposition(e, l->session, !l->sender, first, last, true, (uam_span){outcome, named ? sizeof outcome : 0});
+}
+
+/* The sender is done with the delivery that has come in part: what it took back is no message when its last frame comes. */
+static void settle_incoming(uam_engine *e, uam_lnk *l, uint32_t first, uint32_t last, const verdict *v) {
+  if (!l->receiving || seq_lt(l->in_id, first) || seq_lt(last, l->in_id) || l->in_settled || l->in_void) return;
+  if (v->code >= UAM_OUT_REJECTED && v->code <= UAM_OUT_MODIFIED) {
+    l->in_void = true;
+    drop_joined(e, l);
+  } else {
+    l->in_settled = true;
+  }
+  if (v->answer) answer(e, l, l->in_id, l->in_id, v->code);
 }
 
 /* Deliveries of one link inside first..last: runs of them leave as one event each. */
@@ -468,13 +481,16 @@ void uam_delivery_on_disposition(uam_engine *e, uam_session *s, const uam_p_disp
   }
   verdict v = {.code = outcome_of(p->state), .settled = p->settled, .state = p->state};
   bool terminal = v.code >= UAM_OUT_ACCEPTED && v.code <= UAM_OUT_MODIFIED;
-  if (!p->settled && !(terminal && p->role)) return; /* on its way, not there */
+  bool taken_back = terminal && !p->role && v.code != UAM_OUT_ACCEPTED; /* RabbitMQ, when a consumer took too long */
+  if (!p->settled && !(terminal && p->role) && !taken_back) return; /* on its way, not there */
   v.answer = !p->settled;
   if (v.code == UAM_OUT_ACCEPTED || v.code == UAM_OUT_NONE) v.state = (uam_span){NULL, 0};
   uam_event_new_state(e);
   for (size_t i = 0; i < s->cap_links; i++) {
     uam_lnk *l = s->links[i];
-    if (l != NULL && l->sender == p->role && l->unsettled.count > 0) settle_range(e, l, p->first, last, &v);
+    if (l == NULL || l->sender != p->role) continue;
+    if (l->unsettled.count > 0) settle_range(e, l, p->first, last, &v);
+    if (!l->sender) settle_incoming(e, l, p->first, last, &v);
   }
 }
 

@@ -67,7 +67,8 @@ enum uam_event_kind {
   UAM_EV_MESSAGE = 16,         /* first = delivery-id, last = message-format; flags SETTLED; span = the payload;
                                   tag_length bytes of delivery-tag stand at tag_offset */
   UAM_EV_SETTLED = 17,         /* deliveries first..last of this link (ids in between that are not this link's do not
-                                  count); code = uam_outcome; flags SETTLED if the peer has settled; span = state */
+                                  count); code = uam_outcome; flags SETTLED if the peer has settled; span = state. Of a
+                                  receiving link: the sender took them back, or settled them by itself */
   UAM_EV_PEER_ERROR = 18,      /* the peer broke the rules or fell silent: span = the error we send; code = scope */
   UAM_EV_LOST = 19             /* after uam_lost, the last event there is */
 };

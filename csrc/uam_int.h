@@ -77,7 +77,7 @@ struct uam_link_ {
   uint32_t last_tag;
   uint8_t tag_len, tag[UAM_TAG_BYTES]; /* of the delivery that was started last */
   /* receiver: the delivery that has come in part */
-  bool receiving, in_settled;
+  bool receiving, in_settled, in_void; /* in_void: the sender took it back before its last frame */
   uint32_t in_id, in_format;
   uint32_t in_tag_len;
   uint8_t in_tag[UAM_MAX_TAG];

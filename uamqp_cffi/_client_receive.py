@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import ssl
 import uuid
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from typing import Any
 
 from . import address, constants, errors, receiver
@@ -20,7 +20,7 @@ from ._link import Capabilities
 from ._typing import Nothing, Unpack
 from .authentication.common import AMQPAuth
 from .connection import CONNECT_TIMEOUT
-from .constants import MessageReceiverState, MessageState, TransportType
+from .constants import DeliveryOutcome, MessageReceiverState, MessageState, TransportType
 from .message import Message
 from .session import OnAttach
 
@@ -251,6 +251,23 @@ class ReceiveClient(_LinkClient):
             self._received_messages.keep(kept)
         return numbers
 
+    def _taken_back(self, handler: Any, outcomes: Mapping[int, DeliveryOutcome | None], again: bool) -> list[int]:
+        """The peer settled those deliveries of that link by itself: none of them waits for an outcome. `again`: what is unread of
+        them is let go of, for the peer delivers it again. Gives the deliveries that were unread."""
+        numbers = []
+        kept = []
+        for message in self._received_messages.queue.copy():
+            number = message.delivery_no
+            if number in outcomes and (message._state is _UNSETTLED or number in handler._due):
+                numbers.append(number)
+                message._settled_by_peer(outcomes[number])
+                if again:
+                    continue
+            kept.append(message)
+        if numbers and again:
+            self._received_messages.keep(kept)
+        return numbers
+
     def _over(self) -> None:
         handler, session = self.message_handler, self._session
         if isinstance(handler, receiver.MessageReceiver) and session is not None:
@@ -263,6 +280,8 @@ class ReceiveClient(_LinkClient):
         if handler is None or session is None:
             return []
         with session._lock:
+            if session._inbox.records:  # what the peer took back is among those that are unread until then
+                session._dispatch()
             messages: list[Message] = self._received_messages.take(count)
             if accept:
                 try:
@@ -278,7 +297,7 @@ class ReceiveClient(_LinkClient):
         mine: list[Message] = []
         numbers: list[int] = []
         for message in messages:
-            if message.state is _UNSETTLED:
+            if message._state is _UNSETTLED:
                 rest: dict[str, Any] = message._rest or {}
                 if settler is not None and rest.get("_settle") is settler and "_answer" not in rest:
                     mine.append(message)
@@ -296,11 +315,11 @@ class ReceiveClient(_LinkClient):
                 _logger.debug("deliveries %d to %d were settled by the peer", first, last)
             before, done = done, done + span(first, last)
             for message in mine[before:done]:
-                message.state = _SETTLED
+                message._state = _SETTLED
 
     def _tidy(self, handler: Any, stepping: bool = False) -> None:
         unread = len(self._received_messages)
-        handler._tidy(unread, 0 if stepping else unread)
+        handler._tidy(unread, 0 if stepping else unread + len(handler._arrived))
 
     # ---- steps ----------------------------------------------------------------------------------------------------
 

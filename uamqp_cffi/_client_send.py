@@ -159,7 +159,7 @@ class SendClient(_LinkClient):
         """Put messages, or batches, at the end of the queue. Any thread, open or not; sends nothing. Raises what `gather()`
         raises: TypeError for received messages, `MessageAlreadySettled` for one that was sent before."""
         for message in messages:
-            if type(message) is Message and message.state is _WAITING and not self._msg_timeout:
+            if type(message) is Message and message._state is _WAITING and not self._msg_timeout:
                 queue = self._queue
                 queue.append(message)
                 if len(queue) >= self._aside_at:
@@ -180,7 +180,7 @@ class SendClient(_LinkClient):
         parts = list(gathered)  # all or, when one cannot be made, none
         timeout = self._msg_timeout
         for message in parts:
-            message.state = _WAITING
+            message._state = _WAITING
             if (
                 type(message) is not Message
                 and type(message).encode_message is not _ENCODE
@@ -197,7 +197,7 @@ class SendClient(_LinkClient):
     @property
     def pending_messages(self) -> list[Message]:
         """The messages that have no outcome yet, sent ones first."""
-        return [message for message in self._pending() if message.state in constants.PENDING_STATES]
+        return [message for message in self._pending() if message._state in constants.PENDING_STATES]
 
     @property
     def _pending_messages(self) -> list[Message]:
@@ -270,7 +270,7 @@ class SendClient(_LinkClient):
         self._out -= len(messages)
         if outcome in SENT_OUTCOMES:
             for message in messages:
-                message.state = _COMPLETE
+                message._state = _COMPLETE
             if self._waiters:
                 for message in messages:
                     if message.on_send_complete is None:
@@ -288,7 +288,7 @@ class SendClient(_LinkClient):
         """The link went away under them: they wait to be sent again, which is up to the user."""
         loss = self._loss = self._loss or Loss()
         for message in messages:
-            message.state = _WAITING
+            message._state = _WAITING
             message.retries += 1
             message._loss = loss
             if fate is Delivery.UNKNOWN:
@@ -312,12 +312,12 @@ class SendClient(_LinkClient):
         session's lock. `moving`: messages that may be nowhere else."""
         old, count = self._queue, len(self._queue)
         known = [*moving, *self._moving, *self._handed.values(), *self._again, *old[:count]]
-        once = {id(message): message for message in known if message.state is _WAITING or message.state is _SENT}
+        once = {id(message): message for message in known if message._state is _WAITING or message._state is _SENT}
         maybe = {id(message) for message in [*moving, *self._moving]}
         loss = self._loss = self._loss or Loss()
         for key, message in once.items():
-            if message.state is _SENT or key in maybe:
-                message.state = _WAITING
+            if message._state is _SENT or key in maybe:
+                message._state = _WAITING
                 message.delivery = Delivery.UNKNOWN
                 message._loss = loss
         self._again = deque(once.values())
@@ -354,7 +354,7 @@ class SendClient(_LinkClient):
             return
         if getattr(action, "increment_retries", True):
             message.retries += 1
-        message.state = _WAITING
+        message._state = _WAITING
         self._again.append(message)
         if backoff:
             self._backoff = backoff
@@ -377,7 +377,7 @@ class SendClient(_LinkClient):
         self._finish(message, MessageSendResult.Error, error)
 
     def _finish(self, message: Message, result: MessageSendResult, error: BaseException) -> None:
-        message.state = _FAILED
+        message._state = _FAILED
         message._response = error
         if message.on_send_complete is not None:
             self._call_back(message, result, error)
@@ -442,7 +442,7 @@ class SendClient(_LinkClient):
             self._out -= 1
             kind = MessageSendResult(getattr(result, "value", result))
             if kind is MessageSendResult.Ok:
-                message.state = _COMPLETE
+                message._state = _COMPLETE
                 if message.on_send_complete is not None:
                     self._call_back(message, kind, None)
                 else:
@@ -486,14 +486,14 @@ class SendClient(_LinkClient):
         run = self._queue[self._head : self._head + limit]
         if self._dead:
             for at, message in enumerate(run):
-                if message.state is not _WAITING:
+                if message._state is not _WAITING:
                     return run[:at]
         return run
 
     def _pass_by(self) -> None:
         """Messages at the head of the queue that have failed there are done with."""
         queue, at = self._queue, self._head
-        while self._dead and at < len(queue) and queue[at].state is not _WAITING:
+        while self._dead and at < len(queue) and queue[at]._state is not _WAITING:
             at += 1
             self._dead -= 1
         if at > self._head:
@@ -511,7 +511,7 @@ class SendClient(_LinkClient):
                 self._out += gone
                 self._drop(gone, again)
                 for message in run if gone == len(run) else run[:gone]:
-                    message.state = _SENT
+                    message._state = _SENT
             self._moving = NOTHING
             return gone
         except SizeError:
@@ -553,7 +553,7 @@ class SendClient(_LinkClient):
                     break
                 message = run[0]
                 self._drop(1, again)
-                message.state = _SENT
+                message._state = _SENT
                 self._handed[id(message)] = message
                 self._out += 1
             if not self._send_by_handler(handler, message):
@@ -594,7 +594,7 @@ class SendClient(_LinkClient):
         with self._books():
             if self._handed.pop(id(message), None) is not None:
                 self._out -= 1
-                message.state = _WAITING
+                message._state = _WAITING
                 self._again.appendleft(message)
 
     # ---- time-outs: under the session's lock --------------------------------------------------------------------------
@@ -607,7 +607,7 @@ class SendClient(_LinkClient):
         now = time.monotonic()
         while timed:
             deadline, _, message = timed[0]
-            pending = message.state is _WAITING or message.state is _SENT
+            pending = message._state is _WAITING or message._state is _SENT
             if pending and deadline > now:
                 return
             heappop(timed)
@@ -618,7 +618,7 @@ class SendClient(_LinkClient):
         if id(message) in self._handed:
             return  # its sender sees to it
         fate = Delivery.NOT_DELIVERED
-        if message.state is _SENT:
+        if message._state is _SENT:
             fate = Delivery.UNKNOWN
             handler = self.message_handler
             if handler is None or not handler._abandon(message):  # closed by another thread, or its outcome came just now
@@ -746,7 +746,7 @@ class SendClient(_LinkClient):
 
     def _called(self, message: Message) -> bool:
         """Whether the message is done, callback and all. Inside a callback nothing waits for further ones."""
-        if message.state is not _COMPLETE and message.state is not _FAILED:
+        if message._state is not _COMPLETE and message._state is not _FAILED:
             return False
         return not self._uncalled or id(message) not in self._uncalled or self._calls.nested
 
@@ -763,7 +763,7 @@ class SendClient(_LinkClient):
         larger than the peer takes raises an error that is also a `MessageSendFailed` and a `MessageContentTooLarge`."""
         session = self._session
         queued = not close_on_done and self._send_at_once(messages)
-        if not queued or messages.state is not _COMPLETE or self._uncalled or self._shutdown:
+        if not queued or messages._state is not _COMPLETE or self._uncalled or self._shutdown:
             self._run(self._send_message_plan(messages, close_on_done, session if queued else None))
 
     def _send_at_once(self, message: Any) -> bool:
@@ -774,7 +774,7 @@ class SendClient(_LinkClient):
             session is None
             or connection is None
             or type(message) is not Message
-            or message.state is not _WAITING
+            or message._state is not _WAITING
             or self._msg_timeout
             or self._out
             or self._again
@@ -793,7 +793,7 @@ class SendClient(_LinkClient):
             try:
                 self._queue.append(message)
                 self._pump()
-                if message.state is _SENT and mine is session._inbox:
+                if message._state is _SENT and mine is session._inbox:
                     connection._wait(mine)
                     self._pump()
             except errors.AMQPError as error:
@@ -818,7 +818,7 @@ class SendClient(_LinkClient):
         session = self._session if queued is None else queued
         if queued is not None:
             parts = [messages]
-        elif type(messages) is Message and messages.state is _WAITING and not self._msg_timeout:
+        elif type(messages) is Message and messages._state is _WAITING and not self._msg_timeout:
             self._queue.append(messages)
             parts = [messages]
         else:
@@ -845,11 +845,11 @@ class SendClient(_LinkClient):
         return parts
 
     def _raise_failed(self, parts: list[Message]) -> None:
-        failed = [message for message in parts if message.state is not _COMPLETE]
+        failed = [message for message in parts if message._state is not _COMPLETE]
         if not failed:
             return
         last = failed[-1]
-        if last.state is not _FAILED:
+        if last._state is not _FAILED:
             raise self._closed_error()
         cause = last._response
         info = {
@@ -871,9 +871,9 @@ class SendClient(_LinkClient):
         yield from self._opened_plan()
         messages = self._pending()
         if self._dead:
-            messages = [message for message in messages if message.state in constants.PENDING_STATES]
+            messages = [message for message in messages if message._state in constants.PENDING_STATES]
         yield from self._work_plan(self._nothing_pending, None, _nothing)
-        states = [message.state for message in messages]
+        states = [message._state for message in messages]
         if close_on_done or self._shutdown:
             yield Call(self._method(self, "close"))
         return states

@@ -10,7 +10,7 @@ Every exception here answers three questions, whatever its class:
 * `retryable`: whether trying the same again has a chance (None: no opinion), and `action`, the `ErrorAction` that
   the error policy chose, if one was asked;
 * `delivery`: of a send, a `constants.Delivery`; None otherwise.
-* `outcome`: of a message that the peer did not accept, a `constants.DeliveryOutcome`; None otherwise.
+* `outcome`: of a message that the peer did not accept, or took back, a `constants.DeliveryOutcome`; None otherwise.
 """
 
 from __future__ import annotations
@@ -418,6 +418,20 @@ class MessageAlreadySettled(MessageResponse):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), ()
+
+
+class MessageTakenBack(MessageAlreadySettled):
+    """The peer has settled a received message by itself, as RabbitMQ does when a consumer takes too long. `outcome` says how, None
+    that it did not say: after RELEASED and MODIFIED it delivers the message again."""
+
+    def __init__(self, outcome: DeliveryOutcome | None = None) -> None:
+        self.outcome: DeliveryOutcome | None = outcome
+        again = ", and delivers it again" if outcome in (DeliveryOutcome.RELEASED, DeliveryOutcome.MODIFIED) else ""
+        word = "without an outcome" if outcome is None else f"as {outcome.value}"
+        MessageResponse.__init__(self, f"The peer has settled this message by itself, {word}{again}.")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.outcome,)
 
 
 class MessageAccepted(MessageResponse):

@@ -686,8 +686,8 @@ class Message:
         "_properties",
         "_raw",
         "_rest",
+        "_state",
         "on_send_complete",
-        "state",
     )
 
     if TYPE_CHECKING:
@@ -695,7 +695,6 @@ class Message:
         retries: int
         delivery_tag: bytes | None
         delivery_no: Any  # an int; None for a message that was not received
-        state: MessageState
     else:
         idle_time = _seldom("idle_time", 0)
         retries = _seldom("retries", 0, "How often the message was sent again.")
@@ -730,7 +729,7 @@ class Message:
         *,
         durable: bool | None = None,
     ) -> None:
-        self.state = _WAITING
+        self._state = _WAITING
         self.on_send_complete: Callable[[Any, Any], Any] | None = None
         self._rest: dict[str, Any] | None = None
         if (
@@ -803,7 +802,7 @@ class Message:
             self._rest = rest
         else:
             self._rest.update(rest)
-        self.state = _SETTLED if settler is None else _UNSETTLED
+        self._state = _SETTLED if settler is None else _UNSETTLED
         self._held = self._properties = self._application_properties = _UNREAD
 
     @classmethod
@@ -826,10 +825,10 @@ class Message:
             message.on_send_complete = None
             if settled or settle is None:
                 rest: dict[str, Any] = {"delivery_no": delivery_no, "delivery_tag": tag}
-                message.state = _SETTLED
+                message._state = _SETTLED
             else:
                 rest = {"_settle": settle, "delivery_no": delivery_no, "delivery_tag": tag}
-                message.state = _UNSETTLED
+                message._state = _UNSETTLED
             message._rest = rest
             if message_format:
                 rest["_format"] = message_format
@@ -863,7 +862,7 @@ class Message:
         """One of them, with a `settler(response)` of its own."""
         (made,) = cls._received_run(((0, delivery_no, delivery_tag, message_format, True, payload),), None, encoding)
         if settler is not None:
-            made.state = _UNSETTLED
+            made._state = _UNSETTLED
             made._settler = settler
         return made
 
@@ -1130,9 +1129,9 @@ class Message:
     def gather(self) -> Iterable[Message]:
         """The messages that this one stands for: itself. Raises TypeError for a received one, and for one that was sent
         what became of it (`MessageAlreadySettled`, or its failure)."""
-        if self.state is _WAITING and (self._rest is None or self._answer is None):
+        if self._state is _WAITING and (self._rest is None or self._answer is None):
             return [self]
-        if self.state in constants.RECEIVE_STATES:
+        if self._state in constants.RECEIVE_STATES:
             raise TypeError("only new messages can be gathered, not received ones")
         response = self._response
         if response is not None:
@@ -1143,10 +1142,11 @@ class Message:
     def _response(self) -> Any:
         """What became of the message, as an exception; None while it is open. Made here for the ordinary ends, which
         need no more than the state; whoever sets SendFailed sets this as well."""
+        state = self.state  # looks for an answer
         answer = self._answer
         if answer is not None:
             return answer
-        if self.state is _COMPLETE or self.state is _SETTLED:
+        if state is _COMPLETE or state is _SETTLED:
             return errors.MessageAlreadySettled()
         return None
 
@@ -1163,7 +1163,7 @@ class Message:
     def delivery(self) -> Delivery | None:
         """What is known of a message to be sent; None for a received one. It follows from the state; what the
         connection knows better it sets after the state, and that holds while the state lasts."""
-        state = self.state
+        state = self._state
         fate: tuple[MessageState, Delivery | None] | None = self._fate
         if fate is not None and fate[0] is state:
             return fate[1]
@@ -1179,7 +1179,7 @@ class Message:
 
     @delivery.setter
     def delivery(self, value: Delivery | None) -> None:
-        self._fate = (self.state, value)
+        self._fate = (self._state, value)
 
     @property
     def error(self) -> BaseException | None:
@@ -1206,6 +1206,19 @@ class Message:
     # -- settling --
 
     @property
+    def state(self) -> MessageState:
+        """A `constants.MessageState`. A received message that the peer has settled by itself is settled."""
+        if self._state is _UNSETTLED and self._rest is not None:
+            outcomes = getattr(getattr(self._rest.get("_settle"), "__self__", None), "_taken", None)
+            if outcomes and self.delivery_no in outcomes:
+                self._settled_by_peer(outcomes.pop(self.delivery_no, None))
+        return self._state
+
+    @state.setter
+    def state(self, value: MessageState) -> None:
+        self._state = value
+
+    @property
     def _settler(self) -> Settler | None:
         """What sends the outcome; None when there is nothing to settle. Messages of one link share a function, and only who
         asks gets one for this message alone."""
@@ -1226,10 +1239,8 @@ class Message:
 
     def accept(self) -> bool:
         """Sends the accepted outcome. True when sent, False when the message was settled already. Raises TypeError for
-        a message that was not received; what the connection raises leaves the message unsettled. The same holds for
-        `reject`, `release` and `modify`."""
-        if self.state is _SETTLED:
-            return False
+        a message that was not received, `errors.MessageTakenBack` when the peer has settled it by itself; what the connection
+        raises leaves the message unsettled. The same holds for `reject`, `release` and `modify`."""
         return self._can_settle() and self._settle(errors.MessageAccepted())
 
     def reject(
@@ -1255,9 +1266,11 @@ class Message:
         return self._settle(errors.MessageModified(failed, deliverable, annotations, encoding=self._encoding))
 
     def _can_settle(self) -> bool:
-        if self.state is _UNSETTLED:
+        if self._state is _UNSETTLED:
             return not self._answer
-        if self.state is _SETTLED:
+        if self._state is _SETTLED:
+            if isinstance(self._answer, errors.MessageTakenBack):
+                raise self._answer.with_traceback(None)
             return False
         raise TypeError("only received messages can be settled")
 
@@ -1265,10 +1278,18 @@ class Message:
         settler = self._settler
         if settler is None:
             raise TypeError("this message has no way to be settled")
-        settler(response)
+        try:
+            settler(response)
+        except errors.MessageTakenBack as taken:
+            self._settled_by_peer(taken.outcome)
+            raise
         self._answer = response
-        self.state = _SETTLED
+        self._state = _SETTLED
         return True
+
+    def _settled_by_peer(self, outcome: DeliveryOutcome | None) -> None:
+        self._answer = errors.MessageTakenBack(outcome)
+        self._state = _SETTLED
 
     # -- copies --
 
@@ -1403,7 +1424,7 @@ class BatchMessage(Message):
         *,
         durable: bool | None = None,
     ) -> None:
-        self.state = _WAITING
+        self._state = _WAITING
         self.on_send_complete: Callable[[Any, Any], Any] | None = None
         self._rest = None
         self._raw = None

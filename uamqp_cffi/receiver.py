@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable, Mapping
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from . import constants, errors
 from ._arguments import unknown
-from ._core.engine import StateError
+from ._core.engine import OUT_ACCEPTED, OUT_MODIFIED, OUT_REJECTED, OUT_RELEASED, StateError
 from ._core.interrupts import openly, whole
 from ._core.locks import RLock, fork_safe
-from ._core.receiving import ranges
+from ._core.receiving import numbers_of, ranges
 from ._core.records import Credit, Delivery, Record, Settled
 from ._core.sections import ACCEPTED, RELEASED, modified, outcome, rejected
 from ._core.time import perf_counter
@@ -27,13 +27,21 @@ from ._link import Capabilities, Link
 from ._typing import Nothing, Unpack
 from .address import Source
 from .connection import LOOK_EVERY, LOOK_SELDOM
-from .constants import ErrorCodes, MessageReceiverState, MessageState, ReceiverSettleMode
+from .constants import DeliveryOutcome, ErrorCodes, MessageReceiverState, MessageState, ReceiverSettleMode
 from .message import Message
 from .session import Session
 
 _logger = logging.getLogger("uamqp.receiver")
 
+_UNSETTLED = MessageState.ReceivedUnsettled
 _ATTACHED = 3  # UAM_LINK_ATTACHED
+_OUTCOMES = {
+    OUT_ACCEPTED: DeliveryOutcome.ACCEPTED,
+    OUT_REJECTED: DeliveryOutcome.REJECTED,
+    OUT_RELEASED: DeliveryOutcome.RELEASED,
+    OUT_MODIFIED: DeliveryOutcome.MODIFIED,
+}
+_MOST_TAKEN = 1 << 16  # deliveries taken back that are remembered for those who hold their messages
 
 
 class LinkGone(errors.MessageHandlerError, RuntimeError):
@@ -100,6 +108,7 @@ class MessageReceiver(Link):
         self._draining = False
         self._arrived: deque[Delivery] = deque()
         self._again: deque[Message] = deque()  # messages that go before them: handed out, and given back by the client
+        self._taken: dict[int, DeliveryOutcome | None] = {}  # what the peer made of deliveries by itself, until their messages are told
         self._due: deque[int] = deque()  # ReceiveAndDelete: deliveries that the peer wants an outcome of
         self._turn: Any = fork_safe(RLock())  # held by who hands out
         self._turn_of = 0
@@ -166,10 +175,60 @@ class MessageReceiver(Link):
     def _on_deliveries(self, run: list[Any]) -> None:
         self._arrived.extend(run)
         self._credit -= len(run)
+        if self._taken:  # ids come round
+            for record in run:
+                self._taken.pop(record.delivery_id, None)
 
     def _came(self, record: Record) -> None:
         if type(record) is Settled:
-            _logger.debug("receiver %r: the peer settled %d to %d by itself", self.name, record.first, record.last)
+            self._settled_by_peer(record)
+
+    def _settled_by_peer(self, record: Settled) -> None:
+        """What of it is unread is not handed out, if the peer took it back; the messages that somebody holds are settled."""
+        outcome = _OUTCOMES.get(record.outcome)
+        outcomes = dict.fromkeys(numbers_of(record.first, record.last), outcome)
+        _logger.warning(
+            "receiver %r: the peer settled deliveries %d to %d by itself, %s",
+            self.name, record.first, record.last, "without an outcome" if outcome is None else f"as {outcome.value}",
+        )  # fmt: skip
+        gone = outcome is not None and outcome is not DeliveryOutcome.ACCEPTED  # they are for somebody else to work on
+        unread = self._take_back_arrived(outcomes, gone) + self._take_back_again(outcomes, gone)
+        if self._client is not None:
+            unread += self._client._taken_back(self, outcomes, gone)
+        if self._due:
+            due = [number for number in self._due if number not in outcomes]
+            self._due.clear()
+            self._due.extend(due)
+        for number in unread:
+            outcomes.pop(number, None)
+        if self._rcv_mode is ReceiverSettleMode.PeekLock:
+            self._taken.update(outcomes)
+            for number in list(self._taken)[: max(0, len(self._taken) - _MOST_TAKEN)]:
+                del self._taken[number]
+
+    def _take_back_arrived(self, outcomes: Container[int], gone: bool) -> list[int]:
+        taken = []
+        arrived = list(self._arrived)
+        self._arrived.clear()
+        for delivery in arrived:
+            if not delivery.settled and delivery.delivery_id in outcomes:
+                taken.append(delivery.delivery_id)
+                if gone:
+                    continue
+                delivery = delivery._replace(settled=True)
+            self._arrived.append(delivery)
+        return taken
+
+    def _take_back_again(self, outcomes: Mapping[int, DeliveryOutcome | None], gone: bool) -> list[int]:
+        taken = []
+        for message in list(self._again):
+            number = message.delivery_no
+            if number in outcomes and (message._state is _UNSETTLED or number in self._due):
+                taken.append(number)
+                message._settled_by_peer(outcomes[number])
+                if gone:
+                    self._again.remove(message)
+        return taken
 
     def _credited(self, record: Credit) -> None:
         self._credit = record.credit
@@ -409,6 +468,10 @@ class MessageReceiver(Link):
                 except StateError as error:
                     cause = error
         if not gone:
+            with self._session._lock:
+                self._session._dispatch()  # the record that says so may be waiting there
+            if first in self._taken:
+                raise errors.MessageTakenBack(self._taken.pop(first)) from cause
             raise errors.MessageAlreadySettled from cause
         self._raise_gone(cause)
 

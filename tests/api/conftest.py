@@ -189,11 +189,13 @@ class Peer:
             "source": described_composite("source"),
             "target": target,
         }
+        if record.sender:
+            fields["initial_delivery_count"] = enc_uint(0)
         if self.max_message_size:
             fields["max_message_size"] = enc_ulong(self.max_message_size)
         self.engine.attach(record.session, composite("attach", **fields), record.link)
         self.links[record.link] = record
-        if target is not None and self.credit:
+        if target is not None and self.credit and not record.sender:
             self.engine.flow(record.link, self.credit)
 
 

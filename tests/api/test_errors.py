@@ -9,7 +9,7 @@ import pytest
 
 from uamqp_cffi import errors
 from uamqp_cffi._core.values import Symbol
-from uamqp_cffi.constants import Delivery, ErrorCodes
+from uamqp_cffi.constants import Delivery, DeliveryOutcome, ErrorCodes
 from uamqp_cffi.errors import ErrorAction, ErrorPolicy
 
 POLICY = ErrorPolicy()
@@ -226,6 +226,7 @@ ALL = [
     errors.MessageSendFailed(b"a", b"d"),
     errors.ClientMessageError(ValueError("x"), {"n": 1}),
     errors.MessageAlreadySettled(),
+    errors.MessageTakenBack(DeliveryOutcome.RELEASED),
     errors.MessageAccepted(),
     errors.MessageRejected("c", "d", info={"a": 1}),
     errors.MessageReleased(),
@@ -294,6 +295,7 @@ FACTS = {  # scope, retryable, condition, delivery, as long as nobody knows bett
     "MessageSendFailed": ("message", None, b"a", None),
     "ClientMessageError": ("message", None, ErrorCodes.ClientError, None),
     "MessageAlreadySettled": ("message", False, None, None),
+    "MessageTakenBack": ("message", False, None, None),
     "MessageAccepted": ("message", None, None, None),
     "MessageRejected": ("message", None, None, None),
     "MessageReleased": ("message", None, None, None),

@@ -773,8 +773,9 @@ def test_what_the_peer_settles_by_itself_says_so(receiving: Any, scripted: Any, 
 
     client = receiving(scripted(script).url(), auto_complete=False)
     got: list[Any] = []
-    while len(got) < 2:
+    while not got or str(got[-1]) != "y":  # x is handed out only when it came before the word that it was taken back
         got += client.receive_message_batch(2)
-    with pytest.raises(errors.MessageAlreadySettled):
-        got[0].accept()
-    assert got[1].accept() is True
+    for message in got[:-1]:
+        with pytest.raises(errors.MessageTakenBack):
+            message.accept()
+    assert got[-1].accept() is True

@@ -41,6 +41,11 @@ def ranges(numbers: Iterable[int]) -> Iterator[tuple[int, int]]:
         yield first, last
 
 
+def numbers_of(first: int, last: int) -> list[int]:
+    """The delivery-ids first..last."""
+    return [(first + i) & _SERIAL for i in range(span(first, last))]
+
+
 def span(first: int, last: int) -> int:
     """How many delivery-ids first..last are."""
     return ((last - first) & _SERIAL) + 1

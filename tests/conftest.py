@@ -96,7 +96,7 @@ class Loop:
         if hasattr(kind, "receive_messages_iter_async"):
             body["receive_messages_iter"] = self._generating()
         if hasattr(kind, "wait_async"):
-            body["wait"] = lambda client: self.run(client.wait_async()) or not client._shutdown
+            body["wait"] = lambda client, **how: self.run(client.wait_async(**how)) or not client._shutdown
         return type(kind.__name__.removesuffix("Async"), (kind,), body)
 
     def _blocking(self, name: str, original: Callable[..., Any] | None = None) -> Callable[..., Any]:

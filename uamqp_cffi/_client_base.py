@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import logging
 import ssl
 import threading
 import uuid
@@ -186,7 +187,11 @@ class AMQPClient:
         return self
 
     def __exit__(self, *args: object) -> None:
+        self._leave_block()
         self.close()
+
+    def _leave_block(self) -> None:
+        """A `with` block ends: warn of what was left undone in it."""
 
     @staticmethod
     def _seconds(interval: float | None) -> float:
@@ -260,7 +265,7 @@ class AMQPClient:
             if self._redirecting:
                 raise self._between_error()
             if self._closed:
-                raise ValueError("this client was closed: make a new one, with a new auth object")
+                raise ValueError(f"this client was closed{self._closed_by}: make a new one, with a new auth object")
             if connection is not None:
                 self._auth = connection.auth
                 self._ext_connection = True
@@ -449,9 +454,11 @@ class AMQPClient:
         return None
 
     def _closed_error(self) -> errors.AMQPConnectionError:
-        error = errors.MessageHandlerError("the client was closed")
+        error = errors.MessageHandlerError(f"the client was closed{self._closed_by}")
         error.retryable = False
         return error
+
+    _closed_by = ""  # for the text of errors: what closed it, if that was not close()
 
     def auth_complete(self) -> bool:
         """Whether the peer has accepted our token; makes one step towards it when not, and renews it when it is time.
@@ -593,9 +600,35 @@ class AMQPClient:
         return threading.get_ident()
 
 
+class Patience:
+    """A call that waits for the peer: tells the log of it after FIRST seconds, and every AGAIN seconds from then on."""
+
+    FIRST = 10.0
+    AGAIN = 60.0
+    __slots__ = ("_began", "_next")
+
+    def __init__(self) -> None:
+        self._began = time.monotonic()
+        self._next = self._began + self.FIRST
+
+    def until(self, deadline: float | None) -> float:
+        """When to wake up at the latest, to look."""
+        return self._next if deadline is None or deadline > self._next else deadline
+
+    def look(self, client: _LinkClient) -> None:
+        now = time.monotonic()
+        if now < self._next:
+            return
+        self._next = now + self.AGAIN
+        missing = client._missing()
+        if missing:
+            client._logger.warning("%r: a call has waited %.0f s for %s", client._name, now - self._began, missing)
+
+
 class _LinkClient(AMQPClient):
     """What clients with a link have in common: getting it attached, what breaks it, and working until something is done."""
 
+    _logger = logging.getLogger("uamqp.client")
     _open_state: Any = None  # of the link, once it is attached
     _max_message_size = constants.MAX_MESSAGE_LENGTH_BYTES
     _max_message_size_chosen = False
@@ -620,6 +653,10 @@ class _LinkClient(AMQPClient):
 
     def _over(self) -> None:
         """The link broke, and nothing more will come."""
+
+    def _missing(self) -> str:
+        """What a call waits for that the peer would give at once if all were well; empty when waiting is nothing unusual."""
+        return "" if self._attached else "the link to be attached"
 
     def _told(self, error: BaseException) -> None:
         """This is what is raised from now on: what it says of messages."""
@@ -739,6 +776,7 @@ class _LinkClient(AMQPClient):
         if since is not None:
             self._check_session(since)
         session, connection = self._both()
+        patience = Patience()
         mine = session._enter()
         try:
             yield from connection._look_first_plan()
@@ -753,7 +791,8 @@ class _LinkClient(AMQPClient):
                     return False
                 limit = earlier(connection._token_deadline(), deadline)
                 try:
-                    yield Wait(mine, earlier(self._attach_deadline, limit))
+                    yield Wait(mine, patience.until(earlier(self._attach_deadline, limit)))
+                    patience.look(self)
                 except errors.AMQPError:
                     self._check_running()
                     self._take_in()
@@ -838,6 +877,7 @@ class _LinkClient(AMQPClient):
             self._check_session(since)
         yield from connection._look_first_plan()
         shared = session._inbox
+        patience = Patience()
         mine = session._enter()
         try:
             if self._delegates and mine is not shared:
@@ -865,7 +905,8 @@ class _LinkClient(AMQPClient):
                     continue
                 limit = earlier(connection._token_deadline(), deadline)
                 try:
-                    yield Wait(mine, earlier(self._next_deadline(), limit) if works else deadline)
+                    yield Wait(mine, patience.until(earlier(self._next_deadline(), limit) if works else deadline))
+                    patience.look(self)
                 except errors.AMQPError:
                     if self._shutdown:
                         return self._stopped()

@@ -9,7 +9,7 @@ import ssl
 import threading
 import uuid
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from heapq import heappop, heappush
 from typing import Any
 
@@ -40,6 +40,7 @@ _NOT_DELIVERED = 0x02
 _LONG_QUEUE = 16384
 _ASIDE = 512  # messages taken from the collector at once
 _NEVER_ASIDE = 1 << 62
+_AT_ONCE = 1.0  # seconds to wait for an outcome without a plan
 _POLICY_FAILED = "the error policy failed: the message is not sent again"
 
 
@@ -260,6 +261,26 @@ class SendClient(_LinkClient):
         if loss.unknown and error.args and isinstance(error, (errors.LinkDetach, errors.SessionEnd)):
             error.args = (f"{error} ({loss.candidates()})",)
 
+    def _missing(self) -> str:
+        if not self._attached:
+            return super()._missing()
+        handler = self.message_handler
+        waits = []
+        unsent = len(self._queue) - self._head - self._dead + len(self._again)
+        if unsent and handler is not None:
+            if self._again and not self._unsent():
+                lack = "the back-off of the error policy"
+            elif handler._credit <= 0:
+                lack = "credit of the peer's"
+            elif self._connection is not None and self._connection._blocked:
+                lack = "the peer to read"
+            else:
+                lack = "the session's window to open"
+            waits.append(f"{lack} to send {unsent} message{'s' * (unsent != 1)}")
+        if self._out:
+            waits.append(f"the outcome of {self._out} message{'s' * (self._out != 1)}")
+        return " and for ".join(waits)
+
     def _fate(self) -> Delivery | None:
         return self._lost or (Delivery.NOT_DELIVERED if self.messages_pending() else None)
 
@@ -448,7 +469,7 @@ class SendClient(_LinkClient):
                 else:
                     self._wake_waiters(message)
             elif kind is MessageSendResult.Timeout:
-                self._finish(message, kind, self._timed_out(Delivery.UNKNOWN))
+                self._finish(message, kind, self._timed_out(Delivery.UNKNOWN, "its outcome"))
             elif not delivery_state:
                 self._come_back([message], message.delivery or Delivery.UNKNOWN)
             else:
@@ -614,11 +635,14 @@ class SendClient(_LinkClient):
             if pending:
                 self._time_out(message)
 
-    def _time_out(self, message: Message) -> None:
+    def _time_out(self, message: Message, limit: str = "") -> None:
+        """`limit`: which one has passed; msg_timeout if it does not say."""
         if id(message) in self._handed:
             return  # its sender sees to it
+        missing = self._missing() or "the peer"
         fate = Delivery.NOT_DELIVERED
         if message._state is _SENT:
+            missing = "its outcome"
             fate = Delivery.UNKNOWN
             handler = self.message_handler
             if handler is None or not handler._abandon(message):  # closed by another thread, or its outcome came just now
@@ -630,10 +654,11 @@ class SendClient(_LinkClient):
                 self._again.remove(message)
             except ValueError:
                 self._dead += 1
-        self._finish(message, MessageSendResult.Timeout, self._timed_out(fate))
+        self._finish(message, MessageSendResult.Timeout, self._timed_out(fate, missing, limit))
 
-    def _timed_out(self, fate: Delivery) -> errors.MessageTimeout:
-        error = errors.MessageTimeout(f"no outcome within msg_timeout of {self._msg_timeout} ms; {fate.value}")
+    def _timed_out(self, fate: Delivery, missing: str, limit: str = "") -> errors.MessageTimeout:
+        limit = limit or f"msg_timeout of {self._msg_timeout} ms"
+        error = errors.MessageTimeout(f"no outcome within {limit}; {fate.value}; waited for {missing}")
         error.delivery = fate
         return error
 
@@ -755,16 +780,20 @@ class SendClient(_LinkClient):
 
     # ---- sending --------------------------------------------------------------------------------------------------
 
-    def send_message(self, messages: Message, close_on_done: bool = False) -> None:
+    def send_message(self, messages: Message, close_on_done: bool = False, *, timeout: float | None = None) -> None:
         """Send a message or batch and wait until all its parts have their outcome; what is queued goes along.
+
+        `timeout`: seconds until `MessageTimeout`, a TimeoutError, is raised, whose text says what was missing (link, credit, session
+        window, outcome); None or 0: no limit while the peer lives, with a warning in the log after 10 s and every minute from
+        then on. What has timed out is not sent any more; what had left by then is `Delivery.UNKNOWN`.
 
         Raises `ClientMessageError` when a part failed (`info` tells which), and the error of connection, session or link
         when it broke: `exc.delivery` then says what is known, and the message is in `pending_messages` again. A message
         larger than the peer takes raises an error that is also a `MessageSendFailed` and a `MessageContentTooLarge`."""
         session = self._session
-        queued = not close_on_done and self._send_at_once(messages)
+        queued = not close_on_done and not timeout and self._send_at_once(messages)
         if not queued or messages._state is not _COMPLETE or self._uncalled or self._shutdown:
-            self._run(self._send_message_plan(messages, close_on_done, session if queued else None))
+            self._run(self._send_message_plan(messages, close_on_done, timeout, session if queued else None))
 
     def _send_at_once(self, message: Any) -> bool:
         """The everyday case without the cost of a plan: a message alone on an idle link, up to its outcome if that is the
@@ -794,7 +823,7 @@ class SendClient(_LinkClient):
                 self._queue.append(message)
                 self._pump()
                 if message._state is _SENT and mine is session._inbox:
-                    connection._wait(mine)
+                    connection._wait(mine, time.monotonic() + _AT_ONCE)
                     self._pump()
             except errors.AMQPError as error:
                 _logger.debug("left to the plan: %s", error)
@@ -804,17 +833,36 @@ class SendClient(_LinkClient):
             leave(token)
         return True
 
-    def _send_message_plan(self, messages: Any, close_on_done: bool, queued: Any = None) -> Plan[None]:
+    def _send_message_plan(
+        self, messages: Any, close_on_done: bool, timeout: float | None, queued: Any = None
+    ) -> Plan[None]:
         """`queued`: the session that there was when the message was queued, if it was."""
+        deadline = _deadline(timeout)
         if self._session is None:
             sendable("send_message", messages)
             yield from self._opened_plan()
-        parts = yield from self._send_plan(messages, queued)
+        parts = yield from self._send_plan(messages, queued, deadline)
+        if deadline is not None:
+            self._expire_parts(parts, f"timeout of {timeout} s")
         if close_on_done or self._shutdown:
             yield Call(self._method(self, "close"))
         self._raise_failed(parts)
 
-    def _send_plan(self, messages: Any, queued: Any) -> Plan[list[Message]]:
+    def _expire_parts(self, parts: list[Message], limit: str) -> None:
+        """The time of a call is up: what it waits for still is not waited for any more. Raises MessageTimeout if that is
+        anything."""
+        late = [message for message in parts if message._state is _WAITING or message._state is _SENT]
+        with self._books():
+            for message in late:
+                if message._state is _WAITING or message._state is _SENT:
+                    self._time_out(message, limit)
+        self._calls.run()
+        expired = [m.error for m in late if isinstance(m.error, errors.MessageTimeout)]
+        if expired:
+            unknown = [error for error in expired if error.delivery is Delivery.UNKNOWN]
+            raise (unknown or expired)[0]
+
+    def _send_plan(self, messages: Any, queued: Any, deadline: float | None) -> Plan[list[Message]]:
         session = self._session if queued is None else queued
         if queued is not None:
             parts = [messages]
@@ -826,7 +874,8 @@ class SendClient(_LinkClient):
         if len(parts) == 1:
             message = parts[0]
             try:
-                yield from self._work_plan(functools.partial(self._called, message), None, lambda: message, session)
+                one = functools.partial(self._called, message)
+                yield from self._work_plan(_or_late(one, deadline), deadline, lambda: message, session)
             finally:
                 self._unwatch(message)
             return parts
@@ -838,7 +887,9 @@ class SendClient(_LinkClient):
             return not left
 
         try:
-            yield from self._work_plan(done, None, lambda: parts[-1] if done() else left[-1], session)
+            yield from self._work_plan(
+                _or_late(done, deadline), deadline, lambda: parts[-1] if done() else left[-1], session
+            )
         finally:
             for message in left[-1:]:
                 self._unwatch(message)
@@ -861,39 +912,67 @@ class SendClient(_LinkClient):
             raise _TooLarge(cause, info) from cause
         raise errors.ClientMessageError(cause, info=info) from cause
 
-    def send_all_messages(self, close_on_done: bool = True) -> list[MessageState]:
-        """Send everything that is queued and wait for the outcomes. Gives the state of each message, in the order of the
-        queue. Raises the error of connection, session or link when it broke; messages without outcome are then in
-        `pending_messages`."""
-        return self._run(self._send_all_plan(close_on_done))
+    def send_all_messages(self, close_on_done: bool = True, *, timeout: float | None = None) -> list[MessageState]:
+        """Send everything that is queued, wait for the outcomes, and, with `close_on_done`, close the client: pass False to go
+        on with it. Gives the state of each message, in the order of the queue. Raises the error of connection, session or
+        link when it broke, and ValueError for a client that is closed; messages without outcome are then in `pending_messages`.
 
-    def _send_all_plan(self, close_on_done: bool) -> Plan[list[MessageState]]:
+        `timeout`: seconds until `MessageTimeout`, a TimeoutError, is raised, whose text says what was missing; what has no outcome
+        by then stays pending, and the client open. None or 0: as for `send_message`."""
+        return self._run(self._send_all_plan(close_on_done, timeout))
+
+    def _send_all_plan(self, close_on_done: bool, timeout: float | None) -> Plan[list[MessageState]]:
+        deadline = _deadline(timeout)
         yield from self._opened_plan()
         messages = self._pending()
         if self._dead:
             messages = [message for message in messages if message._state in constants.PENDING_STATES]
-        yield from self._work_plan(self._nothing_pending, None, _nothing)
+        yield from self._drain_plan(deadline, timeout)
         states = [message._state for message in messages]
+        if close_on_done and not self._shutdown:
+            self._closed_by = " by send_all_messages(), which does that unless close_on_done=False"
         if close_on_done or self._shutdown:
             yield Call(self._method(self, "close"))
         return states
 
-    def wait(self) -> bool:
-        """Send everything that is queued and wait for the outcomes. False when the client was closed meanwhile."""
-        return self._run(self._wait_plan())
+    def _drain_plan(self, deadline: float | None, timeout: float | None) -> Plan[None]:
+        """Until nothing is pending. Raises MessageTimeout at the deadline."""
+        yield from self._work_plan(_or_late(self._nothing_pending, deadline), deadline, _nothing)
+        if deadline is None or self._shutdown or self._nothing_pending():
+            return
+        fate = Delivery.UNKNOWN if self._out else Delivery.NOT_DELIVERED
+        error = errors.MessageTimeout(
+            f"messages without an outcome after {timeout} s, which are in pending_messages; waited for {self._missing() or 'callbacks'}"
+        )
+        error.delivery = fate
+        raise error
 
-    def _wait_plan(self) -> Plan[bool]:
+    def wait(self, *, timeout: float | None = None) -> bool:
+        """Send everything that is queued and wait for the outcomes. False when the client was closed meanwhile. `timeout`: as for
+        `send_all_messages`."""
+        return self._run(self._wait_plan(timeout))
+
+    def _wait_plan(self, timeout: float | None = None) -> Plan[bool]:
+        deadline = _deadline(timeout)
         if self._shutdown:
             return False
         self._opened()
         try:
-            yield from self._work_plan(self._nothing_pending, None, _nothing)
+            yield from self._drain_plan(deadline, timeout)
         except errors.AMQPError:
             if not self._shutdown:
                 raise
         return not self._shutdown
 
     # ---- the end --------------------------------------------------------------------------------------------------
+
+    def _leave_block(self) -> None:
+        unsent = len(self._queue) - self._head - self._dead + len(self._again)
+        if unsent > 0 and not self._closed:
+            _logger.warning(
+                "%r: the with block ends with %d message(s) that were queued and not sent: send_all_messages() or wait() sends them; "
+                "they are in pending_messages", self._name, unsent,
+            )  # fmt: skip
 
     def close(self) -> None:
         """As `AMQPClient.close`. Messages without an outcome are in `pending_messages` afterwards, ready for another
@@ -947,6 +1026,18 @@ class _TooLarge(errors.ClientMessageError, errors.MessageSizeExceeded):
     def __init__(self, cause: errors.MessageSizeExceeded, info: dict[str, Any]) -> None:
         errors.MessageSizeExceeded.__init__(self, cause.size, cause.limit)
         self.info = info
+
+
+def _deadline(timeout: float | None) -> float | None:
+    """Of a time-out in seconds; None and 0: none."""
+    return time.monotonic() + timeout if timeout else None
+
+
+def _or_late(done: Callable[[], bool], deadline: float | None) -> Callable[[], bool]:
+    """Whether that is so, or there is no time left for it."""
+    if deadline is None:
+        return done
+    return lambda: done() or time.monotonic() >= deadline
 
 
 def _nothing() -> None:

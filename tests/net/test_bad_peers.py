@@ -729,3 +729,25 @@ def test_message_of_16_mib_through_a_tiny_receive_buffer(attempt: Any, scripted:
     _, end = attempt(scripted(script, window=8192).url(), body=bytes(16 << 20), seconds=30)
     assert (end.error, end.value) == (None, [State.SendComplete])
     assert size[0] >= 16 << 20
+
+
+# ---- what a call waits for ----
+
+
+@pytest.mark.parametrize(
+    ("stage", "how", "missing"),
+    [
+        ("begin", {}, "the link to be attached"),
+        ("attach", {}, "credit of the peer's to send 1 message"),
+        ("credit", {"incoming_window": 0}, "the session's window to open to send 1 message"),
+        ("transfer", {}, "its outcome"),
+    ],
+)
+def test_a_time_out_says_what_the_peer_did_not_give(
+    scripted: Any, ends_within: Any, stage: str, how: dict[str, int], missing: str
+) -> None:
+    client = SendClient(scripted(lambda peer: peer.reach(stage, **how).polite_end()).url(), connect_timeout=None)
+    end = ends_within(SOON, client.send_message, Message(b"x"), timeout=0.3)
+    assert isinstance(end.error, errors.MessageTimeout) and missing in str(end.error)
+    assert end.error.delivery is (Delivery.UNKNOWN if stage == "transfer" else Delivery.NOT_DELIVERED)
+    assert ends_within(SOON + 1, client.close).error is None

@@ -117,6 +117,7 @@ class AMQPClientAsync(client.AMQPClient):
         return self
 
     async def __aexit__(self, *args: Any) -> None:
+        self._leave_block()
         await self.close_async()
 
     async def open_async(self, connection: Connection | None = None) -> None:
@@ -270,18 +271,22 @@ class SendClientAsync(client.SendClient, AMQPClientAsync):
 
     _delegates = True
 
-    async def send_message_async(self, messages: Message, close_on_done: bool = False) -> None:
+    async def send_message_async(
+        self, messages: Message, close_on_done: bool = False, *, timeout: float | None = None
+    ) -> None:
         """As `SendClient.send_message`. When it is cancelled the message goes on its way: it is in `pending_messages` until
         its outcome comes."""
-        await self._run_async(self._send_message_plan(messages, close_on_done))
+        await self._run_async(self._send_message_plan(messages, close_on_done, timeout))
 
-    async def send_all_messages_async(self, close_on_done: bool = True) -> list[MessageState]:
+    async def send_all_messages_async(
+        self, close_on_done: bool = True, *, timeout: float | None = None
+    ) -> list[MessageState]:
         """As `SendClient.send_all_messages`."""
-        return await self._run_async(self._send_all_plan(close_on_done))
+        return await self._run_async(self._send_all_plan(close_on_done, timeout))
 
-    async def wait_async(self) -> None:
+    async def wait_async(self, *, timeout: float | None = None) -> None:
         """As `SendClient.wait`, but gives nothing."""
-        await self._run_async(self._wait_plan())
+        await self._run_async(self._wait_plan(timeout))
 
     def _send_at_once(self, message: Any) -> bool:
         return False  # it would block

@@ -35,6 +35,7 @@ if importlib.util.find_spec("trustme") is None:
     sys.modules["trustme"] = _module = importlib.util.module_from_spec(_spec)
     _spec.loader.exec_module(_module)
 
+EAGER = getattr(asyncio, "eager_task_factory", None)
 LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {"asyncio": asyncio.new_event_loop}
 if uvloop is not None:
     LOOPS["uvloop"] = uvloop.new_event_loop
@@ -117,6 +118,39 @@ class Loop:
                 return
 
         return generate
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--eager", action="store_true", help="only what runs on asyncio's own loop, with eager tasks (Python 3.12 and newer)"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--eager") and EAGER is not None:
+        made = asyncio.BaseEventLoop.__init__
+
+        def with_eager_tasks(loop: asyncio.BaseEventLoop) -> None:
+            made(loop)
+            loop.set_task_factory(EAGER)
+
+        asyncio.BaseEventLoop.__init__ = with_eager_tasks  # type: ignore[method-assign]
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("--eager"):
+        return
+    kept = [item for item in items if _on_a_loop(item)]
+    config.hook.pytest_deselected(items=[item for item in items if item not in set(kept)])
+    items[:] = kept
+    if EAGER is None:
+        for item in items:
+            item.add_marker(pytest.mark.skip(reason="this Python has no eager tasks: they came with 3.12"))
+
+
+def _on_a_loop(item: pytest.Item) -> bool:
+    driver = getattr(item, "callspec", None) and item.callspec.params.get("driver")  # type: ignore[attr-defined]
+    return driver == "asyncio" if driver else hasattr(getattr(item, "module", None), "asyncio")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -8,6 +8,7 @@ import asyncio
 import gc
 import itertools
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -15,7 +16,7 @@ import time
 import warnings
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
@@ -959,3 +960,20 @@ print(time.time())
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
     assert time.time() - float(done.stdout) < 5
+
+
+@pytest.mark.skipif(not hasattr(asyncio, "eager_task_factory"), reason="eager tasks came with Python 3.12")
+@pytest.mark.parametrize("host", ["localhost", "name.localhost", "name.invalid", "127.0.0.1"])
+def test_eager_tasks_hold_nothing_up_where_a_host_cannot_be_had(host: str, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_answer(*args: Any, **kwargs: Any) -> NoReturn:
+        raise socket.gaierror(socket.EAI_NONAME, "nobody knows it")
+
+    async def main() -> None:
+        asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)  # type: ignore[attr-defined]
+        monkeypatch.setattr(socket, "getaddrinfo", no_answer)
+        client = SendClientAsync(f"amqp://{host}:1/q", use_tls=False)
+        with pytest.raises(errors.AMQPConnectionError):
+            await client.send_message_async(Message(b"x"))
+        await client.close_async()
+
+    run(main)

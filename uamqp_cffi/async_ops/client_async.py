@@ -26,7 +26,7 @@ from .connection_async import ConnectionAsync
 from .receiver_async import MessageReceiverAsync
 from .sender_async import MessageSenderAsync
 from .session_async import SessionAsync
-from .utils import get_dict_with_loop_if_needed, would_block
+from .utils import afterwards, get_dict_with_loop_if_needed, running_loop, would_block
 
 __all__ = [
     "AMQPClientAsync", "AsyncMessageIter", "ConnectionAsync", "MessageReceiverAsync", "MessageSenderAsync",
@@ -183,6 +183,8 @@ class AMQPClientAsync(client.AMQPClient):
     async def _run_async(self, plan: Plan[_T]) -> _T:
         if self._connection is not None:
             self._connection._check_loop()
+        else:
+            running_loop(self)
         return await plans.run_async(plan, self._wait)
 
     @staticmethod
@@ -298,7 +300,7 @@ class SendClientAsync(client.SendClient, AMQPClientAsync):
         if _is_own(handler, "send_async", MessageSenderAsync.send_async):
             return super()._send_by_handler(handler, message)
         call = handler.send_async(message, self._on_message_sent, timeout=self._time_left(message))
-        sending = asyncio.ensure_future(call)
+        sending = asyncio.ensure_future(afterwards(call))
         self._sending.add(sending)  # the loop would not keep it
         sending.add_done_callback(lambda done: self._handed_over(message, done))
         return True
@@ -422,9 +424,7 @@ class ReceiveClientAsync(client.ReceiveClient, AMQPClientAsync):
 
     def receive_messages_iter(self, on_message_received: Callable[[Message], object] | None = None) -> NoReturn:
         """Not on an event loop: see `receive_messages_iter_async`."""
-        raise RuntimeError(
-            f"{type(self).__name__}.receive_messages_iter() would block the event loop: use receive_messages_iter_async()"
-        )
+        raise would_block(self)
 
 
 class AsyncMessageIter(AsyncIterator[Message]):

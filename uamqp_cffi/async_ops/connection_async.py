@@ -1,8 +1,11 @@
 """The connection on an event loop: the same records, rules and errors, another way to wait.
 
 Bytes are taken in, and heartbeats go out, whenever the loop runs, whether anybody awaits or not; records wait in the
-inboxes of those they concern, and user code runs only inside their own awaited calls. Everything happens in the loop's
-thread, so the locks of the blocking class are always free.
+inboxes of those they concern, and user code runs only inside their own awaited calls.
+
+The transport is touched in the loop's thread alone. What does not wait (`message.accept()`, `queue_message`, `close` of a
+link) may be called in any: it keeps its books under the locks of the blocking class, and leaves to the loop what is to
+be sent, and who is to be woken.
 """
 
 from __future__ import annotations
@@ -29,7 +32,7 @@ from .._core.wire import Wire, clock
 from .. import connection as blocking
 from ..authentication.common import AMQPAuth
 from ..connection import CONNECT_TIMEOUT, Connection
-from .utils import get_dict_with_loop_if_needed, would_block
+from .utils import get_dict_with_loop_if_needed, running_loop, would_block
 
 __all__ = ["ConnectionAsync", "get_dict_with_loop_if_needed"]
 
@@ -47,6 +50,15 @@ _forked: list[Any] = []  # streams of a parent: see ConnectionAsync._orphan
 def _wake(future: asyncio.Future[None]) -> None:
     if not future.done():
         future.set_result(None)
+
+
+def _tell(loop: asyncio.AbstractEventLoop, function: Callable[..., object], *args: Any) -> bool:
+    """Have the loop call it. Any thread. False when it is closed."""
+    try:
+        loop.call_soon_threadsafe(function, *args)
+    except RuntimeError:
+        return False
+    return True
 
 
 def _answer(future: asyncio.Future[bool], answer: bool) -> None:
@@ -89,10 +101,14 @@ class _Turns:
                 timer.cancel()
 
     def release(self) -> None:
-        """Give it to who has waited longest. Nothing happens when nobody holds it."""
-        for first in self._waiting:
+        """Give it to who has waited longest. Nothing happens when nobody holds it. Any thread."""
+        for first in list(self._waiting):
             if not first.done():
-                first.set_result(True)
+                loop = first.get_loop()
+                if loop is asyncio._get_running_loop():
+                    first.set_result(True)
+                else:
+                    _tell(loop, self.release)
                 return
         self._held = False
 
@@ -180,6 +196,8 @@ class ConnectionAsync(Connection):
     def _reset(self, hostname: str | bytes, auth: AMQPAuth) -> None:
         super()._reset(hostname, auth)
         self._task: asyncio.Task[None] | None = None  # connects
+        self._thread = 0  # that it was begun in
+        self._handed = False  # the loop will flush for another thread
         self._limit: asyncio.TimerHandle | None = None  # connect_timeout
         self._timer: asyncio.TimerHandle | None = None  # the engine's deadline
         self._timer_due = NEVER
@@ -289,7 +307,8 @@ class ConnectionAsync(Connection):
         loop = asyncio.get_running_loop()
         future: asyncio.Future[None] = loop.create_future()
         timer = None if seconds is None else loop.call_later(seconds, _wake, future)
-        inbox.wait_with(lambda: _wake(future))
+        me = get_ident()
+        inbox.wait_with(lambda: _wake(future) if get_ident() == me else _tell(loop, _wake, future))
         try:
             await future
         finally:
@@ -348,13 +367,19 @@ class ConnectionAsync(Connection):
 
     def _send_stale(self) -> None:
         """Send what nobody has flushed: it may be what the peer waits for."""
-        wire = self._wire
-        if wire is not None and not self._done and self._stale_output(wire):
+        with self._io:
+            wire = self._wire
+            stale = wire is not None and not self._done and self._stale_output(wire)
+        if stale:
             self._flush()
 
     def _stir(self) -> None:
         """Something moved."""
         self._stirred = True
+        loop = self._loop
+        if self._napping and loop is not None and not self._is_here():
+            _tell(loop, _if_alive, weakref.ref(self), ConnectionAsync._stir)
+            return
         for future in self._napping:
             _wake(future)
         if self._closing is not None:
@@ -368,10 +393,13 @@ class ConnectionAsync(Connection):
         """Raises RuntimeError on another loop than the one it connected on. When that one was closed, so is the transport:
         the connection is lost."""
         loop = self._loop
-        if loop is None or self._done or loop is asyncio.get_running_loop():
+        if self._done or running_loop(self) is loop or loop is None:
             return
         if not loop.is_closed():
-            raise RuntimeError("this connection belongs to another event loop")
+            raise RuntimeError(f"this connection belongs to another event loop, {loop!r}: await its methods there")
+        self._loop_closed()
+
+    def _loop_closed(self) -> None:
         with self._io:
             self._broken = self._broken or OSError("the event loop is closed")
             self._lose(errors.AMQPConnectionError("the event loop that the connection lived on was closed"))
@@ -385,6 +413,31 @@ class ConnectionAsync(Connection):
         task = asyncio.ensure_future(awaitable)
         task.add_done_callback(over)
         return task
+
+    # ---- other threads --------------------------------------------------------------------------------------------
+
+    def _is_here(self) -> bool:
+        """Whether the transport may be touched: on its loop, or in that thread while the loop does not run."""
+        loop = self._loop
+        running = asyncio._get_running_loop()
+        if running is loop or loop is None:
+            return True
+        return running is None and get_ident() == self._thread and not loop.is_running()
+
+    def _flush(self) -> bool:
+        """As in the blocking class; in another thread than the loop's it is left to that one."""
+        if self._is_here():
+            return super()._flush()
+        loop = self._loop
+        if self._sock is not None and loop is not None and not self._handed:
+            self._handed = True
+            if not _tell(loop, _if_alive, weakref.ref(self), ConnectionAsync._flush_for_others):
+                self._loop_closed()
+        return False
+
+    def _flush_for_others(self) -> None:
+        self._handed = False  # from now on they ask anew
+        self._flush()
 
     # ---- keep-alive -----------------------------------------------------------------------------------------------
 
@@ -400,8 +453,14 @@ class ConnectionAsync(Connection):
 
     # ---- connecting -----------------------------------------------------------------------------------------------
 
+    def _start(self) -> None:
+        if not self._started:
+            running_loop(self)  # before anything is done
+        super()._start()
+
     def _call_out(self) -> None:
         loop = self._loop = asyncio.get_running_loop()
+        self._thread = get_ident()
         self._limit_connecting(loop)
         self._task = loop.create_task(self._connect())
 
@@ -409,6 +468,7 @@ class ConnectionAsync(Connection):
         attempt = self._attempt = object()  # not the dialer, which holds the connection
         self._dialer = dialer = AsyncDialer(self.auth._dial_to, self._choose)
         try:
+            await asyncio.sleep(0)  # a lock is held where the task is made, and eager tasks begin there
             sock = await dialer.connect()
             try:
                 await asyncio.get_running_loop().create_connection(lambda: Stream(self, sock, attempt), sock=sock)

@@ -647,7 +647,11 @@ def test_outcomes_do_what_they_say(
             first = client.receive_message_batch(1)
             while len(first) < 3:
                 first += client.receive_message_batch(1)
-            assert all(settle(received) for received in first)
+            assert settle(first[0])
+            try:
+                assert all(settle(received) for received in first[1:])
+            except errors.MessageHandlerError:  # 3.10 does not know modified, and ends the session over the first
+                assert rabbit.name == "3.10"
         with rabbit.receiver(own_queue, timeout=500) as client:
             return [body_of(received) for received in taken(client, 4)]
 

@@ -650,7 +650,8 @@ class Connection:
         with self._turns:
             if self._leader == me and not self._poller.polling:  # else a signal handler ran a step inside our own wait
                 self._leader = 0
-            self._offer_lead()
+            if self._followers:
+                self._offer_lead()
 
     def _offer_lead(self) -> None:
         """Tell a follower that nobody leads, if so. Under `_turns`."""
@@ -715,7 +716,8 @@ class Connection:
             self._inside = get_ident()
             try:
                 clean = self._send(clock())
-                self._note_trace()
+                if self._debug:
+                    self._note_trace()
                 wire = self._wire
                 if wire is not None and (self._asked or (self._engine.presettled and wire.settling)):
                     self._asked = False  # what our own limits refuse is known at once, and no byte would come to tell
@@ -875,7 +877,8 @@ class Connection:
             self._send(now)
         if self._engine.presettled and wire.settling:
             self._route(wire.tick(wire.last_step))
-        self._note_trace()
+        if self._debug:
+            self._note_trace()
         if self._ending:
             self._lose(self._why or self._ended_error())
         elif ended or wire.ended_by_peer:

@@ -14,6 +14,7 @@ import pytest
 from uamqp_cffi import Message, SendClient
 from uamqp_cffi._core import interrupts
 from uamqp_cffi._core.interrupts import enter, leave, openly, whole
+from uamqp_cffi._core.plan import Call, Plan, run
 from uamqp_cffi.async_ops.client_async import SendClientAsync
 from uamqp_cffi.broker import Broker
 from uamqp_cffi.connection import Connection
@@ -122,6 +123,36 @@ def test_a_handler_that_user_code_sets_stays() -> None:
     ctrl_c()
     assert came == [1, 1]
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def test_a_handler_that_user_code_sets_for_a_while_leaves_ours_as_it_was(handler: Any) -> None:
+    came = []
+
+    def user_code() -> None:
+        before = signal.signal(signal.SIGINT, lambda *args: came.append(1))
+        leave(enter())
+        signal.signal(signal.SIGINT, before)
+
+    token = enter()
+    openly(user_code)
+    ctrl_c()
+    with pytest.raises(KeyboardInterrupt):
+        leave(token)
+    assert came == []
+
+
+def test_a_plan_that_never_waits_is_interrupted_between_two_steps() -> None:
+    done = []
+
+    def plan() -> Plan[None]:
+        while True:
+            ctrl_c()
+            done.append(1)
+            yield Call(len, ("",))
+
+    with pytest.raises(KeyboardInterrupt):
+        run(plan(), lambda inbox, deadline: True)
+    assert done == [1]
 
 
 def test_a_handler_that_does_not_raise_is_called_too() -> None:

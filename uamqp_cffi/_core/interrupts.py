@@ -40,16 +40,18 @@ PATIENCE = 1.0
 """Seconds for which the first one is put off; another after that is let through wherever it comes."""
 
 _SIGINT = int(signal.SIGINT)
-_OTHERS = tuple(int(getattr(signal, name)) for name in ("SIGTERM", "SIGALRM") if hasattr(signal, name))
+_SIGTERM = int(signal.SIGTERM)
+_SIGALRM = int(getattr(signal, "SIGALRM", signal.SIGTERM))
 _main = threading.main_thread().ident
 
 _shut = False  # signals are put off, if our handler is there
+_active = False  # a call has wrapped the handler of SIGINT, and has not ended
 _noted: dict[int, float] = {}  # signals that were put off, and since when
 _before: dict[int, Any] = {}  # what is wrapped
 
-Token = bool | list[tuple[int, Any]] | Callable[..., Any]
-"""What a call found, for it to put back: whether signals were put off, or, if it is the outermost, the handler of SIGINT or, when
-others have one, too, those of all."""
+Token = bool | list[tuple[int, Any, Any]] | Callable[..., Any]
+"""What a call found, for it to put back: whether signals were put off, or, if it is the outermost, the handler of SIGINT. In all other
+cases signals with their handlers and what was wrapped before."""
 
 
 def _handler(number: int, frame: Any) -> None:
@@ -68,33 +70,34 @@ def _handler(number: int, frame: Any) -> None:
 
 def enter() -> Token | None:
     """From now on, signals are put off. What it gives is for `leave`; None: this is not the main thread."""
-    global _shut
+    global _active, _shut
     if get_ident() != _main:
         return None
     found = _get(_SIGINT)
     if found is _handler:
         was, _shut = _shut, True
         return was
+    _shut = True
+    if _active or callable(_get(_SIGTERM)) or callable(_get(_SIGALRM)) or not callable(found):
+        return _wrap_all()
     if _noted:
         _noted.clear()
-    _shut = True
-    for number in _OTHERS:
-        if callable(_get(number)):
-            return _wrap_all()
-    if not callable(found):  # Ctrl-C is ignored, or somebody's in C
-        return []
+    _active = True
     _before[_SIGINT] = found
     _set(_SIGINT, _handler)
     return found  # type: ignore[no-any-return]  # a function
 
 
 def _wrap_all() -> Token:
+    """Also when user code inside of another call has put a handler of its own in place of ours."""
+    if not _active:
+        _noted.clear()
     found = []
-    for number in (_SIGINT, *_OTHERS):
+    for number in dict.fromkeys((_SIGINT, _SIGTERM, _SIGALRM)):
         handler = _get(number)
         if callable(handler) and handler is not _handler:
+            found.append((number, handler, _before.get(number)))
             _before[number] = handler
-            found.append((number, handler))
             _set(number, _handler)
     return found
 
@@ -110,19 +113,33 @@ def raises_anywhere() -> bool:
 
 def leave(token: Token | None) -> None:
     """The other end of `enter`: what was put off is let through, unless the call was part of another."""
-    global _shut
+    global _active, _shut
     if token is None or token is True:
         return
     if callable(token):
         if _get(_SIGINT) is _handler:  # else user code has put another there
             _set(_SIGINT, token)
+        _active = False
     elif token is not False:
-        for number, handler in token:
-            if _get(number) is _handler:
-                _set(number, handler)
+        _unwrap_all(token)
+        return
     _shut = False
     if _noted:
         _let_through()
+
+
+def _unwrap_all(found: list[tuple[int, Any, Any]]) -> None:
+    global _shut
+    for number, handler, _ in found:
+        if _get(number) is _handler:
+            _set(number, handler)
+    _shut = False
+    try:
+        if _noted:
+            _let_through()
+    finally:
+        for number, _, before in found:
+            _before[number] = before
 
 
 def _let_through() -> None:
@@ -153,6 +170,16 @@ def openly(fn: Callable[..., _T], *args: Any) -> _T:
         return fn(*args)
     finally:
         _shut = True
+
+
+def look() -> None:
+    """Let through what was put off: for calls that go on and on without ever having to wait."""
+    if _noted:
+        openly(_nothing)
+
+
+def _nothing() -> None:
+    """Nothing."""
 
 
 def wholly(fn: Callable[..., _T], *args: Any) -> _T:

@@ -541,6 +541,7 @@ class AMQPClient:
             return True
         return (yield from self._client_run_plan())
 
+    _looked_through = -1  # how many attributes there were when none of them was a step
     _own_steps: tuple[Any, ...] = ()
     """`_steps()` of the class itself."""
 
@@ -551,7 +552,12 @@ class AMQPClient:
 
     def _stepwise(self) -> bool:
         """Whether somebody changed a step: then nothing but the public methods may be used."""
-        return self._steps() != self._own_steps or not self.__dict__.keys().isdisjoint(_STEPS)
+        assigned = self.__dict__
+        if len(assigned) != self._looked_through:  # looking through them costs more than all else here
+            if not assigned.keys().isdisjoint(_STEPS):
+                return True
+            self._looked_through = len(assigned)
+        return self._steps() != self._own_steps
 
     def mgmt_request(
         self,

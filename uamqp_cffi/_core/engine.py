@@ -332,7 +332,7 @@ def _records(base: Any, events: Iterable[tuple[int, ...]]) -> list[r.Record]:
     out: list[r.Record] = []
     add = out.append
     shared, shared_at = b"", 0  # the events of one disposition share the bytes of its state; so do their records
-    make, delivery = tuple.__new__, r.Delivery  # what the constructor of a NamedTuple does, without its own call
+    make, delivery, settled = tuple.__new__, r.Delivery, r.Settled  # what the constructor of a NamedTuple does, without its own call
     for kind, flags, id, first, last, code, tag_length, offset, length, tag_offset in events:
         if kind == _EV_MESSAGE:
             if flags & _ADDRESS:
@@ -352,7 +352,7 @@ def _records(base: Any, events: Iterable[tuple[int, ...]]) -> list[r.Record]:
         else:
             span = window[offset : offset + length]
         if kind == _EV_SETTLED:
-            add(r.Settled(id, first, last, code, bool(flags & _SETTLED), span))
+            add(make(settled, (id, first, last, code, flags & _SETTLED != 0, span)))
         elif kind == _EV_CREDIT:
             add(r.Credit(id, first, bool(flags & _DRAIN), last))
         else:

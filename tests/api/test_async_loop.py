@@ -875,6 +875,24 @@ def test_a_dropped_client_is_collected_with_its_transport(broker: Broker, run: A
     run(main)
 
 
+@pytest.mark.parametrize("turns", [0, 1, 3])
+def test_a_client_whose_connecting_was_cancelled_says_so(broker: Broker, run: Any, turns: int) -> None:
+    async def main() -> None:
+        client = SendClientAsync(broker.url + "/q")
+        await client.open_async()
+        sending = asyncio.ensure_future(client.send_message_async(Message(b"x")))
+        while client._connection._task is None:
+            await asyncio.sleep(0)
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        client._connection._task.cancel()
+        with pytest.raises(errors.AMQPConnectionError, match="cancelled"):
+            await asyncio.wait_for(sending, 10)
+        await client.close_async()
+
+    run(main)
+
+
 def test_a_client_belongs_to_one_loop(broker: Broker) -> None:
     client = SendClientAsync(broker.url + "/q")
     one, other = asyncio.new_event_loop(), asyncio.new_event_loop()

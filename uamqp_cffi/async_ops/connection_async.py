@@ -463,6 +463,7 @@ class ConnectionAsync(Connection):
         self._thread = get_ident()
         self._limit_connecting(loop)
         self._task = loop.create_task(self._connect())
+        self._task.add_done_callback(self._connect_over)
 
     async def _connect(self) -> None:
         attempt = self._attempt = object()  # not the dialer, which holds the connection
@@ -480,10 +481,12 @@ class ConnectionAsync(Connection):
         except Exception as error:  # of an auth object's: nobody waits for this task
             with self._io:
                 self._lose(self._explain(error))
-        except asyncio.CancelledError:  # by who cancels all tasks there are, if not by _lose
+
+    def _connect_over(self, task: asyncio.Task[None]) -> None:
+        """Who cancels all tasks there are may cancel this one before it has begun."""
+        if task.cancelled() and task is self._task:
             with self._io:
                 self._lose(errors.AMQPConnectionError("connecting was cancelled"))
-            raise
 
     def _connected(self, sock: Any) -> None:
         if sock.attempt is not self._attempt:  # of the former peer: this was redirected meanwhile

@@ -110,7 +110,7 @@ def test_a_connection_destroyed_while_it_is_redirected_stays_closed(
     with pytest.raises(errors.AMQPConnectionError, match="closed"):
         connection.redirect(*elsewhere(broker))
     connection._step(0)
-    assert connection._closed and connection._sock is None and connection._dialer._closed
+    assert connection._closed and connection._sock is None and connection._dialer is None
     client.close()
 
 

@@ -135,6 +135,7 @@ static void on_session_frame(uam_engine *e, uam_session *s, uint32_t code, const
 static void on_channel(uam_engine *e, uint16_t channel, uint32_t code, const uam_any *any, uam_span list, uam_span payload) {
   uam_session *s = uam_map_get(&e->by_remote_channel, channel);
   if (s == NULL) {
+    if (uam_session_late(e, channel, code)) return;
     uam_conn_error(e, "amqp:not-allowed", "%s on channel %u, which is not begun", uam_perf_name(code), (unsigned)channel);
     return;
   }

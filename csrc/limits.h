@@ -9,6 +9,9 @@
 #define UAM_MAX_FRAME          (1u << 20)          /* the most we announce, and so the largest frame we take in */
 #define UAM_RECV_ROOM          (64u << 10)         /* bytes of receive window beyond one frame */
 #define UAM_MAX_SESSIONS       4096u               /* per connection */
+#define UAM_LATE_CHANNELS      16u                 /* channels whose session has just ended: a late frame there costs nobody anything */
+#define UAM_LATE_FRAMES        1000u               /* ... so many frames on each, */
+#define UAM_LATE_TIME          10000u              /* ... for so many ms; after that it is the mistake that it is */
 #define UAM_MAX_LINKS          65536u              /* per connection */
 #define UAM_MAX_GUESTS         256u                /* links that the peer of a client attached: it did not ask for any */
 #define UAM_MAX_HANDLE         65535u              /* largest handle-max we announce or honour */

@@ -55,11 +55,39 @@ uam_session *uam_session_new(uam_engine *e) {
   return s;
 }
 
+/* The peer's channel is free, and for a while frames that belong to what was there are forgiven. */
+static void leave_channel(uam_engine *e, uam_session *s) {
+  if (!s->mapped_remote) return;
+  uam_map_remove(&e->by_remote_channel, s->remote_channel);
+  s->mapped_remote = false;
+  for (size_t i = 0; i < UAM_LATE_CHANNELS; i++)
+    if (e->late[i].channel == s->remote_channel) e->late[i].frames = 0;
+  e->late[e->next_late] = (uam_late){.until = e->now + UAM_LATE_TIME, .frames = UAM_LATE_FRAMES, .channel = s->remote_channel};
+  e->next_late = (e->next_late + 1) % UAM_LATE_CHANNELS;
+}
+
+/* A frame on a channel without a session. Both ends are out, so nothing may come there; but who shares the connection with the session
+ * that has ended has no part in it (§2.5.5 says nothing of such a frame). */
+bool uam_session_late(uam_engine *e, uint16_t channel, uint32_t code) {
+  for (size_t i = 0; i < UAM_LATE_CHANNELS; i++) {
+    uam_late *late = &e->late[i];
+    if (late->frames == 0 || late->channel != channel || e->now > late->until) continue;
+    if (late->frames == UAM_LATE_FRAMES) {
+      uam_event *ev = uam_event_push(e, UAM_EV_LATE, 0);
+      ev->first = channel;
+      ev->code = code;
+    }
+    late->frames--;
+    return true;
+  }
+  return false;
+}
+
 /* Takes its links with it. It must not stand in the list of dirty ones: engine.c sees to that. */
 void uam_session_free(uam_engine *e, uam_session *s) {
   for (size_t i = 0; i < s->cap_links; i++)
     if (s->links[i] != NULL) uam_link_free(e, s->links[i]);
-  if (s->mapped_remote) uam_map_remove(&e->by_remote_channel, s->remote_channel);
+  leave_channel(e, s);
   size_t slot = s->id & 0xffff;
   e->sessions[slot] = NULL;
   if (slot < e->free_session) e->free_session = slot;
@@ -227,13 +255,11 @@ void uam_session_on_begin(uam_engine *e, uint16_t channel, const uam_p_begin *p,
 }
 
 void uam_session_on_end(uam_engine *e, uam_session *s, const uam_p_end *p) {
+  if (s->state == UAM_SESS_END_RCVD) return; /* once more before our answer left: as late as any other frame */
   settle_links(e, s, UAM_OUT_NOT_DELIVERED);
   uam_event_window(e, uam_event_push(e, UAM_EV_END, s->id), p->error);
   move(e, s, UAM_R_END);
-  if (s->state == UAM_SESS_UNMAPPED) { /* both ends are out: the peer may use the channel again at once */
-    uam_map_remove(&e->by_remote_channel, s->remote_channel);
-    s->mapped_remote = false;
-  }
+  if (s->state == UAM_SESS_UNMAPPED) leave_channel(e, s); /* both ends are out: the peer may use the channel again at once */
   if (s->state == UAM_SESS_END_RCVD) {
     uam_buf_free(&s->error, &e->mem);
     s->want_end = true;

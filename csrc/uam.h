@@ -70,7 +70,9 @@ enum uam_event_kind {
                                   count); code = uam_outcome; flags SETTLED if the peer has settled; span = state. Of a
                                   receiving link: the sender took them back, or settled them by itself */
   UAM_EV_PEER_ERROR = 18,      /* the peer broke the rules or fell silent: span = the error we send; code = scope */
-  UAM_EV_LOST = 19             /* after uam_lost, the last event there is */
+  UAM_EV_LOST = 19,            /* after uam_lost, the last event there is */
+  UAM_EV_LATE = 20             /* a frame on a channel that has just ended was ignored: first = channel, code = its
+                                  performative. Told for the first one there; limits.h says how many may follow */
 };
 
 enum uam_event_flag {

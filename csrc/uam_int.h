@@ -109,6 +109,13 @@ struct uam_session {
 enum { UAM_IN_HEADER = 0, UAM_IN_SASL = 1, UAM_IN_FRAMES = 2, UAM_IN_DONE = 3 };
 enum { UAM_SASL_NONE = 0, UAM_SASL_WANT = 1, UAM_SASL_RUNNING = 2, UAM_SASL_DONE = 3 };
 
+/* A channel of the peer's that has just ended. */
+typedef struct uam_late {
+  uint64_t until;
+  uint32_t frames;      /* that are ignored still; 0: none */
+  uint16_t channel;
+} uam_late;
+
 typedef struct uam_window {
   uint8_t *data;
   size_t cap;
@@ -165,6 +172,8 @@ struct uam_engine {
   size_t joining;      /* bytes of `in` of all links */
   uint16_t generation;
   uam_map by_remote_channel;
+  uam_late late[UAM_LATE_CHANNELS];
+  size_t next_late;     /* the oldest of them */
   uam_session *dirty_sessions;
   uam_lnk *dirty_links;
   size_t n_guests;      /* links that the peer attached first */
@@ -244,6 +253,7 @@ void uam_session_dirty(uam_engine *e, uam_session *s);
 void uam_session_error(uam_engine *e, uam_session *s, const char *condition, const char *format, ...);
 void uam_session_on_begin(uam_engine *e, uint16_t channel, const uam_p_begin *p, uam_span list);
 void uam_session_on_end(uam_engine *e, uam_session *s, const uam_p_end *p);
+bool uam_session_late(uam_engine *e, uint16_t channel, uint32_t code); /* true: the frame is to be ignored */
 void uam_session_on_flow(uam_engine *e, uam_session *s, const uam_p_flow *p);
 bool uam_session_flush_begin(uam_engine *e, uam_session *s);
 bool uam_session_flush_end(uam_engine *e, uam_session *s); /* true: nothing left to do for it */

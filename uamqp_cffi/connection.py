@@ -1148,6 +1148,9 @@ class Connection:
             if record.scope == _engine.SCOPE_SESSION:
                 return self._session_inboxes.get(record.id)
             self._on_peer_error(record.error)
+        elif isinstance(record, records.Late):
+            text = "connection %r: the peer sent %s on channel %d, which has ended; it is ignored"
+            self._log.append((_logger, logging.WARNING, text, (self.container_id, record.performative, record.channel)))
         elif isinstance(record, records.SaslOutcome):
             if record.code:
                 self._refused(errors.SASLRefused(self._mechanism(), record.code))

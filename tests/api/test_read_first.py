@@ -53,3 +53,29 @@ def test_links_take_turns_on_a_session_of_one_handle(peer: Any) -> None:
             client.message_handler.close()
             client.message_handler, client._attached = None, False
     assert len(peer.records(r.Attach)) == 3
+
+
+def test_a_late_frame_on_a_channel_that_has_ended_costs_nobody_else_anything(
+    peer: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One of two clients of a connection closes; the peer's end is followed by a disposition that it should have sent before."""
+    first = []
+
+    def late(p: Any, record: r.End) -> None:
+        first.append(record)
+        p.inject(f"ch={len(first) - 1} disposition(role=true first=0 settled=true state=accepted())")
+
+    connection = shared(peer)
+    other = SendClient(peer.url, connect_timeout=5)
+    leaving = SendClient(peer.url, connect_timeout=5)
+    leaving.open(connection)
+    leaving.send_message(Message(b"x"))
+    other.open(connection)
+    other.send_message(Message(b"y"))
+    peer.on[r.End] = late
+    leaving.close()
+    other.send_message(Message(b"z"))
+    other.close()
+    connection.destroy()
+    assert len(peer.records(r.Delivery)) == 3
+    assert "disposition on channel 0, which has ended" in caplog.text

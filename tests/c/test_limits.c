@@ -1,6 +1,6 @@
 /* test_limits.c - the bounds of limits.h that take too many frames for a transcript: sessions, names, links, half-received messages,
  * answers that nobody reads, a disposition over a hundred thousand deliveries, a range over the whole circle of ids, one
- * long error for very many deliveries, one delivery that stays open while very many come and go. */
+ * long error for very many deliveries, one delivery that stays open while very many come and go, late frames on a channel that has ended. */
 #include "check.h"
 #include "heap.h"
 #include "notation.h"
@@ -137,6 +137,27 @@ static void test_channels(void) {
 }
 
 /* Links cost the peer a frame each, and us the name for as long as it likes. */
+/* What comes late on a channel that has ended is ignored so many times, however often the channel has ended before. */
+static void test_late(void) {
+  uint8_t room[128];
+  uam_span begin = kept("begin(next-outgoing-id=0 incoming-window=1 outgoing-window=1)", room, sizeof room);
+  start(UAM_SERVER);
+  for (int i = 0; i < 3; i++) {
+    feed_text("ch=7 begin(next-outgoing-id=0 incoming-window=1 outgoing-window=1)");
+    CHECK(uam_begin(e, session, begin.ptr, begin.len) == session);
+    swallow();
+    feed_text("ch=7 end()");
+    swallow();
+  }
+  unsigned long before = events;
+  for (unsigned i = 0; i < UAM_LATE_FRAMES; i++) feed_text("ch=7 end()");
+  CHECK(faults == 0);
+  CHECK(events == before + 1); /* the first is told */
+  feed_text("ch=7 end()");
+  CHECK(faults == 1 && strstr(fault, "end on channel 7, which is not begun") != NULL);
+  stop();
+}
+
 static void test_names(void) {
   enum { NAME = 60000, GONE = 50 };
   static char text[NAME + 200], name[NAME + 1];
@@ -457,6 +478,7 @@ static void test_leftovers(void) {
 int main(void) {
   test_sessions();
   test_channels();
+  test_late();
   test_names();
   test_guests();
   test_farewell();

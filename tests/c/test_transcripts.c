@@ -203,7 +203,8 @@ static const char *const results[] = {"UAM_OK",     "UAM_E_ARG",    "UAM_E_STATE
                                       "UAM_E_SIZE", "UAM_E_DECODE", "UAM_E_NOMEM", "UAM_E_BROKEN"};
 static const char *const event_names[] = {"?",      "conn",       "session",   "link",     "mechanisms", "init",   "challenge",
                                           "response", "outcome",  "open",      "close",    "begin",      "end",    "attach",
-                                          "detach", "credit",     "message",   "settled",  "peer-error", "lost"};
+                                          "detach", "credit",     "message",   "settled",  "peer-error", "lost",
+                                          "late"};
 
 static const char *outcome_name(uint32_t code) {
   switch (code) {
@@ -381,7 +382,7 @@ static size_t hex_text(char *to, size_t room, const uint8_t *p, size_t n) {
 /* The words of an event, without what its span holds. */
 static void words_of_event(const run *r, const happening *h, char *out, size_t room) {
   const uam_event *ev = &h->ev;
-  const char *id = label_of(r, ev->id), *name = ev->kind <= UAM_EV_LOST ? event_names[ev->kind] : "?";
+  const char *id = label_of(r, ev->id), *name = ev->kind <= UAM_EV_LATE ? event_names[ev->kind] : "?";
   const char *flag = ev->flags & UAM_F_REPLY ? " reply" : "";
   size_t at = 0;
   switch (ev->kind) {
@@ -414,6 +415,7 @@ static void words_of_event(const run *r, const happening *h, char *out, size_t r
       snprintf(out, room, "%s %s%s%s", name, ev->code == UAM_SCOPE_CONNECTION ? "connection" : ev->code == UAM_SCOPE_SESSION ? "session" : "link",
                ev->code == UAM_SCOPE_CONNECTION ? "" : " ", ev->code == UAM_SCOPE_CONNECTION ? "" : id);
       break;
+    case UAM_EV_LATE: snprintf(out, room, "%s ch=%u %s", name, ev->first, uam_perf_name(ev->code)); break;
     default: snprintf(out, room, "%s", name);
   }
 }

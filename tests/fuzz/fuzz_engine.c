@@ -137,7 +137,7 @@ static void add_id(uint32_t *ids, size_t *n, uint32_t id) {
 }
 
 static void on_event(side *s, const uam_event *ev) {
-  MUST(ev->kind >= UAM_EV_CONN_STATE && ev->kind <= UAM_EV_LOST && !s->has_lost);
+  MUST(ev->kind >= UAM_EV_CONN_STATE && ev->kind <= UAM_EV_LATE && !s->has_lost);
   read_span(s, ev, ev->offset, ev->length);
   if (ev->kind == UAM_EV_MESSAGE) {
     read_span(s, ev, ev->tag_offset, ev->tag_length);

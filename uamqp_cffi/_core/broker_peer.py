@@ -319,6 +319,9 @@ class Peer:
     def _on_end(self, record: r.End) -> None:
         self._forget_session(record.session)
 
+    def _on_late(self, record: r.Late) -> None:
+        _log.info("%r: %s on channel %d, which has ended; it is ignored", self, record.performative, record.channel)
+
     def _on_peer_error(self, record: r.PeerError) -> None:
         _log.info("%r: protocol error: %s", self, record.error)
         if record.scope == eng.SCOPE_LINK:
@@ -435,6 +438,7 @@ _HANDLERS: dict[type, Callable[[Peer, Any], None]] = {
     r.End: Peer._on_end,
     r.Close: Peer._on_close,
     r.PeerError: Peer._on_peer_error,
+    r.Late: Peer._on_late,
 }
 
 

@@ -317,6 +317,8 @@ def _decode(kind: int, flags: int, id: int, first: int, last: int, code: int, sp
         return r.SaslOutcome(code)
     if kind == lib.UAM_EV_PEER_ERROR:
         return r.PeerError(code, id, decode_error(span))
+    if kind == lib.UAM_EV_LATE:
+        return r.Late(first, ffi.string(lib.uam_perf_name(code)).decode())
     if kind == lib.UAM_EV_LOST:
         return r.Lost()
     raise BrokenError(lib.UAM_E_BROKEN, f"event {kind} is unknown")

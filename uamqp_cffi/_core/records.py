@@ -143,11 +143,18 @@ class PeerError(NamedTuple):
     error: Error | None
 
 
+class Late(NamedTuple):
+    """The peer spoke on a channel that has just ended; that and what follows there is ignored for a while."""
+
+    channel: int
+    performative: str
+
+
 class Lost(NamedTuple):
     """The transport is gone; the last record there is."""
 
 
 Record = (
     ConnState | SessionState | LinkState | SaslMechanisms | SaslInit | SaslChallenge | SaslResponse | SaslOutcome | Open
-    | Close | Begin | End | Attach | Detach | Credit | Delivery | Settled | PeerError | Lost
+    | Close | Begin | End | Attach | Detach | Credit | Delivery | Settled | PeerError | Late | Lost
 )

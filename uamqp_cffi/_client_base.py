@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import functools
 import logging
 import ssl
@@ -737,7 +736,7 @@ class _LinkClient(AMQPClient):
             self._error = errors.ConnectTimeout(
                 f"connect_timeout of {self._connect_timeout} s passed while waiting for the peer to attach the link"
             )
-            raise self._error
+            raise errors.afresh(self._error)
 
     def _ending(self) -> BaseException | None:
         """What broke link, session or connection, if anything did."""
@@ -767,13 +766,13 @@ class _LinkClient(AMQPClient):
         if error is not self._error:
             self._take_in()  # what is known of the messages came before it
             self._over()
-            told = copy.copy(error)  # the connection's own is for all its clients
-            told.__cause__, told.__suppress_context__ = error.__cause__, True
+            told = errors.afresh(error)  # the connection's own is for all its clients
+            told.__suppress_context__ = True
             if isinstance(told, (errors.AMQPError, errors.TokenTimeout)):
                 told.delivery = self._fate()
             self._told(told)
             self._error = told
-        raise self._error.with_traceback(None)
+        raise errors.afresh(self._error)
 
     # ---- steps ----------------------------------------------------------------------------------------------------
 

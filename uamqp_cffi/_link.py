@@ -5,7 +5,6 @@ Records come in under the session's lock, and only bookkeeping is done there; us
 
 from __future__ import annotations
 
-import copy
 import logging
 import uuid
 import weakref
@@ -152,7 +151,7 @@ class Link:
         self._pump()
         error = self._broken()
         if error is not None:
-            raise error
+            raise errors.afresh(error)
         return self._state
 
     @whole
@@ -193,7 +192,7 @@ class Link:
         self._pump()
         error = self._broken()
         if error is not None:
-            raise error
+            raise errors.afresh(error)
 
     def on_state_changed(self, previous_state: Any, new_state: Any) -> None:
         """Called at each change of state. Who overrides it calls this: it is what keeps the state."""
@@ -323,8 +322,8 @@ class Link:
         self._broke(self._error, refused)
 
     def _on_session_lost(self, error: BaseException, torn: bool = False) -> None:
-        own = copy.copy(error)  # the session's is for all its links, and says nothing of this one
-        own.__cause__, own.__suppress_context__ = error.__cause__, True
+        own = errors.afresh(error)  # the session's is for all its links, and says nothing of this one
+        own.__suppress_context__ = True
         self._error = own
         if torn:
             self._torn()

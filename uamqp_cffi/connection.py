@@ -455,7 +455,7 @@ class Connection:
 
     def _raise_failure(self) -> None:
         if self._failure is not None:
-            raise self._failure.with_traceback(None)
+            raise errors.afresh(self._failure)
 
     @contextlib.contextmanager
     def _as_its_end(self) -> Iterator[None]:
@@ -1331,7 +1331,7 @@ class Connection:
         if sock is not None:
             self._hang_up(sock, wire)
         if self._failure is None and not self._closed:
-            self._failure = error
+            self._failure = errors.kept(error)
             told = isinstance(error, errors.AuthenticationException)  # by what is raised, to who is waiting for just that
             closed = isinstance(error, errors.ConnectionClose) and not told
             level = logging.WARNING if closed else logging.INFO  # as uamqp does
@@ -1394,6 +1394,8 @@ class Connection:
         finally:  # whoever interrupts gets no half-closed connection
             if mine:
                 self._give_back()
+                if cbs is not None:
+                    cbs.auth._part_from(self)
         return True
 
     def _say_close(self) -> None:

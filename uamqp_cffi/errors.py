@@ -15,6 +15,7 @@ Every exception here answers three questions, whatever its class:
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar, cast
@@ -33,6 +34,26 @@ def _restore(cls: type[BaseException], args: tuple[Any, ...], state: dict[str, A
     error = cls.__new__(cls, *args)
     error.args = args
     error.__dict__.update(state)
+    return error
+
+
+_Kept = TypeVar("_Kept", bound=BaseException)
+
+
+def afresh(error: _Kept) -> _Kept:
+    """The same, to be raised by who keeps `error`: what is raised holds all frames that it came through, which is why what is
+    kept must not be that very one."""
+    raised = copy.copy(error)
+    raised.__cause__, raised.__suppress_context__ = error.__cause__, error.__suppress_context__
+    return raised
+
+
+def kept(error: _Kept) -> _Kept:
+    """The same error, to be kept: it and what caused it hold no frames."""
+    one: BaseException | None = error
+    while one is not None and (one is error or one.__traceback__ is not None):
+        one.__traceback__ = None
+        one = one.__cause__ or one.__context__
     return error
 
 

@@ -126,7 +126,7 @@ class MessageReceiver(Link):
         self._hand_out()
         self._tidy(0, 0)
         if error is not None:
-            raise error
+            raise errors.afresh(error)
 
     @whole
     def reset_link_credit(self, link_credit: int, *, drain: bool = False, **kwargs: Unpack[Nothing]) -> None:

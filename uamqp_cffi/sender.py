@@ -189,7 +189,7 @@ class MessageSender(Link):
         self._offer_waiting()
         error = self._broken()
         if error is not None:
-            raise error
+            raise errors.afresh(error)
 
     def _fields(self) -> dict[str, bytes | None]:
         self._asked = self.target.address

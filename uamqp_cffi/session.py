@@ -242,7 +242,7 @@ class Session:
     def _begin(self) -> int:
         """The session's id; begins it when it has not begun. Never waits."""
         if self._error is not None:
-            raise self._error
+            raise errors.afresh(self._error)
         if self._ended:
             raise errors.MessageHandlerError("the session was ended")
         if not self._id:

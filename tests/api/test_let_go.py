@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import socket
 import sys
 import weakref
 from collections.abc import Callable, Iterator
@@ -11,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from uamqp_cffi import Message, ReceiveClient, ReceiveClientAsync, SendClient, SendClientAsync
+from uamqp_cffi import Message, ReceiveClient, ReceiveClientAsync, SendClient, SendClientAsync, errors
+from uamqp_cffi.authentication import SASTokenAuth, TokenRetryPolicy
 from uamqp_cffi.broker import Broker
 
 pytestmark = pytest.mark.skipif(
@@ -72,6 +74,29 @@ def receive_on_a_loop(url: str, kept: list[Any]) -> None:
     asyncio.run(main())
 
 
+def fail(url: str, kept: list[Any], client: Any = None) -> None:
+    client = client or SendClient(url)
+    kept.append(weakref.ref(client))
+    for _ in range(2):
+        with pytest.raises(errors.AMQPError):
+            client.send_message(Message(b"x"))
+    kept.append(weakref.ref(client._connection))
+    client.close()
+
+
+def fail_on_a_loop(url: str, kept: list[Any]) -> None:
+    async def main() -> None:
+        client = SendClientAsync(url)
+        kept.append(weakref.ref(client))
+        for _ in range(2):
+            with pytest.raises(errors.AMQPError):
+                await client.send_message_async(Message(b"x"))
+        kept.append(weakref.ref(client._connection))
+        await client.close_async()
+
+    asyncio.run(main())
+
+
 @pytest.mark.parametrize("use", [send, receive, manage, send_on_a_loop, receive_on_a_loop])
 def test_a_closed_client_is_gone_with_its_last_reference(broker: Broker, use: Use) -> None:
     kept: list[Any] = []
@@ -110,3 +135,50 @@ def test_an_idle_client_on_a_loop_has_let_go_of_the_messages_of_its_last_run(bro
             assert not [ref for ref in refs if ref() is not None]
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("use", [fail, fail_on_a_loop])
+@pytest.mark.parametrize("what", ["detach", "end", "close", "drop"])
+def test_a_client_that_broke_is_gone_when_it_is_closed(broker: Broker, what: Any, use: Use) -> None:
+    broker.script("q", "none", fail=what, after=1)
+    kept: list[Any] = []
+    use(broker.url + "/q", kept)
+    assert [ref() for ref in kept] == [None, None]
+
+
+@pytest.mark.parametrize("use", [fail, fail_on_a_loop])
+def test_a_client_that_nobody_answered_is_gone_when_it_is_closed(use: Use) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as nobody:
+        port = nobody.getsockname()[1]
+    kept: list[Any] = []
+    use(f"amqp://127.0.0.1:{port}/q", kept)
+    assert [ref() for ref in kept] == [None, None]
+
+
+def test_a_client_with_a_token_is_gone_when_it_is_closed() -> None:
+    kept: list[Any] = []
+    with Broker(tokens={"send": "key"}) as broker:
+
+        def login(key: str) -> SASTokenAuth:
+            return SASTokenAuth.from_shared_access_key(
+                "amqps://localhost/q", "send", key, port=broker.port, use_tls=False, retry_policy=TokenRetryPolicy(0)
+            )
+
+        with SendClient("amqps://localhost/q", auth=login("key")) as client:
+            client.send_message(Message(b"x"))
+            kept += [weakref.ref(client), weakref.ref(client._connection), weakref.ref(client._auth)]
+        fail("", kept, SendClient("amqps://localhost/q", auth=login("another")))
+    del client
+    assert [ref() for ref in kept] == [None] * 5
+
+
+def test_what_a_broken_client_raises_says_where_it_broke_and_why_each_time(broker: Broker) -> None:
+    broker.script("q", "none", fail="drop", after=1)
+    with SendClient(broker.url + "/q") as client:
+        caught = []
+        for _ in range(2):
+            with pytest.raises(errors.AMQPConnectionError) as one:
+                client.send_message(Message(b"x"))
+            caught.append(one.value)
+        assert str(caught[0]) == str(caught[1]) and caught[0].delivery is caught[1].delivery
+        assert caught[0].__cause__ is caught[1].__cause__

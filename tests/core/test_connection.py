@@ -778,7 +778,8 @@ def test_a_loss_wakes_all_with_one_error(peer, connect, running, tools):
     for thread in threads:
         thread.join(5)
     assert len(results) == 3
-    assert all(result is connection._failure for result in results)
+    failure = connection._failure
+    assert {(type(result), str(result)) for result in results} == {(type(failure), str(failure))}
 
 
 def test_a_plan_is_driven_and_errors_are_thrown_into_it(peer, connect, running, tools):

@@ -176,7 +176,7 @@ class Exchange:
             session._dispatch()
         broken = session._error or session._connection._failure
         if broken is not None:
-            raise broken.with_traceback(None)
+            raise errors.afresh(broken)
         if self._answer is not None:
             self._look(self._answer)
         elif self._again_at is not None:
@@ -196,13 +196,13 @@ class Exchange:
 
     def _raise_over(self) -> None:
         if self.error is not None:
-            raise self.error.with_traceback(None)
+            raise errors.afresh(self.error)
 
     def _fail(self, status: CBSAuthStatus, error: Exception) -> NoReturn:
         self.status, self.error = status, error
         self.session._inbox.poke_followers()
         _logger.info("connection %r: %s", self.session._connection.container_id, error)
-        raise error
+        raise errors.afresh(error)
 
     # putting
 

@@ -84,6 +84,11 @@ class CBSAuthMixin:
         session: Session | None = self._session
         return session if session is not None and self._connection is connection and not session._ended else None
 
+    def _part_from(self, connection: Connection) -> None:
+        """That connection is closed: nothing of it is kept, since it keeps us."""
+        if self._connection is connection:
+            self._connection = self._session = self._cbs_auth = None
+
     def _first_token_plan(self) -> Plan[None]:
         """Before anything else: see that there is a token."""
         yield from ()

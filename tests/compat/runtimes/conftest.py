@@ -31,7 +31,7 @@ def runtimes(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(scope="session")
 def peer() -> Iterator[Broker]:
     """A broker that wants to hear from its clients, with a node that never answers."""
-    with Broker(idle_timeout=0.4) as broker:
+    with Broker(idle_timeout=0.8) as broker:
         broker.script("silent", "none")
         broker.answer("silence", None)
         yield broker

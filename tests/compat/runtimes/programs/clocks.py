@@ -96,12 +96,12 @@ def goes_on() -> None:
 
 
 def heartbeats() -> None:
-    """The broker closes a connection that says nothing for 0.4 s."""
+    """The broker closes a connection that says nothing for 0.8 s."""
     import threading
 
     with uamqp.SendClient(broker + "/idle") as sender:
         sender.send_message(uamqp.Message(b"1"))
-        threading.Event().wait(0.8)
+        threading.Event().wait(1.4)
         sender.send_message(uamqp.Message(b"2"))
 
 

@@ -184,6 +184,51 @@ def attach(client: SendClient | ReceiveClient, check: Callable[[], object]) -> N
 # ---- what is sent ----
 
 
+def _number_of(name: str, text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise ValueError(f"--property {name}: a number is wanted, not {text!r}") from None
+
+
+def moulder(
+    durable: bool,
+    ttl: int | None,
+    priority: int | None,
+    properties: dict[str, str],
+    application_properties: dict[str, str],
+) -> Callable[[bytes], Message]:
+    """The function that makes a message of a body. Raises ValueError for a property that there is not, or whose value is none
+    for it."""
+    from .message import _PROPERTIES, Message, MessageHeader, MessageProperties
+
+    fields: dict[str, Any] = {}
+    known = [name for name, _ in _PROPERTIES]
+    for given, text in properties.items():
+        name = given.replace("-", "_")
+        if name not in known:
+            names = ", ".join(name.replace("_", "-") for name in known)
+            raise ValueError(f"--property {given}: there is no such property, but {names}; see also --app-property")
+        is_number = name in ("absolute_expiry_time", "creation_time", "group_sequence")
+        fields[name] = _number_of(given, text) if is_number else text
+    header = None
+    if durable or ttl is not None or priority is not None:
+        header = MessageHeader(durable=durable or None, time_to_live=ttl, priority=priority)
+    shared = MessageProperties(**fields) if fields else None
+    given_ones = dict(application_properties) or None
+    if header is None and shared is None and given_ones is None:
+        return Message
+    try:
+        Message(b"", header=header, properties=shared, application_properties=given_ones).encode_message()
+    except OverflowError as error:
+        raise ValueError(str(error)) from error
+
+    def mould(body: bytes) -> Message:
+        return Message(body, header=header, properties=shared, application_properties=given_ones)
+
+    return mould
+
+
 class Repeated:
     """The same body `count` times."""
 
@@ -206,6 +251,9 @@ class Repeated:
     def left(self) -> int | None:
         return self._left
 
+    def close(self) -> None:
+        """Nothing was opened."""
+
 
 class Lines:
     """The lines of a file, pipe or terminal, without their line ends; read as they come, one block at a time."""
@@ -220,6 +268,10 @@ class Lines:
         self._rest_size = 0
         self._taken = 0
         self._ended = False
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
 
     def ready(self) -> bool:
         """Whether `take` would not have to wait."""
@@ -375,7 +427,7 @@ class Sender:
 
     What is kept per message is the message itself; what is measured, one time stamp per hand-over and one per look at
     the outcomes. Outcomes are read in the order of sending. `timeout`: seconds without any outcome after which it gives
-    up. `check` is called after each step and may raise Interrupted.
+    up. `check` is called after each step and may raise Interrupted. `mould` makes a message of a body.
     """
 
     def __init__(
@@ -388,8 +440,10 @@ class Sender:
         window: int,
         timeout: float,
         check: Callable[[], object],
+        mould: Callable[[bytes], Message],
     ) -> None:
         self.report = report
+        self._mould = mould
         self._client = client
         self._outcomes: dict[int, str] = getattr(client, "outcomes", {})
         self._source = source
@@ -433,8 +487,7 @@ class Sender:
             self._count_rest()
 
     def _fill(self) -> None:
-        from .message import Message
-
+        mould = self._mould
         while not self._dry and self._in_flight <= self._window - self._batch and self._bytes_in_flight < WINDOW_BYTES:
             if not self._source.ready():
                 return
@@ -442,7 +495,7 @@ class Sender:
             self._dry = self._source.left == 0
             if not bodies:
                 return
-            messages = [Message(body) for body in bodies]
+            messages = [mould(body) for body in bodies]
             size = sum(map(len, bodies))
             self._client.queue_message(*messages)
             self._flights.append(_Flight(messages, size, time.perf_counter()))

@@ -16,6 +16,7 @@ Results go to standard output (one JSON object with --json), progress and compla
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import logging
 import os
@@ -40,6 +41,7 @@ from ._cli_send import (
     Sender,
     make_client,
     make_progress,
+    moulder,
     printable,
     say,
     to_nowhere,
@@ -367,7 +369,8 @@ def _send(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     def work(signals: _Signals, own: bool) -> int:
         return _send_to(args, parser, source, report, signals)
 
-    return _with_broker(args, parser, ("--discard",), work, report)
+    with contextlib.closing(source):
+        return _with_broker(args, parser, ("--discard",), work, report)
 
 
 def _send_to(
@@ -382,12 +385,21 @@ def _send_to(
     url = masked(args.url)
     try:
         mode = SenderSettleMode[args.settle.capitalize()]
+        properties = dict(args.property) | ({} if args.subject is None else {"subject": args.subject})
+        mould = moulder(not args.no_durable, args.ttl, args.priority, properties, dict(args.app_property))
         client = make_client(args.url, send_settle_mode=mode, **_client_options(args))
     except ValueError as exc:
         parser.error(str(exc))
     settled = args.settle != "unsettled"
     sender = Sender(
-        client, source, report, settled=settled, window=args.window, timeout=args.timeout, check=signals.check
+        client,
+        source,
+        report,
+        settled=settled,
+        window=args.window,
+        timeout=args.timeout,
+        check=signals.check,
+        mould=mould,
     )
     report.not_sent = source.left
     status, error = _drive(sender, client, lambda: make_progress(source.total, "sending"), signals, url, "sent")
@@ -690,7 +702,24 @@ def _add_send(parser: argparse.ArgumentParser) -> None:
     add("--settle", choices=("unsettled", "settled", "mixed"), default="unsettled", help=modes)
     window = f"messages in flight at most (default {WINDOW}); 1 shows the latency of a single message"
     add("--window", type=_number(1), default=WINDOW, metavar="N", help=window)
+    durable = "let the broker lose the messages when it restarts; without it each has durable=true in its header"
+    add("--no-durable", action="store_true", help=durable)
+    add("--subject", metavar="TEXT", help="the property subject")
+    known = "a standard property, such as message-id, to, reply-to, correlation-id, content-type; may be repeated"
+    add("--property", type=_pair, action="append", default=[], metavar="NAME=VALUE", help=known)
+    own = "an application property, a string; may be repeated"
+    add("--app-property", type=_pair, action="append", default=[], metavar="NAME=VALUE", help=own)
+    add("--ttl", type=_number(0), metavar="MS", help="milliseconds that the messages are good for")
+    add("--priority", type=_number(0), metavar="N", help="0 (lowest) to 255; 4 is what messages without one have")
     parser.set_defaults(run=_send, show=_show_sent, done="sent", printing=False, parser=parser)
+
+
+def _pair(text: str) -> tuple[str, str]:
+    """NAME=VALUE."""
+    name, equals, value = text.partition("=")
+    if not name or not equals:
+        raise argparse.ArgumentTypeError(f"NAME=VALUE is wanted, not {text!r}")
+    return name, value
 
 
 def _add_connection(parser: argparse.ArgumentParser, silence: str) -> None:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import random
+import sys
+import warnings
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from uamqp_cffi import _cli_send, cli
+from uamqp_cffi import Message, _cli_send, cli
+from uamqp_cffi.broker import Broker
 
 
 def lines_of(path: Path, count: int | None = None) -> list[bytes]:
@@ -132,3 +137,75 @@ def test_large_bodies_are_handed_over_few_at_a_time() -> None:
     source = _cli_send.Repeated(b"x" * 100_000, 5)
     assert [len(source.take(500)) for _ in range(4)] == [2, 2, 1, 0]
     assert source.left == 0
+
+
+def sent(*arguments: str) -> Message:
+    """The message that `uamqp-cffi send` sends with these arguments."""
+    with Broker() as broker:
+        assert cli.main(["send", f"{broker.url}/q", "--no-tls", "--body", "x", *arguments]) == 0
+        (message,) = broker.messages("q")
+    return message
+
+
+def test_send_makes_durable_messages() -> None:
+    message = sent()
+    assert message.header is not None
+    assert message.header.durable is True
+    assert (message.properties, message.application_properties, str(message)) == (None, None, "x")
+
+
+def test_send_makes_messages_that_are_not_durable_when_told() -> None:
+    assert sent("--no-durable").encode_message() == Message(b"x").encode_message()
+
+
+def test_send_knows_properties_and_header() -> None:
+    message = sent(
+        "--subject", "s", "--property", "message-id=7", "--property", "creation-time=5", "--property", "reply_to=a=b",
+        "--app-property", "k=v", "--app-property", "empty=", "--ttl", "60000", "--priority", "9",
+    )  # fmt: skip
+    assert message.header is not None
+    assert (message.header.durable, message.header.ttl, message.header.priority) == (True, 60000, 9)
+    properties = message.properties
+    assert properties is not None
+    assert (properties.subject, properties.message_id) == (b"s", b"7")
+    assert (properties.creation_time, properties.reply_to) == (5, b"a=b")
+    assert message.application_properties == {b"k": b"v", b"empty": b""}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--property", "colour=red"), "--property colour: there is no such property, but message-id"),
+        (("--property", "creation-time=now"), "--property creation-time: a number is wanted, not 'now'"),
+        (("--property", "group-sequence=-1"), "group_sequence"),
+        (("--property", "subject"), "NAME=VALUE is wanted"),
+        (("--app-property", "=x"), "NAME=VALUE is wanted"),
+        (("--priority", "256"), "256 does not fit"),
+        (("--ttl", "4294967296"), "4294967296 does not fit"),
+    ],
+)
+def test_properties_that_cannot_be_are_wrong_usage(
+    arguments: Any, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["send", "amqp://localhost:1/q", *arguments])
+    assert ended.value.code == 2
+    assert words in capsys.readouterr().err
+
+
+def test_the_file_that_is_sent_is_closed(tmp_path: Path) -> None:
+    path = tmp_path / "lines"
+    path.write_bytes(b"1\n2\n")
+    with Broker() as broker, warnings.catch_warnings():
+        warnings.simplefilter("error", ResourceWarning)
+        unraisable: list[Any] = []
+        hook, sys.unraisablehook = sys.unraisablehook, unraisable.append
+        try:
+            assert cli.main(["send", f"{broker.url}/q", "--no-tls", "--file", str(path)]) == 0
+            with pytest.raises(SystemExit):
+                cli.main(["send", f"{broker.url}/q", "--no-tls", "--file", str(path), "--priority", "256"])
+            gc.collect()
+        finally:
+            sys.unraisablehook = hook
+        assert [str(message) for message in broker.messages("q")] == ["1", "2"]
+    assert [problem for problem in unraisable if issubclass(problem.exc_type, ResourceWarning)] == []

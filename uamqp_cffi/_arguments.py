@@ -90,3 +90,11 @@ def sendable(where: str, message: Any) -> Callable[[], Iterable[Any]]:
             how = "Message(body)"
         raise wrong(f"what {where} is given", message, "a Message or BatchMessage", how)
     return gather
+
+
+def not_pickled(one: Any) -> TypeError:
+    """The error of who pickles or copies something that has a connection."""
+    return TypeError(
+        f"a {type(one).__name__} has a connection and cannot be pickled or copied: make one where it is needed, in each process "
+        "a new one. Messages that are to be sent can be pickled."
+    )

@@ -520,6 +520,8 @@ class cMessage(StructBase):
             if code is None or raw is None or raw == values.NULL:
                 continue
             kind: Any = {sections.HEADER: cHeader, sections.PROPERTIES: cProperties, **_SECTION_TYPES}[code]
+            if code in _SECTION_TYPES:
+                found.mapping(code)  # raises unless it is one
             made._sections[code] = kind._of(decode_value(raw))
         made._body_code = found.body_code()
         if made._body_code is not None:

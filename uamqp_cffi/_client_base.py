@@ -8,11 +8,11 @@ import ssl
 import threading
 import uuid
 from collections.abc import Callable
-from typing import Any, TypedDict, TypeVar
+from typing import Any, SupportsIndex, TypedDict, TypeVar
 from urllib.parse import unquote_plus
 
 from . import address, authentication, c_uamqp, constants, errors
-from ._arguments import are_mappings, are_numbers, is_callable, keywords_of, looks_like, unknown, wrong
+from ._arguments import are_mappings, are_numbers, is_callable, keywords_of, looks_like, not_pickled, unknown, wrong
 from ._core import plan as plans
 from ._core import time
 from ._core.locks import RLock, fork_safe
@@ -180,6 +180,22 @@ class AMQPClient:
         self.connection_type: type[Connection] = Connection
         self.session_type: type[Session] = Session
         self.message_handler: Any = None
+
+    def __repr__(self) -> str:
+        """Where to, how it stands, and how much there is of what."""
+        node = "" if self._node is None else f" address={self._node!r}"
+        return f"<{type(self).__name__} {self._remote_address}{node}, {', '.join([self._repr_state(), *self._repr_counts()])}>"
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> Any:
+        raise not_pickled(self)
+
+    def _repr_state(self) -> str:
+        if self._closed:
+            return "closed"
+        return "not open" if self._session is None else "open"
+
+    def _repr_counts(self) -> list[str]:
+        return []
 
     def __enter__(self: _C) -> _C:
         self.open()
@@ -644,6 +660,12 @@ class _LinkClient(AMQPClient):
         self._attach_deadline: float | None = None
         self._attach_expected = False  # by the connection, for us
         self._attached = False
+
+    def _repr_state(self) -> str:
+        state = super()._repr_state()
+        if state == "open":
+            state = "broken" if self._error is not None else "attached" if self._attached else "open, not attached"
+        return state
 
     # ---- what a kind of client has of its own -------------------------------------------------------------------------
 

@@ -153,6 +153,9 @@ class ReceiveClient(_LinkClient):
     def auto_complete(self, value: bool) -> None:
         self._auto_complete = value
 
+    def _repr_counts(self) -> list[str]:
+        return [f"{len(self._received_messages)} unread"]
+
     # ---- the link -------------------------------------------------------------------------------------------------
 
     @property

@@ -229,6 +229,10 @@ class SendClient(_LinkClient):
         session = self._session
         return self._lock if session is None else session._lock
 
+    def _repr_counts(self) -> list[str]:
+        waiting = len(self._queue) - self._head - self._dead + len(self._again)
+        return [f"{waiting} waiting", f"{self._out} without outcome"]
+
     def messages_pending(self) -> bool:
         """Whether any message has no outcome yet."""
         return self._out > 0 or bool(self._again) or len(self._queue) - self._head > self._dead

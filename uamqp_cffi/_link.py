@@ -9,9 +9,10 @@ import logging
 import uuid
 import weakref
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Any, SupportsIndex, TypeVar
 
 from . import c_uamqp, constants, errors, types
+from ._arguments import not_pickled
 from ._core.interrupts import whole
 from ._core.records import Attach, Credit, Detach, PeerError, Record
 from ._core.sending import Calls
@@ -109,6 +110,14 @@ class Link:
         self._client: Any = None  # the client that this link belongs to
         self._calls = Calls()
         self._own_hook = type(self).on_state_changed is not Link.on_state_changed
+
+    def __repr__(self) -> str:
+        name = self.name.decode(self._encoding, "replace") if isinstance(self.name, bytes) else self.name
+        far = getattr(self, self._far, None)
+        return f"<{type(self).__name__} {name!r} {far!s}, {self._latest.name}, credit {self._credit}>"
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> Any:
+        raise not_pickled(self)
 
     def __enter__(self: _L) -> _L:
         self.open()

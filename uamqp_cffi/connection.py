@@ -20,9 +20,10 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from threading import get_ident
-from typing import Any, TypeVar
+from typing import Any, SupportsIndex, TypeVar
 
 from . import errors
+from ._arguments import not_pickled
 from ._core import engine as _engine
 from ._core import greens, heartbeat, plan, records, time, values
 from ._core.drivers.sync import LOOK_FOR_LIFE, READ, WRITE, Address, Dialer, Poller, silence_error
@@ -345,6 +346,14 @@ class Connection:
         for session, inbox in self._session_inboxes.items():
             inbox.records.append(records.End(session, error))
             inbox.poke_all()
+
+    def __repr__(self) -> str:
+        """Where to and how it stands; of the auth object its class alone."""
+        host = self.hostname.decode(self._encoding, "replace")
+        return f"<{type(self).__name__} {host}, {type(self.auth).__name__}, {self._state.name}>"
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> Any:
+        raise not_pickled(self)
 
     def __enter__(self) -> Connection:
         return self

@@ -154,6 +154,9 @@ class ErrorPolicy:
         self.max_retries = max_retries
         self._on_error = on_error
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(max_retries={self.max_retries})"
+
     def on_unrecognized_error(self, error: AMQPError) -> ErrorAction:
         """The action for a condition that is not in `ErrorCodes`."""
         if self._on_error:
@@ -486,6 +489,14 @@ class MessageRejected(MessageResponse):
         self._info = info
         super().__init__()
 
+    @property
+    def _info(self) -> dict[Any, Any] | None:
+        """As uamqp calls it, in pickles too."""
+        return self.info
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.error_condition!r})"
+
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), self._args
 
@@ -510,6 +521,14 @@ class MessageModified(MessageResponse):
         self.info: dict[Any, Any] | None = annotations or None
         self._annotations = annotations
         super().__init__()
+
+    @property
+    def _annotations(self) -> dict[Any, Any] | None:
+        """As uamqp calls it, in pickles too."""
+        return self.info
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(failed={self.failed!r}, undeliverable={self.undeliverable!r})"
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), self._args
@@ -584,6 +603,9 @@ class ErrorResponse:
             self.condition = error_info.condition
             self.description = error_info.description
             self.info = error_info.info
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(condition={self.condition!r}, description={self.description!r})"
 
 
 # ---- from what the peer said to what is raised (behaviour of uamqp, 8.2) ---------------------------------------------

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from uuid import UUID
 
 from . import c_uamqp, constants, errors, utils
-from ._arguments import wrong
+from ._arguments import what, wrong
 from ._core import engine, sections, values
 from ._core.sections import Sections, data_section
 from ._core.values import NULL, Native
@@ -85,6 +85,10 @@ class MessageBody:
         if not 0 <= index < len(self._parts):
             raise IndexError(f"index {index} of {len(self._parts)} sections")
         return self._parts[index]
+
+    def __repr__(self) -> str:
+        sizes = sum(map(len, self._parts))
+        return f"<{type(self).__name__} of {len(self._parts)} sections, {sizes} bytes>"
 
 
 class DataBody(MessageBody):
@@ -476,6 +480,13 @@ class MessageProperties:
     def __str__(self) -> str:
         return str(self._as_dict())
 
+    def __repr__(self) -> str:
+        """The names of the fields that are set; ids and addresses may be secrets."""
+        if self._fields is None and self._received is None:
+            return f"<{type(self).__name__} as received>"
+        names = [name for index, (name, _) in enumerate(_PROPERTIES) if self._get(index) is not None]
+        return f"<{type(self).__name__} {', '.join(names) or 'empty'}>"
+
     def __getstate__(self) -> dict[str, Any]:
         state = dict(self.__dict__)
         for name in ("_encoding", "_fields", "_received", "_wire"):
@@ -581,6 +592,10 @@ class MessageHeader:
 
     def __str__(self) -> str:
         return str(self._as_dict())
+
+    def __repr__(self) -> str:
+        fields = ("durable", "priority", "time_to_live", "first_acquirer", "delivery_count")
+        return f"MessageHeader({', '.join(f'{name}={getattr(self, name)!r}' for name in fields)})"
 
 
 # ---- messages -------------------------------------------------------------------------------------------------------
@@ -778,6 +793,17 @@ class Message:
             self.delivery_annotations = delivery_annotations
         if msg_format:
             self._format = _message_format(msg_format)
+
+    def __getattr__(self, name: str) -> Any:
+        """The slots that are not set in a message which is one bytes body."""
+        if name in ("_properties", "_application_properties"):
+            return None
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    @property
+    def _need_further_parse(self) -> bool:
+        """Whether it came in and its body was not looked at, as uamqp calls it."""
+        return self._raw is None and self._held is _UNREAD
 
     # -- received messages --
 
@@ -1067,6 +1093,28 @@ class Message:
         raw = self._raw
         return _text(raw) if raw is not None else str(self._body)
 
+    def __repr__(self) -> str:
+        """What it is; never what is in it, and nothing of it is decoded for that."""
+        parts = [self.state.name, *self._repr_body()]
+        if self.retries:
+            parts.append(f"retries={self.retries}")
+        if self.delivery_no is not None:
+            parts.append(f"delivery_no={self.delivery_no}")
+        return f"<{type(self).__name__} {', '.join(parts)}>"
+
+    def _repr_body(self) -> list[str]:
+        if self._raw is not None:
+            return [f"{len(self._raw)} bytes"]
+        held = self._held
+        if held is _UNREAD:
+            received: Sections | None = self._sections
+            return [] if received is None else [f"{len(received.payload)} bytes encoded"]
+        if type(held) is bytes:
+            return [f"{len(held)} bytes"]
+        if held is None:
+            return ["no body"]
+        return [f"{type(held).__name__} of {sum(map(len, held._parts))} bytes"]
+
     # -- encoding --
 
     def encode_message(self) -> bytes:
@@ -1295,7 +1343,10 @@ class Message:
 
     def __getstate__(self) -> dict[str, Any]:
         if self._settler is not None:
-            raise TypeError("a received message belongs to its connection and cannot be copied or pickled")
+            raise TypeError(
+                "a received message belongs to its connection and cannot be copied or pickled: pickle what encode_message() "
+                "gives, and make a message of it with Message.decode_from_bytes(); it is settled by the one that was received"
+            )
         state: dict[str, Any] = dict(self.__dict__)
         for name in Message.__slots__[2:]:
             try:
@@ -1459,6 +1510,11 @@ class BatchMessage(Message):
     def __str__(self) -> str:
         return str(self._body_gen)
 
+    def _repr_body(self) -> list[str]:
+        data = self._body_gen
+        count = f"{len(data)} items" if isinstance(data, (list, tuple)) else f"items of {what(data)}"
+        return [count, "multi_messages=True"] if self._multi_messages else [count]
+
     def encode_message(self) -> bytes:
         """The one message that this batch makes. Raises TypeError when it may be several: encode what `gather()`
         gives."""
@@ -1495,7 +1551,7 @@ class BatchMessage(Message):
             if type(item) is bytes and not given:
                 yield data_section(item)
                 continue
-            message = getattr(item, "message", item)
+            message = item if isinstance(item, Message) else getattr(item, "message", item)
             if not hasattr(message, "encode_message"):
                 message = Message(body=message, encoding=self._encoding)
             if given and not message.application_properties:

@@ -12,9 +12,10 @@ import logging
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol, TypedDict
+from typing import TYPE_CHECKING, Any, Protocol, SupportsIndex, TypedDict
 
 from . import constants, errors
+from ._arguments import not_pickled
 from ._core import mgmt
 from ._core.engine import StateError
 from ._core.interrupts import openly, whole
@@ -176,6 +177,13 @@ class Session:
         self._ended = False
         self._refused = False  # the peer ended it: no limit of ours
         self._error: errors.AMQPError | None = None
+
+    def __repr__(self) -> str:
+        state = "ended" if self._ended else "begun" if self._begun else "not begun"
+        return f"<{type(self).__name__} {state}, {len(self._links)} links, of {self._connection!r}>"
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> Any:
+        raise not_pickled(self)
 
     def __enter__(self) -> Session:
         return self

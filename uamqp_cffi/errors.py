@@ -489,11 +489,6 @@ class MessageRejected(MessageResponse):
         self._info = info
         super().__init__()
 
-    @property
-    def _info(self) -> dict[Any, Any] | None:
-        """As uamqp calls it, in pickles too."""
-        return self.info
-
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.error_condition!r})"
 
@@ -521,11 +516,6 @@ class MessageModified(MessageResponse):
         self.info: dict[Any, Any] | None = annotations or None
         self._annotations = annotations
         super().__init__()
-
-    @property
-    def _annotations(self) -> dict[Any, Any] | None:
-        """As uamqp calls it, in pickles too."""
-        return self.info
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(failed={self.failed!r}, undeliverable={self.undeliverable!r})"

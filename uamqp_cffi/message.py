@@ -630,7 +630,7 @@ def _header_of(header: MessageHeader | None, durable: bool | None) -> MessageHea
     return header
 
 
-def _message_format(value: Any) -> int:
+def format_of(value: Any) -> int:
     """Raises TypeError for what is no integer, ValueError for one that has no room in a message-format."""
     if isinstance(value, bool) or not hasattr(value, "__index__"):
         raise wrong("msg_format", value, "an integer")
@@ -792,7 +792,7 @@ class Message:
         if delivery_annotations is not None:
             self.delivery_annotations = delivery_annotations
         if msg_format:
-            self._format = _message_format(msg_format)
+            self._format = format_of(msg_format)
 
     def __getattr__(self, name: str) -> Any:
         """The slots that are not set in a message which is one bytes body."""

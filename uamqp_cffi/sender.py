@@ -16,6 +16,7 @@ from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Any
 
 from . import constants, errors
+from ._arguments import wrong
 from ._core import time
 from ._core.engine import Lengths, SizeError, StateError
 from ._core.interrupts import openly, whole
@@ -25,7 +26,7 @@ from ._core.values import Described, decode_exact, described_composite, enc_str,
 from ._link import Capabilities, Link
 from .address import Target
 from .constants import Delivery, MessageSenderState
-from .message import Message
+from .message import Message, format_of
 from .session import Session
 
 _logger = logging.getLogger("uamqp.sender")
@@ -307,6 +308,10 @@ class MessageSender(Link):
                 break
             try:
                 body = message.encode_message()
+                if not isinstance(body, bytes):
+                    raise wrong("what encode_message() gives", body, "bytes")
+                if message_format:
+                    format_of(message_format)
                 if not self._keys_judged and (message._annotations or message._delivery_annotations):
                     self._judge_keys(message)
                 if message_format and message._is_empty():

@@ -123,12 +123,13 @@ _running: Roster[Keeper] = Roster()
 
 def _at_exit() -> None:
     """A thread that is killed while it calls back may take a lock of the interpreter's along."""
+    end = time.monotonic() + _LAST
     workers = [keeper.worker for keeper in list(_running)]
     for keeper in list(_running):
         keeper.stop()
     for worker in workers:
         if worker is not None:
-            worker.join(_LAST)
+            worker.join(max(0.0, end - time.monotonic()))
 
 
 atexit.register(_at_exit)

@@ -53,8 +53,8 @@ QUICK = 50e-6
 """Seconds for which a blocking call may look again for a reply instead of sleeping."""
 LOOK_EVERY = 500e-6
 """Seconds for which a step that has sent something need not look for replies again: they are taken in together."""
-LOOK_SELDOM = 10e-3
-"""The same inside of callbacks, whose outcomes leave together anyway."""
+LOOK_SELDOM = 5e-3
+"""The same for messages that are settled one by one: looking more often would cost more than a hundredth of that."""
 _LONG = 3600.0
 _LEFTOVERS = 64  # reads of bytes that nobody wants any more, before a socket is closed over them
 _ENDED = ConnectionState.END.value

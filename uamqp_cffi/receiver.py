@@ -26,7 +26,7 @@ from ._core.values import described_composite, enc_str
 from ._link import Capabilities, Link
 from ._typing import Nothing, Unpack
 from .address import Source
-from .connection import LOOK_EVERY, LOOK_SELDOM
+from .connection import LOOK_SELDOM
 from .constants import DeliveryOutcome, ErrorCodes, MessageReceiverState, MessageState, ReceiverSettleMode
 from .message import Message
 from .session import Session
@@ -440,7 +440,7 @@ class MessageReceiver(Link):
         when the transport turns out to be gone as it is sent."""
         conn = self._conn
         nested = self._turn_of == get_ident()
-        if perf_counter() - conn._looked_at > (LOOK_SELDOM if nested else LOOK_EVERY):  # asked here, as it is per message
+        if perf_counter() - conn._looked_at > LOOK_SELDOM:  # asked here, as it is per message
             conn._look_first()
         self._settle(message_number, message_number, outcome(response))
         if nested:

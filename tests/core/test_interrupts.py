@@ -13,6 +13,7 @@ import pytest
 
 from uamqp_cffi import Message, SendClient
 from uamqp_cffi._core import interrupts
+from uamqp_cffi._core.drivers.sync import Poller
 from uamqp_cffi._core.interrupts import enter, leave, openly, whole
 from uamqp_cffi._core.plan import Call, Plan, run
 from uamqp_cffi.async_ops.client_async import SendClientAsync
@@ -141,18 +142,23 @@ def test_a_handler_that_user_code_sets_for_a_while_leaves_ours_as_it_was(handler
     assert came == []
 
 
-def test_a_plan_that_never_waits_is_interrupted_between_two_steps() -> None:
+def test_a_call_that_never_has_to_wait_is_interrupted_when_it_looks_for_replies() -> None:
     done = []
+    poller = Poller()
 
     def plan() -> Plan[None]:
-        while True:
-            ctrl_c()
-            done.append(1)
-            yield Call(len, ("",))
+        try:
+            while True:
+                ctrl_c()
+                done.append("step")
+                yield Call(poller.wait, (0.0,))
+        finally:
+            yield Call(done.append, ("what has to be done at the end",))
 
     with pytest.raises(KeyboardInterrupt):
         run(plan(), lambda inbox, deadline: True)
-    assert done == [1]
+    poller.close()
+    assert done == ["step", "what has to be done at the end"]
 
 
 def test_a_handler_that_does_not_raise_is_called_too() -> None:

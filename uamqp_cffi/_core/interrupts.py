@@ -172,14 +172,9 @@ def openly(fn: Callable[..., _T], *args: Any) -> _T:
         _shut = True
 
 
-def look() -> None:
-    """Let through what was put off: for calls that go on and on without ever having to wait."""
-    if _noted:
-        openly(_nothing)
-
-
-def _nothing() -> None:
-    """Nothing."""
+def put_off() -> bool:
+    """Whether anything was, so that calls which go on and on without having to wait let it through."""
+    return bool(_noted)
 
 
 def wholly(fn: Callable[..., _T], *args: Any) -> _T:

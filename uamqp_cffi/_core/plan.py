@@ -103,7 +103,6 @@ def run(plan: Plan[T], wait: Callable[[Inbox, float | None], bool]) -> T:
                 result: T = end.value
                 return result
             try:
-                interrupts.look()
                 if isinstance(request, Wait):
                     value = wait(request.inbox, request.deadline)
                 else:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from .. import time
-from ..interrupts import openly
+from ..interrupts import openly, put_off
 
 READ = 1
 WRITE = 2
@@ -98,7 +98,7 @@ class Poller:
         bits = 0
         woken = self._awake
         if _POLL is not None:
-            for fd, events in openly(self._poll.poll, timeout * 1000) if timeout else self._poll.poll(0):
+            for fd, events in openly(self._poll.poll, timeout * 1000) if timeout or put_off() else self._poll.poll(0):
                 if self._pair is not None and fd == self._pair[0].fileno():
                     woken = True
                 else:

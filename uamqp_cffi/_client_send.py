@@ -865,6 +865,8 @@ class SendClient(_LinkClient):
         if expired:
             unknown = [error for error in expired if error.delivery is Delivery.UNKNOWN]
             raise (unknown or expired)[0]
+        if any(id(message) in self._handed for message in late):  # an overridden send() has it, and is yet to tell
+            raise self._timed_out(Delivery.UNKNOWN, "its outcome", limit)
 
     def _send_plan(self, messages: Any, queued: Any, deadline: float | None) -> Plan[list[Message]]:
         session = self._session if queued is None else queued

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from uamqp_cffi import AMQPClient, Connection, Message, MessageSender, SendClient, Session
+from uamqp_cffi import AMQPClient, Connection, Message, MessageSender, SendClient, Session, errors
 from uamqp_cffi.broker import Broker
-from uamqp_cffi.constants import MessageSenderState, MessageSendResult, MessageState
+from uamqp_cffi.constants import Delivery, MessageSenderState, MessageSendResult, MessageState
 
 DONE = MessageState.SendComplete
 
@@ -199,3 +199,16 @@ def test_a_plain_client_is_ready_at_once_and_can_be_stepped(broker: Broker) -> N
             assert client.do_work() is None
         assert client._connection._opened
     assert client.do_work() is False
+
+
+def test_a_time_out_with_an_overridden_send_is_told_as_one(broker: Broker) -> None:
+    class Sender(MessageSender):
+        def send(self, *args: Any, **kwargs: Any) -> bool:
+            return super().send(*args, **kwargs)
+
+    broker.script("q", "none")
+    with SendClient(broker.url + "/q") as client:
+        client.sender_type = Sender
+        with pytest.raises(errors.MessageTimeout) as caught:
+            client.send_message(Message(b"x"), timeout=0.05)
+        assert caught.value.delivery is Delivery.UNKNOWN

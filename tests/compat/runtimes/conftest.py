@@ -28,7 +28,7 @@ def runtimes(request: pytest.FixtureRequest) -> str:
     return given or str(request.getfixturevalue("fresh_venv")(*PACKAGES).python)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def peer() -> Iterator[Broker]:
     """A broker that wants to hear from its clients, with a node that never answers."""
     with Broker(idle_timeout=0.8) as broker:
@@ -37,7 +37,7 @@ def peer() -> Iterator[Broker]:
         yield broker
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def silent() -> Iterator[str]:
     """`host:port` of a peer that says nothing."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
@@ -63,11 +63,11 @@ def wrong(runtimes: str) -> Callable[..., Any]:
     return run
 
 
-@pytest.fixture(scope="session")
-def tls_peer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
+@pytest.fixture
+def tls_peer(tmp_path: Path) -> Iterator[tuple[str, str]]:
     """The same with TLS: its URL, and the file of who signed its certificate."""
     authority = trustme.CA()
-    file = tmp_path_factory.mktemp("ca") / "ca.pem"
+    file = tmp_path / "ca.pem"
     authority.cert_pem.write_to_path(file)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("localhost").configure_cert(context)

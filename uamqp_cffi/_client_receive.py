@@ -504,6 +504,7 @@ class ReceiveClient(_LinkClient):
                 if messages or late or not running or self._shutdown or self._over_already(mine):
                     return messages
                 self._raise_broken()
+                self._opened()  # else it is being redirected, and there is nothing to wait for
                 seen = 0  # another thread took them
 
     def receive_messages(self, on_message_received: Callable[[Message], object]) -> None:
@@ -606,6 +607,7 @@ class ReceiveClient(_LinkClient):
                 if messages or self._over_already(mine) or self._shutdown:
                     break
                 self._raise_broken()
+                self._opened()  # else it is being redirected, and there is nothing to wait for
         return messages[0] if messages else None
 
     def _iter_plan(self, callback: Callable[[Message], object] | None) -> Plan[Message | None]:
@@ -643,6 +645,7 @@ class ReceiveClient(_LinkClient):
         self._received_messages.keep([])
 
     def _drop_pending(self, handler: Any) -> None:
+        self._received_messages.keep([])
         self._error = None
         self._attached = False
         self._timeout_reached = False

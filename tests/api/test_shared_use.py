@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from uamqp_cffi import Message, SendClient, authentication, errors
+from uamqp_cffi import Message, ReceiveClient, SendClient, authentication, errors
 from uamqp_cffi.broker import Broker
 from uamqp_cffi.connection import Connection
 from uamqp_cffi.constants import Delivery, MessageState
@@ -135,6 +135,39 @@ def test_calls_while_a_client_is_redirected_are_told_so(
     client.redirect(*elsewhere(broker))
     assert [type(error) for error in raised] == [errors.MessageHandlerError]
     client.send_message(Message("one"))
+    client.close()
+
+
+@pytest.mark.blocking("the point of time is in a blocking method")
+@pytest.mark.parametrize("how", ["batch", "iterate"])
+def test_receiving_while_a_client_is_redirected_is_told_so_though_messages_are_unread(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    for n in range(4):
+        broker.put("q", str(n))
+    client = ReceiveClient(broker.url + "/q")
+    client.open()
+    while len(client._received_messages) < 4:
+        client.do_work()
+    connection = client._connection
+    real, raised = connection.redirect, []
+
+    def redirect(*args: Any) -> None:
+        client._received_messages.extend([Message("handed out just now")])
+        try:
+            if how == "batch":
+                client.receive_message_batch(1, timeout=1000)
+            else:
+                next(client.receive_messages_iter())
+        except errors.AMQPError as error:
+            raised.append(type(error))
+        real(*args)
+
+    monkeypatch.setattr(connection, "redirect", redirect)
+    monkeypatch.setattr(client, "_opened_plan", lambda: iter(()))  # it was open when the call began
+    client.redirect(*elsewhere(broker))
+    assert raised == [errors.MessageHandlerError]
+    assert len(client._received_messages) == 0
     client.close()
 
 

@@ -19,7 +19,7 @@ class Peer:
 
     def __init__(self, **settings: Any) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, __file__, json.dumps(settings)],
+            [sys.executable, "-X", "faulthandler", __file__, json.dumps(settings)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -40,7 +40,7 @@ class Peer:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
-            raise SystemExit("the broker's process has ended")
+            raise SystemExit(f"the broker's process has ended: {self._process.wait(10)}")
         return json.loads(line)
 
     def _ask(self, *what: Any) -> Any:

@@ -14,6 +14,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -534,7 +535,7 @@ def test_a_forked_child_has_no_worker_and_leaves_the_parent_s_alone(broker: Brok
 @pytest.mark.slow
 @pytest.mark.blocking("a process")
 @pytest.mark.parametrize("ending", ["", "client.close()", "import os, signal; os.kill(os.getpid(), signal.SIGINT)"])
-def test_a_program_ends_while_its_callbacks_run(broker: Broker, ending: str) -> None:
+def test_a_program_ends_while_its_callbacks_run(broker: Broker, ending: str, tmp_path: Path) -> None:
     """The callback writes to standard output all the time: a thread that is killed there would take its lock along."""
     program = f"""
         import sys, threading
@@ -557,6 +558,7 @@ def test_a_program_ends_while_its_callbacks_run(broker: Broker, ending: str) -> 
     for _ in range(3):
         done = subprocess.run(
             [sys.executable, "-X", "faulthandler", "-c", textwrap.dedent(program)],
+            cwd=tmp_path,  # not where the sources are
             capture_output=True,
             text=True,
             timeout=30,

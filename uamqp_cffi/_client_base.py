@@ -719,8 +719,11 @@ class _LinkClient(AMQPClient):
             self._check_attaching()
             return False
         if not self._attached:
-            self._attached = True
-            self._attach_deadline = None
+            with session._lock:  # under which a redirect lets go of the link
+                if self.message_handler is not handler:
+                    return False
+                self._attached = True
+                self._attach_deadline = None
             session._connection._attached()
             session._inbox.poke_all()
         return True

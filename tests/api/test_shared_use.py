@@ -203,3 +203,29 @@ def test_a_redirect_leaves_no_message_waiting_for_an_outcome(broker: Broker) -> 
     assert (queued.state, queued.delivery) == (MessageState.WaitingToBeSent, Delivery.NOT_DELIVERED)
     assert client.pending_messages == []
     client.close()
+
+
+@pytest.mark.blocking("the point of time is in a blocking method")
+def test_a_client_redirected_just_when_its_link_is_attached_attaches_a_new_one(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It took the link of the former peer for attached, and waited for ever without one."""
+    real = MessageSender.get_state
+    redirected = []
+
+    def get_state(link: MessageSender) -> Any:
+        state = real(link)
+        if state.name == "Open" and not redirected:
+            redirected.append(link)
+            client.redirect(*elsewhere(broker))  # as another thread may
+        return state
+
+    monkeypatch.setattr(MessageSender, "get_state", get_state)
+    client = SendClient(broker.url + "/q")
+    client.open()
+    while not client.client_ready():
+        pass
+    assert redirected
+    client.send_message(Message("one"), timeout=10)
+    client.close()
+    assert broker.info("q").received == 1

@@ -794,11 +794,13 @@ class Message:
         if msg_format:
             self._format = format_of(msg_format)
 
-    def __getattr__(self, name: str) -> Any:
-        """The slots that are not set in a message which is one bytes body."""
-        if name in ("_properties", "_application_properties"):
-            return None
-        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+    if not TYPE_CHECKING:  # to type checkers every name would be one of a message
+
+        def __getattr__(self, name: str) -> Any:
+            """The slots that are not set in a message which is one bytes body."""
+            if name in ("_properties", "_application_properties"):
+                return None
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     @property
     def _need_further_parse(self) -> bool:

@@ -34,8 +34,9 @@ def test_clients_work_in_greenlets_when_the_standard_library_was_patched_first(
     ],
     ids=["late", "without threads", "without select"],
 )  # fmt: skip
-def test_what_cannot_work_says_so_at_once(code: str, told: str, runtimes: str) -> None:
-    done = subprocess.run([runtimes, "-W", "ignore", "-c", code + SEND], capture_output=True, text=True, timeout=60)
+def test_what_cannot_work_says_so_at_once(code: str, told: str, runtimes: str, tmp_path: Path) -> None:
+    command = [runtimes, "-W", "ignore", "-c", code + SEND]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
     last = done.stderr.strip().splitlines()[-1]
     assert last.startswith("RuntimeError: ") and told in last, done.stderr
 
@@ -56,7 +57,7 @@ def test_requests_of_gunicorns_gevent_worker_share_clients(runtimes: str, peer: 
     where = str(tmp_path / "http")
     command = [runtimes, "-m", "gunicorn", "-k", "gevent", "-b", "unix:" + where, "--chdir", str(PROGRAMS), "application"]
     env = {**os.environ, "BROKER": peer.url}
-    server = subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True)
+    server = subprocess.Popen(command, cwd=tmp_path, env=env, stderr=subprocess.PIPE, text=True)
     try:
         assert server.stderr is not None
         said = []

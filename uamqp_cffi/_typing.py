@@ -12,7 +12,7 @@ _T = TypeVar("_T")
 if TYPE_CHECKING:
     from typing_extensions import Unpack as Unpack
 elif sys.version_info >= (3, 11):
-    from typing import Unpack
+    from typing import Unpack  # novm
 else:
 
     class Unpack:

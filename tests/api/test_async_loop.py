@@ -987,7 +987,7 @@ def test_eager_tasks_hold_nothing_up_where_a_host_cannot_be_had(host: str, run: 
         raise socket.gaierror(socket.EAI_NONAME, "nobody knows it")
 
     async def main() -> None:
-        asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)  # type: ignore[attr-defined]
+        asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)  # type: ignore[attr-defined]  # novm
         monkeypatch.setattr(socket, "getaddrinfo", no_answer)
         client = SendClientAsync(f"amqp://{host}:1/q", use_tls=False)
         with pytest.raises(errors.AMQPConnectionError):

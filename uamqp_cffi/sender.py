@@ -33,6 +33,7 @@ _logger = logging.getLogger("uamqp.sender")
 
 _RUN = 4096  # messages offered at once
 _RUN_BYTES = 256 << 10
+_MOST_KEYS = 256  # of annotations, that a link remembers to have looked at
 _LARGE = 16 << 10  # a message above it goes alone: joining would cost more than the call
 _NOT_DELIVERED = 0x02
 _UNKNOWN = 0x03
@@ -143,6 +144,7 @@ class MessageSender(Link):
         self._tickets = itertools.count(1)
         self._draining = False
         self._keys_judged = False  # a key of an annotation that brokers refuse was told of, once
+        self._good_keys: set[Any] = set()  # those that were looked at
 
     def close(self) -> None:
         """Detach the link for good. What `send` was given and has no outcome is called back with an error. Repeatable."""
@@ -329,7 +331,11 @@ class MessageSender(Link):
         it has no outcome."""
         for name in ("annotations", "delivery_annotations"):
             annotations = getattr(message, "_" + name)
-            reserved = [key for key in annotations if _reserved(key)] if isinstance(annotations, Mapping) else []
+            if not isinstance(annotations, Mapping) or annotations.keys() <= self._good_keys:
+                continue
+            reserved = [key for key in annotations if _reserved(key)]
+            if not reserved and len(self._good_keys) < _MOST_KEYS:
+                self._good_keys.update(annotations)
             if reserved:
                 self._keys_judged = True
                 _logger.warning(

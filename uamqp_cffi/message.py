@@ -602,7 +602,7 @@ class MessageHeader:
 
 
 def _check_mapping(what: str, value: Any) -> None:
-    if value and not isinstance(value, Mapping):
+    if value and type(value) is not dict and not isinstance(value, Mapping):
         raise wrong(what, value, "a dict", "{name: value}")
 
 

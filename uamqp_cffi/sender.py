@@ -331,7 +331,7 @@ class MessageSender(Link):
         it has no outcome."""
         for name in ("annotations", "delivery_annotations"):
             annotations = getattr(message, "_" + name)
-            if not isinstance(annotations, Mapping) or annotations.keys() <= self._good_keys:
+            if (type(annotations) is not dict and not isinstance(annotations, Mapping)) or annotations.keys() <= self._good_keys:
                 continue
             reserved = [key for key in annotations if _reserved(key)]
             if not reserved and len(self._good_keys) < _MOST_KEYS:

@@ -11,9 +11,8 @@ from typing import Any
 
 import pytest
 
-from uamqp_cffi import BatchMessage, Connection, Message, ReceiveClient, SendClient, Session, authentication, c_uamqp, errors
+from uamqp_cffi import BatchMessage, Message, ReceiveClient, SendClient, authentication, c_uamqp, errors
 from uamqp_cffi.broker import Broker
-from uamqp_cffi.constants import ErrorCodes
 from uamqp_cffi.message import MessageHeader, MessageProperties
 
 pytestmark = pytest.mark.both_drivers

@@ -22,7 +22,7 @@ from . import time
 from .engine import SizeError, StateError
 from .plan import Inbox, Plan, Wait, earlier
 from .records import Attach, Credit, Delivery, Detach, PeerError, Record, Settled
-from .values import composite, described_composite, enc_bool, enc_str, enc_ubyte, enc_uint, enc_ulong, symbol_map
+from .values import composite, described_composite, enc_bool, enc_str, enc_ubyte, enc_uint, symbol_map
 
 _logger = logging.getLogger("uamqp.mgmt_operation")
 

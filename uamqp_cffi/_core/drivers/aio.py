@@ -13,7 +13,6 @@ import weakref
 from collections.abc import Callable
 from typing import Protocol, cast
 
-from .. import time
 from .sync import STAGGER, Address, Dialer, _at_once, _resolve, tune
 
 CLOSE_WITHIN = 5.0

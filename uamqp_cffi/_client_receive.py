@@ -19,7 +19,7 @@ from ._core.sections import ACCEPTED
 from ._link import Capabilities
 from ._typing import Nothing, Unpack
 from .authentication.common import AMQPAuth
-from .connection import CONNECT_TIMEOUT
+from .connection import CONNECT_TIMEOUT, LOOK_SELDOM
 from .constants import DeliveryOutcome, MessageReceiverState, MessageState, TransportType
 from .message import Message
 from .session import OnAttach
@@ -494,7 +494,7 @@ class ReceiveClient(_LinkClient):
                 connection = self._both()[1]
                 if seen < size:
                     yield Call(connection._step, (0.0,))
-                else:
+                elif time.perf_counter() - connection._looked_at > LOOK_SELDOM:
                     yield from connection._look_first_plan()
             while True:
                 if running and len(unread) < size:

@@ -696,9 +696,9 @@ class Message:
     __slots__ = (
         "__dict__",
         "__weakref__",
-        "_application_properties",
         "_held",
-        "_properties",
+        "_own_application_properties",
+        "_own_properties",
         "_raw",
         "_rest",
         "_state",
@@ -741,8 +741,7 @@ class Message:
         body_type: MessageBodyType | None = None,
         footer: dict[Any, Any] | None = None,
         delivery_annotations: dict[Any, Any] | None = None,
-        *,
-        durable: bool | None = None,
+        durable: bool | None = None,  # keyword-only would cost every message a look into a dict
     ) -> None:
         self._state = _WAITING
         self.on_send_complete: Callable[[Any, Any], Any] | None = None
@@ -777,8 +776,8 @@ class Message:
             self._held = body
         else:
             self._held = _make_body(body, body_type)
-        self._properties: Any = None
-        self._application_properties: Any = application_properties
+        self._own_properties: Any = None
+        self._own_application_properties: Any = application_properties
         if properties is not None:
             self.properties = properties
         if application_properties is not None and type(application_properties) is not dict:
@@ -794,13 +793,21 @@ class Message:
         if msg_format:
             self._format = format_of(msg_format)
 
-    if not TYPE_CHECKING:  # to type checkers every name would be one of a message
+    @property
+    def _properties(self) -> Any:
+        return None if self._raw is not None else self._own_properties
 
-        def __getattr__(self, name: str) -> Any:
-            """The slots that are not set in a message which is one bytes body."""
-            if name in ("_properties", "_application_properties"):
-                return None
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+    @_properties.setter
+    def _properties(self, value: Any) -> None:
+        self._own_properties = value
+
+    @property
+    def _application_properties(self) -> Any:
+        return None if self._raw is not None else self._own_application_properties
+
+    @_application_properties.setter
+    def _application_properties(self, value: Any) -> None:
+        self._own_application_properties = value
 
     @property
     def _need_further_parse(self) -> bool:
@@ -831,7 +838,7 @@ class Message:
         else:
             self._rest.update(rest)
         self._state = _SETTLED if settler is None else _UNSETTLED
-        self._held = self._properties = self._application_properties = _UNREAD
+        self._held = self._own_properties = self._own_application_properties = _UNREAD
 
     @classmethod
     def _received_run(
@@ -872,7 +879,7 @@ class Message:
                 message._raw = None
                 rest["_sections"] = Sections(payload, message_format)
                 rest["_header"] = rest["_annotations"] = rest["_delivery_annotations"] = rest["_footer"] = _UNREAD
-                message._held = message._properties = message._application_properties = _UNREAD
+                message._held = message._own_properties = message._own_application_properties = _UNREAD
                 if unreadable is not None and not engine.readable(payload):
                     unreadable.append(message)
         return made
@@ -933,15 +940,15 @@ class Message:
     def _expand(self) -> None:
         """From one bytes body to an ordinary message with it as its body."""
         self._held, self._raw = self._raw, None
-        self._properties = self._application_properties = None
+        self._own_properties = self._own_application_properties = None
 
     @property
     def properties(self) -> MessageProperties | None:
         if self._raw is not None:
             return None
-        if self._properties is _UNREAD:
-            self._properties = self._read_properties()
-        properties: MessageProperties | None = self._properties
+        if self._own_properties is _UNREAD:
+            self._own_properties = self._read_properties()
+        properties: MessageProperties | None = self._own_properties
         return properties
 
     @properties.setter
@@ -950,7 +957,7 @@ class Message:
             raise wrong("properties", value, "MessageProperties", "MessageProperties(subject=...)")
         if self._raw is not None:
             self._expand()
-        self._properties = value or None
+        self._own_properties = value or None
 
     @property
     def header(self) -> MessageHeader | None:
@@ -974,9 +981,9 @@ class Message:
     def application_properties(self) -> dict[Any, Any] | None:
         if self._raw is not None:
             return None
-        if self._application_properties is _UNREAD:
-            self._application_properties = self._lookup_map(sections.APPLICATION_PROPERTIES)
-        found: dict[Any, Any] | None = self._application_properties
+        if self._own_application_properties is _UNREAD:
+            self._own_application_properties = self._lookup_map(sections.APPLICATION_PROPERTIES)
+        found: dict[Any, Any] | None = self._own_application_properties
         return found
 
     @application_properties.setter
@@ -984,7 +991,7 @@ class Message:
         _check_mapping("application properties", value)
         if self._raw is not None:
             self._expand()
-        self._application_properties = value
+        self._own_application_properties = value
 
     @property
     def annotations(self) -> dict[Any, Any] | None:
@@ -1140,13 +1147,13 @@ class Message:
                 _put_map(parts, sections.DELIVERY_ANNOTATIONS, deliver, received, encoding)
             if annotations is not None or received is not None:
                 _put_map(parts, sections.MESSAGE_ANNOTATIONS, annotations, received, encoding)
-        properties = self._properties
+        properties = self._own_properties
         if received is not None:
             _put_received_properties(parts, properties, received)
         elif properties is not None:
             parts += (_PREFIX_PROPERTIES, properties._encode())
-        if self._application_properties is not None or received is not None:
-            _put_map(parts, sections.APPLICATION_PROPERTIES, self._application_properties, received, encoding)
+        if self._own_application_properties is not None or received is not None:
+            _put_map(parts, sections.APPLICATION_PROPERTIES, self._own_application_properties, received, encoding)
         held = self._held
         if type(held) is bytes:
             parts.append(data_section(held))
@@ -1291,6 +1298,10 @@ class Message:
         """Sends the accepted outcome. True when sent, False when the message was settled already. Raises TypeError for
         a message that was not received, `errors.MessageTakenBack` when the peer has settled it by itself; what the connection
         raises leaves the message unsettled. The same holds for `reject`, `release` and `modify`."""
+        if self._state is _SETTLED:  # as `auto_complete` leaves it: told without a call
+            rest = self._rest
+            if rest is None or "_answer" not in rest:
+                return False
         return self._can_settle() and self._settle(errors.MessageAccepted())
 
     def reject(
@@ -1482,7 +1493,7 @@ class BatchMessage(Message):
         self._rest = None
         self._raw = None
         self._held = None
-        self._properties = self._application_properties = None
+        self._own_properties = self._own_application_properties = None
         self._encoding = encoding
         self._multi_messages = multi_messages
         one = isinstance(data, (str, bytes, bytearray, Mapping, Message))
@@ -1529,7 +1540,7 @@ class BatchMessage(Message):
         """An empty envelope."""
         envelope = Message(
             b"",
-            properties=self._properties,
+            properties=self._own_properties,
             annotations=self._annotations,
             header=self._header,
             msg_format=self.batch_format,
@@ -1546,7 +1557,7 @@ class BatchMessage(Message):
         return size + self.size_offset
 
     def _encoded_items(self) -> Iterator[bytes]:
-        given = self._application_properties
+        given = self._own_application_properties
         if self._body_gen is None:
             raise wrong("the data of a batch", None, "an iterable of messages or bodies", "BatchMessage([...])")
         for item in self._body_gen:

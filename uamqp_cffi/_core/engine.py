@@ -174,16 +174,22 @@ def sections(buf: Buffer) -> list[tuple[int, int, int, int]]:
     """The sections of an encoded message: (descriptor code, offset of the value, its length, offset of the section).
     Raises DecodeError."""
     data = _view(buf)
-    cap = 64
-    while True:
-        room = ffi.new("uint64_t[]", cap)
-        n = lib.uam_sections(data, len(buf), room, cap)
+    try:
+        room = _tapes.pop()
+    except IndexError:
+        room = ffi.new("uint64_t[]", _TAPE_WORDS)
+    n = lib.uam_sections(data, len(buf), room, _TAPE_WORDS)
+    if n <= _TAPE_WORDS:
+        found: list[int] = ffi.unpack(room, n) if n > 0 else []
+        _tapes.append(room)
         if n < 0:
             _raise(n, "malformed message sections")
-        if n <= cap:
-            break
-        cap = n
-    words = iter(ffi.unpack(room, n) if n else [])
+    else:
+        _tapes.append(room)
+        room = ffi.new("uint64_t[]", n)
+        lib.uam_sections(data, len(buf), room, n)
+        found = ffi.unpack(room, n)
+    words = iter(found)
     return list(zip(words, words, words, words, strict=True))
 
 

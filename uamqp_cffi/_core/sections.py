@@ -5,6 +5,7 @@ otherwise. Also the outcomes (§3.4) that settle one.
 from __future__ import annotations
 
 from typing import Any
+from uuid import UUID
 
 from .. import errors
 from . import engine, values
@@ -20,6 +21,7 @@ AMQP_SEQUENCE = 0x76
 AMQP_VALUE = 0x77
 FOOTER = 0x78
 BODY = (DATA, AMQP_SEQUENCE, AMQP_VALUE)
+_BODY = frozenset(BODY)
 
 _NAMES = {
     HEADER: "header",
@@ -59,6 +61,12 @@ PROPERTIES_FIELDS = (
     ("creation-time", _INT), ("group-id", _BYTES), ("group-sequence", _INT), ("reply-to-group-id", _BYTES),
 )  # fmt: skip
 _FIELDS: dict[int, Any] = {HEADER: HEADER_FIELDS, PROPERTIES: PROPERTIES_FIELDS}
+_SCALARS = (int, bytes, UUID, str, bool, float)
+_KINDS = {
+    code: tuple((type(None), *(kinds or _SCALARS)) for _, (kinds, _) in fields) for code, fields in _FIELDS.items()
+}
+_seen: dict[int, set[tuple[type, ...]]] = {code: set() for code in _FIELDS}  # what the fields of good sections were
+_MOST_SEEN = 1000
 
 
 def malformed(code: int, problem: str, cause: BaseException | None = None) -> errors.MessageDecodeError:
@@ -83,12 +91,17 @@ def fields_of(code: int, raw: bytes) -> list[Any]:
         return []
     if raw[:1] and raw[0] not in _LISTS:
         raise malformed(code, "holds no list")
-    fields: list[Any] = value_of(code, raw)
-    for value, (name, (kinds, wanted)) in zip(fields, _FIELDS[code], strict=False):
-        if value is None:
-            continue
-        if type(value) in (list, dict) if kinds is None else type(value) not in kinds:
-            raise malformed(code, f"has a {name} that is not {wanted} but {type(value).__name__}")
+    try:
+        fields: list[Any] = values.read_one(raw, values.COMPAT)  # decode(), without a call of its own
+    except ValueError as error:
+        raise malformed(code, f"is malformed: {error}", error) from error
+    kinds = tuple(map(type, fields))
+    if kinds not in _seen[code]:
+        for kind, allowed, (name, (_, wanted)) in zip(kinds, _KINDS[code], _FIELDS[code], strict=False):
+            if kind not in allowed:
+                raise malformed(code, f"has a {name} that is not {wanted} but {kind.__name__}")
+        if len(_seen[code]) < _MOST_SEEN:
+            _seen[code].add(kinds)
     return fields
 
 
@@ -96,12 +109,14 @@ class Sections:
     """An encoded message. Nothing is looked at before it is asked for; what then turns out malformed is a
     MessageDecodeError."""
 
-    __slots__ = ("_found", "message_format", "payload")
+    __slots__ = ("_body", "_found", "_several", "message_format", "payload")
 
     def __init__(self, payload: bytes, message_format: int = 0) -> None:
         self.payload: bytes = payload
         self.message_format: int = message_format
         self._found: dict[int, list[tuple[int, int, int]]] | None = None
+        self._body: int | None = None  # what `body_code` found out, 0 for no body
+        self._several = False  # a kind of section is there more than once
 
     def _all(self) -> dict[int, list[tuple[int, int, int]]]:
         """(start of the section, start of its value, end) of every section, by kind."""
@@ -113,7 +128,11 @@ class Sections:
             except engine.DecodeError as error:
                 raise errors.MessageDecodeError(f"this is no message: {error}") from error
             for kind, offset, length, start in rows:
-                found.setdefault(kind, []).append((start, offset, offset + length))
+                if kind in found:
+                    self._several = True
+                    found[kind].append((start, offset, offset + length))
+                else:
+                    found[kind] = [(start, offset, offset + length)]
             self._found = found
         return found
 
@@ -124,10 +143,12 @@ class Sections:
         """Raises MessageDecodeError unless these are sections that there are, those beside the body once each, with bodies
         of one kind and one amqp-value at most."""
         self.body_code()
-        for code in self._all():
-            if code not in BODY:
-                self.raw(code)
-        if not self._all():
+        found = self._all()
+        if self._several:
+            for code in found:
+                if code not in _BODY:
+                    self.raw(code)
+        if not found:
             raise errors.MessageDecodeError("no message: there is no section in it")
 
     def check_all(self) -> None:
@@ -150,18 +171,24 @@ class Sections:
         """The descriptor of the body's sections, None without a body. Raises MessageDecodeError when they are of several kinds,
         or more than one amqp-value: there is no telling which of them is meant; or when there is a section whose descriptor is
         not known, for that may be the body."""
+        code = self._body
+        if code is None:
+            code = self._body = self._judged_body()
+        return code or None
+
+    def _judged_body(self) -> int:
         found = self._all()
-        kinds = [code for code in BODY if code in found]
+        kinds = [code for code in found if code in _BODY]
         if len(kinds) > 1:
-            names = " and ".join(_NAMES[kind] for kind in kinds)
+            names = " and ".join(_NAMES[kind] for kind in sorted(kinds))
             raise errors.MessageDecodeError(f"a message body has one kind of section, not {names}")
         if kinds == [AMQP_VALUE] and len(found[AMQP_VALUE]) > 1:
             raise errors.MessageDecodeError("a message has more than one amqp-value section")
-        if strange := found.keys() - _NAMES.keys():
-            code = max(strange)
+        if not found.keys() <= _NAMES.keys():
+            code = max(found.keys() - _NAMES.keys())
             which = f"the descriptor 0x{code:02x}" if code else "a descriptor"
             raise errors.MessageDecodeError(f"a section has {which}, which is none of a message's")
-        return kinds[0] if kinds else None
+        return kinds[0] if kinds else 0
 
     def data(self) -> list[bytes]:
         """What the data sections hold; null counts as no bytes. Raises MessageDecodeError when one holds anything else than
@@ -182,7 +209,8 @@ class Sections:
 
     def raw(self, code: int) -> bytes | None:
         """The encoded value of the section of that kind. Raises MessageDecodeError when there are several."""
-        spans = self._spans(code)
+        found = self._found
+        spans = (self._all() if found is None else found).get(code)
         if not spans:
             return None
         if len(spans) > 1:
@@ -217,7 +245,10 @@ class Sections:
             return None
         if raw[0] not in _MAPS:
             raise malformed(code, "holds no map")
-        mapping: dict[Any, Any] = value_of(code, raw)
+        try:
+            mapping: dict[Any, Any] = values.read_one(raw, values.COMPAT)  # decode(), without a call of its own
+        except ValueError as error:
+            raise malformed(code, f"is malformed: {error}", error) from error
         if tuple in map(type, mapping):
             raise malformed(code, "has a list or a map as a key")
         return mapping

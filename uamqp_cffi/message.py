@@ -852,6 +852,7 @@ class Message:
         `errors.MessageAccepted` or the like and sends it; an exception from it leaves the message unsettled. None: there is
         nothing to settle. Those that cannot be read are put into `unreadable`, too, if that is given."""
         new = cls.__new__
+        check = engine.check_message
         made: list[Message] = []
         add = made.append
         other = "" if encoding.lower() in ("utf-8", "utf8") else encoding
@@ -880,7 +881,7 @@ class Message:
                 rest["_sections"] = Sections(payload, message_format)
                 rest["_header"] = rest["_annotations"] = rest["_delivery_annotations"] = rest["_footer"] = _UNREAD
                 message._held = message._own_properties = message._own_application_properties = _UNREAD
-                if unreadable is not None and not engine.readable(payload):
+                if unreadable is not None and check(payload, len(payload)):
                     unreadable.append(message)
         return made
 

@@ -310,11 +310,15 @@ class MessageSender(Link):
                 break
             try:
                 body = message.encode_message()
-                if not isinstance(body, bytes):
+                if type(body) is not bytes and not isinstance(body, bytes):
                     raise wrong("what encode_message() gives", body, "bytes")
                 if message_format:
                     format_of(message_format)
-                if not self._keys_judged and (message._annotations or message._delivery_annotations):
+                if (
+                    message._rest is not None
+                    and not self._keys_judged
+                    and (message._annotations or message._delivery_annotations)
+                ):
                     self._judge_keys(message)
                 if message_format and message._is_empty():
                     raise ValueError("a batch of nothing is no message")

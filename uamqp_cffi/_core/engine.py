@@ -193,6 +193,10 @@ def sections(buf: Buffer) -> list[tuple[int, int, int, int]]:
     return list(zip(words, words, words, words, strict=True))
 
 
+check_message = lib.uam_message_check
+"""`check_message(payload, len(payload))` is not 0 for bytes that cannot be read as a message."""
+
+
 def readable(buf: Buffer) -> bool:
     """Whether an encoded message can be read: see `uam_message_check`."""
     return bool(lib.uam_message_check(_view(buf), len(buf)) == 0)

@@ -22,6 +22,9 @@ AMQP_VALUE = 0x77
 FOOTER = 0x78
 BODY = (DATA, AMQP_SEQUENCE, AMQP_VALUE)
 _BODY = frozenset(BODY)
+_BESIDE_THE_BODY = frozenset(
+    (HEADER, DELIVERY_ANNOTATIONS, MESSAGE_ANNOTATIONS, PROPERTIES, APPLICATION_PROPERTIES, FOOTER)
+)
 
 _NAMES = {
     HEADER: "header",
@@ -173,10 +176,18 @@ class Sections:
         not known, for that may be the body."""
         code = self._body
         if code is None:
-            code = self._body = self._judged_body()
+            code = 0
+            for kind in self._all():
+                if kind not in _BESIDE_THE_BODY:
+                    if code or kind not in _BODY or (kind == AMQP_VALUE and self._several):
+                        code = self._judged_body()
+                        break
+                    code = kind
+            self._body = code
         return code or None
 
     def _judged_body(self) -> int:
+        """The same for a message that may not be a good one."""
         found = self._all()
         kinds = [code for code in found if code in _BODY]
         if len(kinds) > 1:

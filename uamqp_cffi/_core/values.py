@@ -541,11 +541,19 @@ def _list(n: int, word: _Word, buf: bytes, table: Any) -> list[Any]:
 
 def _map(n: int, word: _Word, buf: bytes, table: Any) -> dict[Any, Any]:
     out: dict[Any, Any] = {}
-    for _ in range(n):
+    for _ in range(n):  # `_octets`, which most keys and many values are, without a call of its own
         w = word()
-        key = table[w & 0xFF](w >> 8, word, buf, table)
+        if _FIRST_OCTETS <= w & 0xFF <= _LAST_OCTETS:
+            offset = word()
+            key: Any = buf[offset : offset + (w >> 8)]
+        else:
+            key = table[w & 0xFF](w >> 8, word, buf, table)
         w = word()
-        value = table[w & 0xFF](w >> 8, word, buf, table)
+        if _FIRST_OCTETS <= w & 0xFF <= _LAST_OCTETS:
+            offset = word()
+            value: Any = buf[offset : offset + (w >> 8)]
+        else:
+            value = table[w & 0xFF](w >> 8, word, buf, table)
         try:
             out[key] = value
         except TypeError:  # the key is a list or a map
@@ -602,6 +610,7 @@ _SCALARS = (
     _null, _boolean, _unsigned, _unsigned, _unsigned, _biased, _biased, _biased, _char, _float, _ulong, _long, _long,
     _double, _uuid, _octets, _octets, _octets, _octets,
 )  # fmt: skip
+_FIRST_OCTETS, _LAST_OCTETS = 15, 20
 COMPAT: _Table = (*_SCALARS, _octets, _octets, _list, _map, _array, _described)
 EXACT: _Table = (*_SCALARS, _string, _symbol, _list, _exact_map, _exact_array, _exact_described)
 

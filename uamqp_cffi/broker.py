@@ -26,15 +26,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
+from ._broker.cbs import Verdict, as_check
+from ._broker.core import Core, Settings
+from ._broker.management import Answer
+from ._broker.peer import shutdown_error
+from ._broker.pipe import Pipe as Pipe
+from ._broker.queues import Queue, QueueInfo, node_name, redelivered
+from ._broker.scripts import Failure, Outcome, Refused, Script
+from ._broker.thread import BrokerThread, listen_on
 from ._core import values as v
-from ._core.broker_cbs import Verdict, as_check
-from ._core.broker_core import Core, Settings
-from ._core.broker_management import Answer
-from ._core.broker_peer import accept, shutdown_error
-from ._core.broker_store import Failure, Outcome, Queue, QueueInfo, Refused, Script, node_name, redelivered
-from ._core.drivers.broker import BrokerThread, listen_on
-from ._core.engine import NEVER
-from ._core.filters.tls import TransportError
 from ._core.wire import clock
 from .message import Message
 
@@ -97,7 +97,7 @@ class Broker:
         credit: messages a sender may have under way.
         listen: False: no socket and no thread; `connect` gives in-memory connections.
         nodes: is asked for each address that a link names; gives what stands there, an object of a subclass of
-          `_core.broker_store.Queue`, or None for a queue like any other. Called on the broker's thread.
+          `_broker.queues.Queue`, or None for a queue like any other. Called on the broker's thread.
 
         Raises OSError when the port cannot be had, ssl.SSLError for unusable certificates, ValueError for bad
         arguments.
@@ -387,86 +387,6 @@ class Broker:
                     self._changed.notify_all()
                 if self._thread is not None:
                     self._thread.wake()
-
-
-class Pipe:
-    """A connection to a broker without a socket: bytes in with `feed`, bytes out with `take`, time with `tick`."""
-
-    def __init__(self, broker: Broker, now: int | None = None) -> None:
-        self._broker = broker
-        self._at(now)
-        self._peer, self._wire = accept(broker._core, broker._tls)
-
-    def _at(self, now: int | None) -> int:
-        core = self._broker._core
-        if now is not None:
-            core.now = max(core.now, now)
-        return core.now
-
-    @property
-    def closed(self) -> bool:
-        """The broker has ended this connection; what `take` still gives is the last of it."""
-        peer = self._peer
-        done = peer.closing and peer.engine.conn().transport_done
-        return peer.ended or peer.dropping or done or self._wire.ended_by_peer
-
-    @property
-    def deadline(self) -> int:
-        """The millisecond at which to call `tick` even if nothing happens."""
-        timer = self._broker._core.next_timer()
-        return min(self._wire.deadline, self._wire.deadline if timer is None else timer)
-
-    def feed(self, data: bytes, now: int | None = None) -> None:
-        """Bytes from the client. Malformed ones close this connection, they raise nothing."""
-        with self._broker._acting() as core:
-            at = self._at(now)
-            peer = self._peer
-            if self.closed or peer.hung:
-                return
-            try:
-                peer.handle(self._wire.feed(data, at))
-            except TransportError as error:
-                _log.info("%r: %s", peer, error)
-                self._end()
-                return
-            peer.resume()
-            core.run_timers()
-
-    def take(self, n: int | None = None) -> bytes:
-        """Bytes for the client, at most `n`; none when there are none."""
-        with self._broker._acting():
-            peer, wire, now = self._peer, self._wire, self._broker._core.now
-            out = b""
-            while not peer.ended and (n is None or len(out) < n):
-                piece = bytes(wire.output()[: None if n is None else n - len(out)])
-                if not piece:
-                    if wire.ended_by_peer:  # it has our answer to its goodbye now
-                        self._end()
-                    break
-                wire.sent(len(piece), now)
-                out += piece
-                if peer.stalled or wire.settling or (peer.timed and wire.deadline == NEVER):
-                    peer.handle(wire.tick(now))
-                    peer.resume()
-            return out
-
-    def tick(self, now: int | None = None) -> None:
-        """Time passed: timers of the broker run, an idle time-out may strike."""
-        with self._broker._acting() as core:
-            at = self._at(now)
-            core.run_timers()
-            if not self.closed and not self._peer.hung:
-                self._peer.handle(self._wire.tick(at, dry=True))
-
-    def lost(self) -> None:
-        """The client is gone without a word."""
-        with self._broker._acting():
-            self._end()
-
-    def _end(self) -> None:
-        if not self._peer.ended:
-            self._peer.handle(self._wire.lost(self._broker._core.now))
-            self._peer.lost()
 
 
 def _server_context(cert_file: str | None, key_file: str | None, client_ca: str | None) -> ssl.SSLContext | None:

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from uamqp_cffi import BatchMessage, constants
+from uamqp_cffi._broker.queues import node_name
 from uamqp_cffi._core import engine as eng
 from uamqp_cffi._core import records as r
 from uamqp_cffi._core import values as v
-from uamqp_cffi._core.broker_store import node_name
 from uamqp_cffi.broker import Broker
 
 Connect = Callable[..., tuple[Any, int]]

@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 import trustme
 
+from uamqp_cffi._broker.thread import BrokerThread
 from uamqp_cffi._core import engine as eng
 from uamqp_cffi._core import records as r
 from uamqp_cffi._core import values as v
-from uamqp_cffi._core.drivers.broker import BrokerThread
 from uamqp_cffi._core.filters.tls import Tls
 from uamqp_cffi._core.wire import Wire, clock
 from uamqp_cffi.broker import Broker

@@ -24,21 +24,13 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 from urllib.parse import unquote
 
+from uamqp_cffi._broker.cbs import as_check
+from uamqp_cffi._broker.links import Incoming, Outgoing
+from uamqp_cffi._broker.management import UNREADABLE, Answer, Request, parse, respond
+from uamqp_cffi._broker.queues import Entry, Queue, modified, redelivered
+from uamqp_cffi._broker.scripts import ACCEPTED, Outcome, Refused, encode_error
 from uamqp_cffi._core import engine as eng
 from uamqp_cffi._core import values as v
-from uamqp_cffi._core.broker_cbs import as_check
-from uamqp_cffi._core.broker_links import Incoming, Outgoing
-from uamqp_cffi._core.broker_management import UNREADABLE, Answer, Request, parse, respond
-from uamqp_cffi._core.broker_store import (
-    ACCEPTED,
-    Entry,
-    Outcome,
-    Queue,
-    Refused,
-    encode_error,
-    modified,
-    redelivered,
-)
 from uamqp_cffi._core.records import Attach, Delivery, Settled
 from uamqp_cffi.broker import Broker
 from uamqp_cffi.message import Message

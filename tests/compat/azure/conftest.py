@@ -30,7 +30,7 @@ sys.path.insert(0, str(HERE))
 
 from azure_namespace import Namespace  # noqa: E402  it stands beside this file
 
-from uamqp_cffi._core.broker_store import encode_error  # noqa: E402
+from uamqp_cffi._broker.scripts import encode_error  # noqa: E402
 from uamqp_cffi._core.wire import Wire  # noqa: E402
 from uamqp_cffi.message import Message  # noqa: E402
 

@@ -13,12 +13,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from .broker_store import Bytes, Queue, Refused, Script
+from .queues import Bytes, Queue
+from .scripts import Refused, Script
 
 if TYPE_CHECKING:
-    from .broker_cbs import Check
-    from .broker_management import Answer
-    from .broker_peer import Peer
+    from .cbs import Check
+    from .management import Answer
+    from .peer import Peer
 else:
     Answer = Check = Peer = Any  # for who evaluates annotations; importing it here would go round in a circle
 

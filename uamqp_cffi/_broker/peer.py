@@ -9,17 +9,18 @@ import ssl
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from . import engine as eng
-from . import records as r
-from . import values as v
-from .broker_cbs import Permits
-from .broker_links import Incoming, Outgoing
-from .broker_store import CBS, ID_MASK, NODES, Queue, Refused, Script, encode_error, node_name
-from .filters.tls import Tls
-from .wire import Wire
+from .._core import engine as eng
+from .._core import records as r
+from .._core import values as v
+from .._core.filters.tls import Tls
+from .._core.wire import Wire
+from .cbs import Permits
+from .links import Incoming, Outgoing
+from .queues import CBS, ID_MASK, NODES, Queue, node_name
+from .scripts import Refused, Script, encode_error
 
 if TYPE_CHECKING:
-    from .broker_core import Core, Timer
+    from .core import Core, Timer
 else:
     Core = Timer = Any  # for who evaluates annotations; importing it here would go round in a circle
 

@@ -17,16 +17,17 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import unquote, unquote_plus
 
-from . import engine as eng
-from . import values as v
-from .broker_management import UNREADABLE, Answer, parse, respond
-from .broker_store import CBS, NODES, Outcome, node_name
-from .records import Delivery
+from .._core import engine as eng
+from .._core import values as v
+from .._core.records import Delivery
+from .management import UNREADABLE, Answer, parse, respond
+from .queues import CBS, NODES, node_name
+from .scripts import Outcome
 
 if TYPE_CHECKING:
-    from .broker_core import Core
-    from .broker_links import Incoming
-    from .broker_peer import Peer
+    from .core import Core
+    from .links import Incoming
+    from .peer import Peer
 else:
     Core = Incoming = Peer = Any  # for who evaluates annotations; importing it here would go round in a circle
 

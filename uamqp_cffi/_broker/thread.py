@@ -13,12 +13,12 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from .. import time
-from ..broker_core import Core, Timer
-from ..broker_peer import Peer, accept, shutdown_error
-from ..engine import NEVER
-from ..filters.tls import TransportError
-from ..wire import Wire, clock
+from .._core import time
+from .._core.engine import NEVER
+from .._core.filters.tls import TransportError
+from .._core.wire import Wire, clock
+from .core import Core, Timer
+from .peer import Peer, accept, shutdown_error
 
 _log = logging.getLogger("uamqp.broker")
 

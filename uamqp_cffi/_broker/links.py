@@ -13,30 +13,14 @@ from array import array
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from . import broker_cbs, broker_management
-from . import engine as eng
-from .broker_store import (
-    ACCEPTED,
-    CBS,
-    FULL,
-    ID_MASK,
-    LONGEST,
-    MANAGEMENT,
-    Entry,
-    Outcome,
-    Queue,
-    Refused,
-    Script,
-    as_outcome,
-    encode_error,
-    node_name,
-    property_of,
-    redelivered,
-)
-from .records import Delivery, Settled
+from .._core import engine as eng
+from .._core.records import Delivery, Settled
+from . import cbs, management
+from .queues import CBS, ID_MASK, MANAGEMENT, Entry, Queue, node_name, property_of, redelivered
+from .scripts import ACCEPTED, FULL, LONGEST, Outcome, Refused, Script, as_outcome, encode_error
 
 if TYPE_CHECKING:
-    from .broker_peer import Peer
+    from .peer import Peer
 else:
     Peer = Any  # for who evaluates annotations; importing it here would go round in a circle
 
@@ -162,9 +146,9 @@ class Incoming:
             return self.queue, ACCEPTED
         core = self.peer.core
         if self.name == MANAGEMENT:
-            return None, broker_management.handle(core, self, delivery)
+            return None, management.handle(core, self, delivery)
         if self.name == CBS:
-            return None, broker_cbs.handle(core, self, delivery)
+            return None, cbs.handle(core, self, delivery)
         try:
             to = property_of(delivery.payload, _TO)
             if to is None:

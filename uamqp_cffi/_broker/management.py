@@ -11,14 +11,15 @@ import logging
 import uuid
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from . import engine as eng
-from . import values as v
-from .broker_store import PROPERTIES, Outcome, node_name
-from .records import Delivery
+from .._core import engine as eng
+from .._core import values as v
+from .._core.records import Delivery
+from .queues import PROPERTIES, node_name
+from .scripts import Outcome
 
 if TYPE_CHECKING:
-    from .broker_core import Core
-    from .broker_links import Incoming, Outgoing
+    from .core import Core
+    from .links import Incoming, Outgoing
 else:
     Core = Incoming = Outgoing = Any  # for who evaluates annotations; importing it here would go round in a circle
 

@@ -307,8 +307,6 @@ def test_a_close_that_was_interrupted_leaves_no_message_without_a_fate(
     assert client.pending_messages == [message]
 
 
-
-
 def test_on_a_loop_too_an_interrupt_comes_after_the_books_are_in_order(amqp_broker: Broker) -> None:
     loop = asyncio.new_event_loop()
     client = SendClientAsync(amqp_broker.url + "/q")
@@ -340,3 +338,78 @@ def test_a_handler_that_cancels_a_task_is_left_as_it_is() -> None:
     assert interrupts.raises_anywhere()
     if sys.version_info >= (3, 11):  # asyncio.run has a handler of its own
         asyncio.run(main())
+
+
+def test_on_a_loop_an_interrupt_comes_out_of_the_loop_and_the_task_goes_on() -> None:
+    loop = asyncio.new_event_loop()
+    done = []
+
+    async def work() -> str:
+        ctrl_c()
+        done.append("the step")
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        done.append("the next")
+        return "all of it"
+
+    async def main() -> str:
+        return str(await interrupts.Stepped(work()))
+
+    task = loop.create_task(main())
+    with pytest.raises(KeyboardInterrupt):
+        loop.run_until_complete(task)
+    assert done == ["the step"]
+    assert loop.run_until_complete(task) == "all of it"
+    assert done == ["the step", "the next"]
+    loop.close()
+
+
+def test_what_a_step_raises_and_what_is_thrown_into_it_pass() -> None:
+    async def work() -> None:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            await asyncio.sleep(0)
+            raise ValueError("cleaned up") from None
+
+    async def main() -> None:
+        await interrupts.Stepped(work())
+
+    loop = asyncio.new_event_loop()
+    task = loop.create_task(main())
+    loop.call_soon(loop.call_soon, task.cancel)
+    with pytest.raises(ValueError, match="cleaned up"):
+        loop.run_until_complete(task)
+    loop.close()
+
+
+def test_on_a_loop_an_interrupt_before_a_callback_begins_does_not_keep_it_from_its_work(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    real, done = interrupts.enter, []
+
+    def enter() -> Any:
+        monkeypatch.setattr(interrupts, "enter", real)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(interrupts, "enter", enter)
+    loop = asyncio.new_event_loop()
+    loop.call_soon(interrupts.on_loop, done.append, "what came")
+    with pytest.raises(KeyboardInterrupt):
+        loop.run_forever()
+    assert done == ["what came"]
+    loop.close()
+
+
+def test_an_interrupt_while_a_client_connects_leaves_no_socket_behind(amqp_broker: Broker) -> None:
+    """The socket is closed, or the connection goes on; `-W error::ResourceWarning` would fail this test else."""
+    loop = asyncio.new_event_loop()
+    client = SendClientAsync(amqp_broker.url + "/q")
+    loop.call_soon(lambda: loop.call_soon(ctrl_c))
+    task = loop.create_task(client.send_message_async(Message("one")))
+    with pytest.raises(KeyboardInterrupt):
+        loop.run_until_complete(task)
+    loop.run_until_complete(task)
+    loop.run_until_complete(client.close_async())
+    loop.close()
+    assert len(amqp_broker.messages("q")) == 1

@@ -81,7 +81,12 @@ class Violations:
             self.add(f"{doing} took {took:.0f} s")
 
     def messages(
-        self, name: str, messages: Iterable[tuple[str, Message]], pending: list[Message], got: Counter[str], queued: set[int] | None
+        self,
+        name: str,
+        messages: Iterable[tuple[str, Message]],
+        pending: list[Message],
+        got: Counter[str],
+        queued: set[int] | None,
     ) -> None:
         """After all is closed: each message has one fate, it is true, and `pending_messages` agrees. `messages`: with their
         bodies; `got`: what the broker has; `queued`: ids of those that surely were in the queue; None when a
@@ -91,14 +96,18 @@ class Violations:
             n, state, fate = got[body], message.state, message.delivery
             is_pending = waiting.pop(id(message), 0)
             if n > 1 + message.retries:
-                self.add(f"{name}: came {'more than once' if not message.retries else 'more often than it was sent'}", body)
+                self.add(
+                    f"{name}: came {'more than once' if not message.retries else 'more often than it was sent'}", body
+                )
             if state is MessageState.SendComplete:
                 if n < 1:
                     self.add(f"{name}: complete, and the broker has it not", body)
                 if is_pending:
                     self.add(f"{name}: complete and pending", body)
             elif state is MessageState.WaitingForSendAck:
-                self.add(f"{name}: waits for an outcome after close()", f"{body}: at the broker {n}, pending {is_pending}")
+                self.add(
+                    f"{name}: waits for an outcome after close()", f"{body}: at the broker {n}, pending {is_pending}"
+                )
             elif state is MessageState.WaitingToBeSent:
                 if n and fate is not Delivery.UNKNOWN:
                     self.add(f"{name}: waits as {fate}, and the broker has it", body)
@@ -125,7 +134,9 @@ def _where(error: BaseException | None) -> str:
     if error is None:
         return ""
     frames = traceback.extract_tb(error.__traceback__)[-9:]
-    lines = [f"  {frame.filename.rpartition('uamqp_cffi/')[2]}:{frame.lineno} {frame.name}: {frame.line}" for frame in frames]
+    lines = [
+        f"  {frame.filename.rpartition('uamqp_cffi/')[2]}:{frame.lineno} {frame.name}: {frame.line}" for frame in frames
+    ]
     text = "\n".join([*lines, f"  {error!r}"])
     cause = error.__cause__ or error.__context__
     return text if cause is None else f"{_where(cause)}\n  whence\n{text}"

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dis
+import functools
 import random
 import signal
 import sys
@@ -27,7 +28,20 @@ from uamqp_cffi.async_ops.client_async import ReceiveClientAsync, SendClientAsyn
 from uamqp_cffi.constants import TransportType
 
 OURS = uamqp_cffi.__path__[0]
-LOOKS = {name for name in dis.opmap if name.startswith(("CALL", "JUMP_BACKWARD", "JUMP_ABSOLUTE"))}
+LOOKS = {name for name in dis.opmap if name.startswith(("CALL", "JUMP_BACKWARD", "JUMP_ABSOLUTE"))} - {
+    "JUMP_BACKWARD_NO_INTERRUPT"
+}
+
+
+@functools.cache
+def _resumes(code: CodeType) -> dict[int, int]:
+    """Where a frame begins, or goes on: 0, 1 after a `yield`, 2 and 3 inside of a `yield from` or an `await`, where Python looks
+    for no signals."""
+    return {one.offset: (one.arg or 0) & 3 for one in dis.get_instructions(code) if one.opname == "RESUME"}
+
+
+_CALLED_BY_ASYNCIO = {"connection_made", "data_received", "resume_writing", "eof_received", "connection_lost"}
+"""Before the first instruction of these asyncio has been interrupted, not we; and has lost what it was about to tell."""
 
 
 class Place:
@@ -49,8 +63,17 @@ class Place:
         if not frame.f_code.co_filename.startswith(OURS):
             return None
         frame.f_trace_lines, frame.f_trace_opcodes = False, True
+        kind = _resumes(frame.f_code).get(frame.f_lasti, 0)
+        if kind == 0 and frame.f_code.co_name not in _CALLED_BY_ASYNCIO:
+            self._reached(frame)
+        if self.at is not None and self.count > self.at:
+            return None
+        return self._resumed if kind == 1 else self._opcode
+
+    def _resumed(self, frame: FrameType, event: str, arg: Any) -> Any:
+        """The first instruction after a `yield`: what is raised here, unlike by the call, meets the handlers around it."""
         self._reached(frame)
-        return self._opcode if self.at is None or self.count <= self.at else None
+        return self._opcode
 
     def _opcode(self, frame: FrameType, event: str, arg: Any) -> Any:
         if event == "opcode" and frame.f_lasti in self._after_a_look(frame.f_code):
@@ -73,7 +96,7 @@ class Place:
         self.count += 1
         if self.count - 1 == self.at:
             sys.settrace(None)
-            self.where = f"{frame.f_code.co_filename[len(OURS) + 1:]}:{frame.f_lineno} {frame.f_code.co_name}"
+            self.where = f"{frame.f_code.co_filename[len(OURS) + 1 :]}:{frame.f_lineno} {frame.f_code.co_name}"
             signal.raise_signal(signal.SIGINT)
 
 
@@ -99,16 +122,26 @@ class Scene:
         """Call a method by the name that it has in the blocking class; after an interrupt there may be tasks, which are
         cancelled, as `asyncio.run` does."""
         if self.loop is not None:
+            self.settle()
             while tasks := asyncio.all_tasks(self.loop):
                 for task in tasks:
                     task.cancel()
                 with contextlib.suppress(KeyboardInterrupt):  # who gathered a task that was interrupted is so, too
                     self.loop.run_until_complete(asyncio.wait(tasks))
+                self.settle()
             method += "_async"
         return self.run(getattr(client, method)(*args, **kwargs))
 
+    def settle(self) -> None:
+        """Have a loop that was interrupted do what it has begun. A `stop()` of the future that was run may be part of it."""
+        if self.loop is not None:
+            self.loop.call_soon(self.loop.stop)
+            self.loop.run_forever()
+
     def end(self) -> None:
         if self.loop is not None:
+            for _ in range(3):  # `asyncio.run` does as much
+                self.settle()
             self.loop.close()
 
     def client(self, kind: Any, queue: str, **more: Any) -> Any:
@@ -247,24 +280,26 @@ async def receive_on_loop(scene: Scene) -> None:
 SCENARIOS: dict[str, Callable[[Scene], Any]] = {
     one.__name__: one for one in (
         send_message, send_all, step, told, close, shared, receive_batch, iterate, stream,
+        send_on_loop, close_on_loop, receive_on_loop,
     )
 }  # fmt: skip
-ON_LOOP = {one.__name__: one for one in (send_on_loop, close_on_loop, receive_on_loop)}
-"""Only by `--scenario`: on a loop whose first Ctrl-C raises anywhere (that of `asyncio.run` cancels a task) one that comes while it
-connects may leave the socket to the collector."""
 
 
 def _run(violations: Violations, scene: Scene, scenario: str, place: Place) -> None:
     came = False
     try:
         with violations.calling(scenario), place:
-            scene.run({**SCENARIOS, **ON_LOOP}[scenario](scene))
+            scene.run(SCENARIOS[scenario](scene))
     except KeyboardInterrupt:
         came = True
     if place.where and not came:
         violations.add(f"{scenario}: the interrupt did not come out", place.where)
+    _check_handler(violations, scenario, place.where)
+
+
+def _check_handler(violations: Violations, scenario: str, where: str) -> None:
     if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
-        violations.add(f"{scenario}: the handler of SIGINT is not what it was", place.where)
+        violations.add(f"{scenario}: the handler of SIGINT is not what it was", where)
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
@@ -281,6 +316,7 @@ def _after(violations: Violations, scene: Scene, scenario: str, chance: random.R
                 scene.peer.put("source", "one more")
                 if not scene.do(client, "receive_message_batch", 1, timeout=3000):
                     violations.add(f"{scenario}: nothing is received after an interrupt")
+        _check_handler(violations, f"{scenario}: using it after an interrupt", "")
     for client in scene.clients:
         if chance.random() < 0.5:
             again = Place(chance.randrange(1500))
@@ -289,9 +325,11 @@ def _after(violations: Violations, scene: Scene, scenario: str, chance: random.R
                     scene.do(client, "close")
             except KeyboardInterrupt:
                 violations.round += f", again in close at {again.where}"
+            _check_handler(violations, f"{scenario}: close, interrupted", again.where)
     for client in scene.clients:
         with violations.calling(f"{scenario}: close"):
             scene.do(client, "close")
+        _check_handler(violations, f"{scenario}: close", "")
     got = scene.peer.got(scene.name + ".")
     for client in scene.clients:
         pending = [m for one in scene.clients for m in getattr(one, "pending_messages", [])]
@@ -323,7 +361,7 @@ def interrupts(violations: Violations, seed: str, seconds: float, only: str | No
             count = Place(None)
             scene = Scene(peer, f"{seed}-{name}-count", transport)
             with violations.calling(name), count:
-                scene.run({**SCENARIOS, **ON_LOOP}[name](scene))
+                scene.run(SCENARIOS[name](scene))
             for client in scene.clients:
                 scene.do(client, "close")
             scene.clients.clear()
@@ -335,7 +373,11 @@ def interrupts(violations: Violations, seed: str, seconds: float, only: str | No
                     break
                 chance = random.Random(f"{seed} {name} {place}")
                 violations.round = f"interrupts --scenario {name} --seed {seed} --at {place}"
-                scene = Scene(peer, f"{seed}-{name}-{place}", chance.choice([transport, transport, TransportType.AmqpOverWebsocket]))
+                scene = Scene(
+                    peer,
+                    f"{seed}-{name}-{place}",
+                    chance.choice([transport, transport, TransportType.AmqpOverWebsocket]),
+                )
                 one = Place(place)
                 _run(violations, scene, name, one)
                 violations.round += f" ({one.where})"

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import random
+import signal
 import sys
 import time
 
@@ -27,6 +28,9 @@ def main() -> int:
     parser.add_argument("--at", type=int, help="only this round, or this place")
     parser.add_argument("--scenario", help="of interrupts, only this one")
     wanted = parser.parse_args()
+    signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # a shell starts what runs in the background with it ignored
     print(f"seed {wanted.seed}", flush=True)
     violations = Violations()
     for kind in wanted.kinds:

@@ -187,7 +187,11 @@ class Round:
         if client is None or client._torture_shared:
             return
         host = chance.choice(["localhost", "127.0.0.1"])
-        info = {b"hostname": host.encode(), b"port": 0, b"address": f"amqp://{host}/{'sent' if slots is self.senders else 'source'}".encode()}
+        info = {
+            b"hostname": host.encode(),
+            b"port": 0,
+            b"address": f"amqp://{host}/{'sent' if slots is self.senders else 'source'}".encode(),
+        }
         self.books.redirected.add(id(client))
         await self.do(client, "redirect", errors.LinkRedirect(b"amqp:link:redirect", None, info), self.auth(host))
 
@@ -370,7 +374,9 @@ class LoopRound(Round):
 
     async def main(self) -> None:
         loop = asyncio.get_running_loop()
-        loop.set_exception_handler(lambda _, context: self.violations.add(f"loop: {context['message']}", repr(context.get("exception"))))
+        loop.set_exception_handler(
+            lambda _, context: self.violations.add(f"loop: {context['message']}", repr(context.get("exception")))
+        )
         self.feeder = self.send_client("amqp://127.0.0.1/source", self.auth(), connect_timeout=5)
         self.books.clients.append(self.feeder)
         await self.feeder.open_async()

@@ -17,7 +17,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Generator
 from functools import partial, wraps
 from threading import get_ident
 from typing import Any, TypeVar, cast
@@ -104,11 +104,16 @@ def _wrap_all() -> Token:
 
 def raises_anywhere() -> bool:
     """On an event loop: whether the first Ctrl-C raises wherever it comes. What `asyncio.Runner` has for a handler cancels a task,
-    what `loop.add_signal_handler` has does nothing, and then there is nothing to put off."""
+    what `loop.add_signal_handler` has does nothing, and then there is nothing to put off; nor is there where that is done already."""
     found = _get(_SIGINT)
     if found is signal.default_int_handler:
         return True
-    return callable(found) and type(found) is not partial and getattr(found, "__name__", "") != "_sighandler_noop"
+    return (
+        callable(found)
+        and found is not _handler
+        and type(found) is not partial
+        and getattr(found, "__name__", "") != "_sighandler_noop"
+    )
 
 
 def leave(token: Token | None) -> None:
@@ -172,18 +177,92 @@ def openly(fn: Callable[..., _T], *args: Any) -> _T:
         _shut = True
 
 
-def put_off() -> bool:
-    """Whether anything was, so that calls which go on and on without having to wait let it through."""
-    return bool(_noted)
-
-
-def wholly(fn: Callable[..., _T], *args: Any) -> _T:
-    """`fn(*args)`, with signals put off."""
-    token = enter()
+def on_loop(fn: Callable[..., _T], *args: Any) -> _T:
+    """`fn(*args)`, a callback or a step of a task on the running event loop. On a loop where the first Ctrl-C raises anywhere it is
+    put off until the loop has its next turn: it then comes out of the loop itself, and tears nothing of ours."""
+    begun = False
+    try:
+        if not raises_anywhere():
+            begun = True
+            return fn(*args)
+        token = enter()
+        begun = True
+    except KeyboardInterrupt:
+        if begun:
+            raise
+        come_again()
+        return on_loop(fn, *args)
     try:
         return fn(*args)
     finally:
-        leave(token)
+        if _noted and token is not None and not isinstance(token, bool):
+            _leave_to_loop(token)
+        else:
+            leave(token)
+
+
+def come_again() -> None:
+    """Have an interrupt that came at the wrong time come when the running loop has its next turn."""
+    # asyncio is not imported here: blocking clients do without
+    sys.modules["asyncio"].get_running_loop().call_soon(signal.raise_signal, _SIGINT)
+
+
+def _leave_to_loop(token: Token) -> None:
+    loop = sys.modules["asyncio"]._get_running_loop()
+    numbers = list(_noted) if loop is not None else []
+    for number in numbers:
+        loop.call_soon(signal.raise_signal, number)
+        del _noted[number]
+    leave(token)
+
+
+class Stepped:
+    """An awaitable: a coroutine whose steps are taken with signals put off, as `on_loop` does it. One that comes between two steps
+    is put off, too."""
+
+    def __init__(self, work: Coroutine[Any, Any, Any]) -> None:
+        self._work = work
+        self._step: Callable[[Any], Any] | None = work.send
+        self._value: Any = None  # for the next step
+        self._got: Any = None
+        self._error: BaseException | None = None
+        self._done = False
+
+    def _take_step(self) -> None:
+        step, self._step = self._step, None
+        assert step is not None
+        try:
+            self._got = step(self._value)
+        except StopIteration as end:
+            self._got, self._done = end.value, True
+        except BaseException as error:
+            self._error, self._done = error, True
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        while not self._done:
+            while self._step is not None:
+                try:
+                    on_loop(self._take_step)
+                except KeyboardInterrupt:  # which the step itself does not raise
+                    come_again()
+            if self._done:
+                break
+            try:
+                self._value = yield self._got
+                self._step = self._work.send
+            except GeneratorExit:  # the loop is gone: nothing can be awaited any more
+                self._work.close()
+                raise
+            except BaseException as error:
+                self._value, self._step = error, self._work.throw
+        if self._error is not None:
+            raise self._error
+        return self._got
+
+
+def put_off() -> bool:
+    """Whether anything was, so that calls which go on and on without having to wait let it through."""
+    return bool(_noted)
 
 
 def whole(fn: _F) -> _F:

@@ -112,28 +112,29 @@ def run(plan: Plan[T], wait: Callable[[Inbox, float | None], bool]) -> T:
                 value = error
                 step = plan.throw
     finally:
-        plan.close()
-        interrupts.leave(token)
+        try:
+            plan.close()
+        finally:  # whatever that raises
+            interrupts.leave(token)
 
 
-async def run_async(plan: Plan[T], wait: Callable[[Inbox, float | None], Awaitable[bool]]) -> T:
+def run_async(plan: Plan[T], wait: Callable[[Inbox, float | None], Awaitable[bool]]) -> Awaitable[T]:
     """Drive `plan` to its end with a `wait(inbox, deadline)` to be awaited. A cancellation is thrown into the plan, as all
-    errors are, and comes out of it once its `finally` clauses are done."""
+    errors are, and comes out of it once its `finally` clauses are done. Await what this gives at once."""
+    work = _drive(plan, wait)
+    return interrupts.Stepped(work) if interrupts.raises_anywhere() else work
+
+
+async def _drive(plan: Plan[T], wait: Callable[[Inbox, float | None], Awaitable[bool]]) -> T:
     step: Callable[[Any], Wait | Call] = plan.send
     value: Any = None
-    call: Callable[..., Any] = interrupts.wholly if interrupts.raises_anywhere() else _call
     try:
         while True:
             try:
-                request = call(step, value)
+                request = step(value)
             except StopIteration as end:
                 result: T = end.value
                 return result
-            except BaseException as error:
-                if getattr(plan, "gi_frame", None) is None:
-                    raise
-                value, step = error, plan.throw  # an interrupt that was put off until the plan had made its step
-                continue
             try:
                 if isinstance(request, Wait):
                     value = await wait(request.inbox, request.deadline)
@@ -148,11 +149,7 @@ async def run_async(plan: Plan[T], wait: Callable[[Inbox, float | None], Awaitab
                 value = error
                 step = plan.throw
     finally:
-        call(plan.close)
-
-
-def _call(fn: Callable[..., T], *args: Any) -> T:
-    return fn(*args)
+        plan.close()
 
 
 def blocking(target: Any, name: str) -> Any:

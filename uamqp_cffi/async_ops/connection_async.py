@@ -21,12 +21,12 @@ from typing import Any, NoReturn, TypeVar
 
 from .. import errors
 from .._core import plan, time
-from .._core.drivers.aio import AsyncDialer, Stream
+from .._core.drivers.aio import AsyncDialer, Stream, stepped
 from .._core.drivers.sync import LOOK_FOR_LIFE
 from .._core.engine import NEVER, EngineError
 from .._core.filters.tls import TransportError
 from .._core.keepalive import Keeper
-from .._core.interrupts import raises_anywhere, wholly
+from .._core.interrupts import on_loop
 from .._core.plan import Call, Inbox, Plan
 from .._core.wire import Wire, clock
 from .. import connection as blocking
@@ -70,7 +70,7 @@ def _if_alive(ref: weakref.ref[ConnectionAsync], method: Callable[[ConnectionAsy
     """Call it. Timers are no reason for a connection to live."""
     alive = ref()
     if alive is not None:
-        method(alive)
+        on_loop(method, alive)
 
 
 class _Turns:
@@ -462,7 +462,7 @@ class ConnectionAsync(Connection):
         loop = self._loop = asyncio.get_running_loop()
         self._thread = get_ident()
         self._limit_connecting(loop)
-        self._task = loop.create_task(self._connect())
+        self._task = loop.create_task(stepped(self._connect))
         self._task.add_done_callback(self._connect_over)
 
     async def _connect(self) -> None:
@@ -533,12 +533,6 @@ class ConnectionAsync(Connection):
 
     def _section(self, act: Callable[[Wire, int], None]) -> None:
         """One critical section, which `act(wire, now)` is the inside of."""
-        if raises_anywhere():
-            wholly(self._put_through, act)
-        else:
-            self._put_through(act)
-
-    def _put_through(self, act: Callable[[Wire, int], None]) -> None:
         with self._io:
             wire = self._wire
             if wire is None or self._done:
@@ -580,7 +574,7 @@ class ConnectionAsync(Connection):
 
     def _dropped(self, error: Exception | None) -> None:
         with self._io:
-            wholly(self._lose, self._gone(error or self._broken))
+            self._lose(self._gone(error or self._broken))
 
     # ---- time -----------------------------------------------------------------------------------------------------
 
@@ -598,7 +592,9 @@ class ConnectionAsync(Connection):
         if self._timer is not None:
             self._timer.cancel()
         self._timer_due = due
-        self._timer = loop.call_later(max(0, due - clock()) / 1000, _if_alive, weakref.ref(self), ConnectionAsync._on_timer)
+        self._timer = loop.call_later(
+            max(0, due - clock()) / 1000, _if_alive, weakref.ref(self), ConnectionAsync._on_timer
+        )
 
     def _on_timer(self) -> None:
         self._timer_due = NEVER

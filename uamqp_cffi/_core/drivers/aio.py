@@ -10,9 +10,10 @@ import functools
 import os
 import socket
 import weakref
-from collections.abc import Callable
-from typing import Protocol, cast
+from collections.abc import Callable, Coroutine
+from typing import Any, Protocol, cast
 
+from ..interrupts import Stepped, on_loop
 from .sync import STAGGER, Address, Dialer, _at_once, _resolve, tune
 
 CLOSE_WITHIN = 5.0
@@ -57,6 +58,7 @@ class Stream(asyncio.Protocol):
         self._sock = self.socket = sock
         self._transport: asyncio.Transport | None = None
         self._owed = 0  # bytes in the transport's own buffer
+        self._unread: list[bytes] = []  # what was received; none but inside of `data_received`
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
         self._gone: asyncio.Future[None] = self._loop.create_future()
@@ -72,6 +74,9 @@ class Stream(asyncio.Protocol):
     # what asyncio calls
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        on_loop(self._made, transport)
+
+    def _made(self, transport: asyncio.BaseTransport) -> None:
         made = cast(asyncio.Transport, transport)
         made.set_write_buffer_limits(high=0)  # resume_writing then means that the buffer is empty
         self._transport = made
@@ -80,22 +85,42 @@ class Stream(asyncio.Protocol):
             owner._connected(self)
 
     def data_received(self, data: bytes) -> None:
-        owner = self._whose()
-        if owner is not None:
-            owner._came(data)
+        self._unread.append(data)
+        try:
+            on_loop(self._take_in)
+        except KeyboardInterrupt:
+            if self._unread:
+                self._loop.call_soon(on_loop, self._take_in)
+            raise
+
+    def _take_in(self) -> None:
+        while self._unread:
+            data = self._unread.pop(0)
+            owner = self._whose()
+            if owner is not None:
+                owner._came(data)
 
     def resume_writing(self) -> None:
+        on_loop(self._emptied)
+
+    def _emptied(self) -> None:
         owner = self._whose()
         if owner is not None:
             owner._room()
 
     def eof_received(self) -> bool:
+        on_loop(self._end)
+        return False
+
+    def _end(self) -> None:
         owner = self._whose()
         if owner is not None:
             owner._ended()
-        return False
 
     def connection_lost(self, error: Exception | None) -> None:
+        on_loop(self._lost, error)
+
+    def _lost(self, error: Exception | None) -> None:
         self._transport = None
         if error is not None and self._whose() is not None:
             self._read_on()
@@ -217,6 +242,11 @@ class AsyncDialer(Dialer):
                         limit = STAGGER if self._left else None
                         await asyncio.wait(attempts, timeout=limit, return_when=asyncio.FIRST_COMPLETED)
                         connected = self._first(attempts)
+            except GeneratorExit:  # the loop is gone, and what ran on it
+                for sock, _ in attempts.values():
+                    sock.close()
+                attempts.clear()
+                raise
             finally:
                 await _give_up(attempts)
         except BaseException:
@@ -235,7 +265,7 @@ class AsyncDialer(Dialer):
             return
         try:
             tune(sock)
-            attempt = loop.create_task(_connect(loop, sock, (where[0], self.port, *where[2:])))
+            attempt = loop.create_task(stepped(_connect, loop, sock, (where[0], self.port, *where[2:])))
         except BaseException:
             sock.close()
             raise
@@ -252,7 +282,9 @@ class AsyncDialer(Dialer):
             if error is None:
                 return sock
             sock.close()
-            told = OSError(error.errno, os.strerror(error.errno)) if error.errno else error  # loops have words of their own
+            told = (
+                OSError(error.errno, os.strerror(error.errno)) if error.errno else error
+            )  # loops have words of their own
             told.__cause__ = error.__cause__
             self._failed.append((where, told))
         return None
@@ -263,20 +295,28 @@ _Attempts = dict[asyncio.Task[None], tuple[socket.socket, str]]
 
 async def _give_up(attempts: _Attempts) -> None:
     """End them; no socket is left behind, and none is closed while the loop still watches it."""
+    if not attempts:
+        return
     for attempt in attempts:
         attempt.cancel()
     try:
-        if attempts:
-            await asyncio.wait(attempts)
+        await asyncio.wait(attempts)
     finally:
         for attempt, (sock, _) in attempts.items():
-            attempt.add_done_callback(functools.partial(_close, sock))  # at once if it is done, unless cancelled once more
+            attempt.add_done_callback(
+                functools.partial(_close, sock)
+            )  # at once if it is done, unless cancelled once more
 
 
 def _close(sock: socket.socket, attempt: asyncio.Task[None]) -> None:
     sock.close()
     if not attempt.cancelled():
         attempt.exception()  # nobody wants to know
+
+
+async def stepped(function: Callable[..., Coroutine[Any, Any, None]], *args: object) -> None:
+    """A coroutine for a task: what `function(*args)` gives, in steps that no interrupt tears."""
+    await Stepped(function(*args))
 
 
 async def _connect(loop: asyncio.AbstractEventLoop, sock: socket.socket, where: tuple[object, ...]) -> None:

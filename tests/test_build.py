@@ -16,7 +16,7 @@ import pytest
 
 import uamqp_cffi
 from uamqp_cffi import _build
-from uamqp_cffi._core import engine
+from uamqp_cffi._core.engine import engine
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = Path(uamqp_cffi.__file__).resolve().parent

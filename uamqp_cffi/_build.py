@@ -94,7 +94,7 @@ def build_info() -> dict[str, str]:
     ['abi', 'cffi', 'compiler', 'extension', 'platform', 'python', 'tls', 'version']
     """
     from . import __version__
-    from ._core import engine
+    from ._core.engine import engine
 
     try:
         import ssl

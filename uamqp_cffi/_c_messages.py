@@ -31,8 +31,8 @@ from ._c_values import (
     uint_value,
     ulong_value,
 )
-from ._core import sections, values
-from ._core.sections import Sections
+from ._core.engine import sections, values
+from ._core.engine.sections import Sections
 from ._typing import Field
 
 __all__ = [

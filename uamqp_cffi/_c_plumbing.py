@@ -16,7 +16,8 @@ from . import c_uamqp, connection, errors, receiver, sender, session, utils
 from ._c_io import XIO, _instance
 from ._c_messages import Messaging, _bytes, cError, cFields, cMessage, cSource, cTarget
 from ._c_values import AMQPValue, CompositeValue, DictValue, StructBase, _native
-from ._core import engine, mgmt, records, values
+from ._core import mgmt
+from ._core.engine import engine, records, values
 from ._core.sending import Calls
 from ._core.time import monotonic
 from ._link import Link

@@ -14,8 +14,8 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from uuid import UUID
 
-from ._core import values
-from ._core.values import Native
+from ._core.engine import values
+from ._core.engine.values import Native
 
 __all__ = [
     "AMQPString", "AMQPType", "AMQPValue", "ArrayValue", "BinaryValue", "BoolValue", "ByteValue", "CharValue",

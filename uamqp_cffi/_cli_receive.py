@@ -281,8 +281,8 @@ class Receiver:
         condition: bytes = b"amqp:not-allowed",
         why: str = "rejected by uamqp-cffi receive",
     ) -> None:
+        from ._core.engine.sections import ACCEPTED, RELEASED, rejected
         from ._core.receiving import ranges, span
-        from ._core.sections import ACCEPTED, RELEASED, rejected
 
         link, report = self._client.message_handler, self.report
         state = ACCEPTED if how == "accept" else RELEASED if how == "release" else rejected(condition, why)

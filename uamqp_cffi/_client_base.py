@@ -13,11 +13,11 @@ from urllib.parse import unquote_plus
 
 from . import address, authentication, c_uamqp, constants, errors
 from ._arguments import are_mappings, are_numbers, is_callable, keywords_of, looks_like, not_pickled, unknown, wrong
-from ._core import plan as plans
 from ._core import time
-from ._core.locks import RLock, fork_safe
 from ._core.mgmt import Options
-from ._core.plan import Call, Plan, Wait, earlier
+from ._core.waiting import plan as plans
+from ._core.waiting.locks import RLock, fork_safe
+from ._core.waiting.plan import Call, Plan, Wait, earlier
 from ._link import Capabilities
 from ._typing import Unpack
 from .address import Address

@@ -12,10 +12,10 @@ from . import address, constants, errors, receiver
 from ._arguments import are_mappings, are_numbers, is_callable, wrong
 from ._client_base import _LinkClient
 from ._core import time
-from ._core.interrupts import openly
-from ._core.plan import Call, Plan
+from ._core.engine.sections import ACCEPTED
 from ._core.receiving import Unread, ranges, span
-from ._core.sections import ACCEPTED
+from ._core.waiting.interrupts import openly
+from ._core.waiting.plan import Call, Plan
 from ._link import Capabilities
 from ._typing import Nothing, Unpack
 from .authentication.common import AMQPAuth

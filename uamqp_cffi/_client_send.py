@@ -16,12 +16,12 @@ from typing import Any
 from . import address, constants, errors, sender
 from ._arguments import are_mappings, are_numbers, sendable
 from ._client_base import _LinkClient
-from ._core import plan as plans
 from ._core import time
-from ._core.engine import SizeError, track
-from ._core.interrupts import enter, leave, openly, whole
-from ._core.plan import Call, Plan
+from ._core.engine.engine import SizeError, track
 from ._core.sending import LOST_OUTCOMES, NOTHING, SENT_OUTCOMES, Calls
+from ._core.waiting import plan as plans
+from ._core.waiting.interrupts import enter, leave, openly, whole
+from ._core.waiting.plan import Call, Plan
 from ._link import Capabilities
 from ._typing import Nothing, Unpack
 from .authentication.common import AMQPAuth

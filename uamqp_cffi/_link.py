@@ -13,10 +13,8 @@ from typing import Any, SupportsIndex, TypeVar
 
 from . import c_uamqp, constants, errors, types
 from ._arguments import not_pickled
-from ._core.interrupts import whole
-from ._core.records import Attach, Credit, Detach, PeerError, Record
-from ._core.sending import Calls
-from ._core.values import (
+from ._core.engine.records import Attach, Credit, Detach, PeerError, Record
+from ._core.engine.values import (
     composite,
     enc_bool,
     enc_str,
@@ -28,6 +26,8 @@ from ._core.values import (
     symbol_map,
     symbols,
 )
+from ._core.sending import Calls
+from ._core.waiting.interrupts import whole
 from .session import Session, peer_error
 
 _L = TypeVar("_L", bound="Link")

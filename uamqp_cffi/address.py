@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from urllib.parse import ParseResult, ParseResultBytes, urlsplit
 
 from . import c_uamqp, constants, utils
-from ._core import values
+from ._core.engine import values
 
 _A = TypeVar("_A", bound="Address")
 

@@ -34,8 +34,8 @@ from ._broker.pipe import Pipe as Pipe
 from ._broker.queues import Queue, QueueInfo, node_name, redelivered
 from ._broker.scripts import Failure, Outcome, Refused, Script
 from ._broker.thread import BrokerThread, listen_on
-from ._core import values as v
-from ._core.wire import clock
+from ._core.engine import values as v
+from ._core.transport.wire import clock
 from .message import Message
 
 __all__ = ["NOTICE", "Answer", "Broker", "Outcome", "Pipe", "QueueInfo", "Verdict"]

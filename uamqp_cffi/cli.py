@@ -46,7 +46,7 @@ from ._cli_send import (
     say,
     to_nowhere,
 )
-from ._core.locks import Signal
+from ._core.waiting.locks import Signal
 
 if TYPE_CHECKING:
     from ._cli_receive import Received, Receiver
@@ -590,7 +590,7 @@ def _decode(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
         return NOT_ALL
     if not data:
         parser.error("nothing to decode")
-    from ._core.engine import dump
+    from ._core.engine.engine import dump
 
     view, at, bad = memoryview(data), 0, []
     while at < len(data):

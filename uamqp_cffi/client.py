@@ -1,6 +1,6 @@
 """Clients: a connection, a session and a link to one node, driven by plain calls.
 
-What has to happen is written once, as plans (`_core/plan.py`); the public methods run them. A `SendClient` holds its
+What has to happen is written once, as plans (`_core/waiting/plan.py`); the public methods run them. A `SendClient` holds its
 messages in a list that `queue_message` appends to. They are handed to the link in runs, and the link tells, range by range,
 what became of them, so that no step ever looks at all that is pending.
 

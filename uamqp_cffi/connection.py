@@ -24,16 +24,20 @@ from typing import Any, SupportsIndex, TypeVar
 
 from . import errors
 from ._arguments import not_pickled
-from ._core import engine as _engine
-from ._core import greens, heartbeat, plan, records, time, values
-from ._core.drivers.sync import LOOK_FOR_LIFE, READ, WRITE, Address, Dialer, Poller, silence_error
-from ._core.filters.base import Filter, HttpRefused
-from ._core.filters.tls import Tls, TransportError
-from ._core.interrupts import openly
-from ._core.keepalive import Keeper
-from ._core.locks import Lock, Roster, Signal
-from ._core.plan import Call, Inbox, Plan, refuse_coroutine
-from ._core.wire import Wire, clock
+from ._core import time
+from ._core.engine import engine as _engine
+from ._core.engine import records, values
+from ._core.transport import heartbeat
+from ._core.transport.dial import LOOK_FOR_LIFE, Address, Dialer, silence_error
+from ._core.transport.filters.base import Filter, HttpRefused
+from ._core.transport.filters.tls import Tls, TransportError
+from ._core.transport.poll import READ, WRITE, Poller
+from ._core.transport.wire import Wire, clock
+from ._core.waiting import greens, plan
+from ._core.waiting.interrupts import openly
+from ._core.waiting.keepalive import Keeper
+from ._core.waiting.locks import Lock, Roster, Signal
+from ._core.waiting.plan import Call, Inbox, Plan, refuse_coroutine
 from .authentication.common import AMQPAuth
 from .c_uamqp import AMQPValue, ConnectionState
 from .constants import ErrorCodes, TransportType
@@ -1013,14 +1017,14 @@ class Connection:
         auth = self.auth
         filters: list[Filter] = []
         if auth._proxy is not None:
-            from ._core.filters.http_connect import HttpConnect, authority
+            from ._core.transport.filters.http_connect import HttpConnect, authority
 
             filters.append(HttpConnect(authority(auth._connect_to, self._port), *auth._proxy.credentials))
         if self._tls:
             filters.append(Tls(auth._context(self._ssl_context), auth._connect_to))
         if auth._transport_type is TransportType.AmqpOverWebsocket:
-            from ._core.filters.http_connect import authority
-            from ._core.filters.websocket import WebSocket
+            from ._core.transport.filters.http_connect import authority
+            from ._core.transport.filters.websocket import WebSocket
 
             filters.append(WebSocket(authority(auth._connect_to, self._port)))
         return Wire(self._engine, filters)

@@ -21,7 +21,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar, cast
 
 from . import c_uamqp, utils
-from ._core.values import Described
+from ._core.engine.values import Described
 from .constants import Delivery, DeliveryOutcome, ErrorCodes
 
 Condition = ErrorCodes | bytes

@@ -18,9 +18,9 @@ from uuid import UUID
 
 from . import c_uamqp, constants, errors, utils
 from ._arguments import what, wrong
-from ._core import engine, sections, values
-from ._core.sections import Sections, data_section
-from ._core.values import NULL, Native
+from ._core.engine import engine, sections, values
+from ._core.engine.sections import Sections, data_section
+from ._core.engine.values import NULL, Native
 from ._typing import Attribute
 from .constants import Delivery, DeliveryOutcome, MessageBodyType, MessageState
 from .types import AMQPType

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from . import constants, errors
 from ._core import mgmt
-from ._core.plan import Plan
+from ._core.waiting.plan import Plan
 from .message import Message
 
 __all__ = ["Message", "MgmtOperation"]

@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any
 from . import constants, errors
 from ._arguments import wrong
 from ._core import time
-from ._core.engine import Lengths, SizeError, StateError
-from ._core.interrupts import openly, whole
-from ._core.records import Credit, Record, Settled
+from ._core.engine.engine import Lengths, SizeError, StateError
+from ._core.engine.records import Credit, Record, Settled
+from ._core.engine.values import Described, decode_exact, described_composite, enc_str, enc_uint
 from ._core.sending import LOST_OUTCOMES, SENT_OUTCOMES, Owner, Runs
-from ._core.values import Described, decode_exact, described_composite, enc_str, enc_uint
+from ._core.waiting.interrupts import openly, whole
 from ._link import Capabilities, Link
 from .address import Target
 from .constants import Delivery, MessageSenderState

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from . import c_uamqp
-from ._core import values
+from ._core.engine import values
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop

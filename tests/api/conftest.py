@@ -12,10 +12,18 @@ from typing import Any
 import pytest
 
 from uamqp_cffi import SendClient
-from uamqp_cffi._core import records as r
-from uamqp_cffi._core.engine import Engine, undump
-from uamqp_cffi._core.values import composite, described_composite, enc_bool, enc_str, enc_symbol, enc_uint, enc_ulong
-from uamqp_cffi._core.wire import Wire, clock
+from uamqp_cffi._core.engine import records as r
+from uamqp_cffi._core.engine.engine import Engine, undump
+from uamqp_cffi._core.engine.values import (
+    composite,
+    described_composite,
+    enc_bool,
+    enc_str,
+    enc_symbol,
+    enc_uint,
+    enc_ulong,
+)
+from uamqp_cffi._core.transport.wire import Wire, clock
 from uamqp_cffi.broker import Broker
 
 LIMIT = 10.0  # seconds after which a test gives up waiting

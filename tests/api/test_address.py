@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from uamqp_cffi import SendClient, types
-from uamqp_cffi._core import values
-from uamqp_cffi._core.values import Described, Symbol
+from uamqp_cffi._core.engine import values
+from uamqp_cffi._core.engine.values import Described, Symbol
 from uamqp_cffi.address import Address, Source, Target
 
 

@@ -21,12 +21,19 @@ from typing import Any, NoReturn
 import pytest
 
 from uamqp_cffi import (
-    ConnectionAsync, Message, MessageReceiverAsync, MessageSenderAsync, ReceiveClientAsync, SendClientAsync, SessionAsync,
-    authentication, errors,
+    ConnectionAsync,
+    Message,
+    MessageReceiverAsync,
+    MessageSenderAsync,
+    ReceiveClientAsync,
+    SendClientAsync,
+    SessionAsync,
+    authentication,
+    errors,
 )  # fmt: skip
-from uamqp_cffi._core import records as r
-from uamqp_cffi._core.drivers.aio import Stream
-from uamqp_cffi._core.values import composite, enc_str, enc_uint
+from uamqp_cffi._core.engine import records as r
+from uamqp_cffi._core.engine.values import composite, enc_str, enc_uint
+from uamqp_cffi._core.transport.stream import Stream
 from uamqp_cffi.async_ops import MgmtOperationAsync, connection_async
 from uamqp_cffi.broker import Broker
 from uamqp_cffi.constants import Delivery, MessageState, SenderSettleMode

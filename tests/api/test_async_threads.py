@@ -15,7 +15,7 @@ import pytest
 import trustme
 
 from uamqp_cffi import Message, ReceiveClientAsync, SendClientAsync, authentication, receiver
-from uamqp_cffi._core.drivers.aio import Stream
+from uamqp_cffi._core.transport.stream import Stream
 from uamqp_cffi.async_ops import ConnectionAsync
 from uamqp_cffi.broker import Broker
 from uamqp_cffi.constants import MessageState

@@ -13,8 +13,8 @@ import pytest
 import trustme
 
 from uamqp_cffi import c_uamqp, errors, utils
-from uamqp_cffi._core import records
-from uamqp_cffi._core.values import Described
+from uamqp_cffi._core.engine import records
+from uamqp_cffi._core.engine.values import Described
 from uamqp_cffi.broker import Broker, Outcome, Verdict
 from uamqp_cffi.c_uamqp import ConnectionState
 from uamqp_cffi.constants import (

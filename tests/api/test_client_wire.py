@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from uamqp_cffi import BatchMessage, Message, SendClient, Source, Target, errors, types, utils
-from uamqp_cffi._core import records as r
-from uamqp_cffi._core.values import Symbol
+from uamqp_cffi._core.engine import records as r
+from uamqp_cffi._core.engine.values import Symbol
 from uamqp_cffi.constants import MessageState, ReceiverSettleMode, SenderSettleMode
 
 pytestmark = pytest.mark.both_drivers

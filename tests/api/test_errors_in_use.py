@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from uamqp_cffi import Connection, Message, SendClient, authentication, errors
-from uamqp_cffi._core import records as r
+from uamqp_cffi._core.engine import records as r
 from uamqp_cffi.broker import Broker
 from uamqp_cffi.constants import Delivery, ErrorCodes, MessageState
 
@@ -73,7 +73,15 @@ def test_detach(peer: Any, condition: str | None, cls: type, code: Any, retryabl
 
 
 def test_info_of_any_shape_is_told(peer: Any) -> None:
-    from uamqp_cffi._core.values import Described, Symbol, described_composite, enc_list, enc_map, enc_symbol, encode
+    from uamqp_cffi._core.engine.values import (
+        Described,
+        Symbol,
+        described_composite,
+        enc_list,
+        enc_map,
+        enc_symbol,
+        encode,
+    )
 
     odd = enc_list([encode([1]), encode("two")])
     info = enc_map([(odd, encode("text")), (enc_symbol("k"), encode(Described(Symbol("d"), ["a"])))])
@@ -86,7 +94,7 @@ def test_info_of_any_shape_is_told(peer: Any) -> None:
 
 
 def test_redirect_is_told_and_followed(peer: Any, broker: Broker) -> None:
-    from uamqp_cffi._core.values import described_composite, enc_map, enc_str, enc_symbol, enc_uint
+    from uamqp_cffi._core.engine.values import described_composite, enc_map, enc_str, enc_symbol, enc_uint
 
     url = f"amqp://127.0.0.1:{broker.port}/q"
     info = enc_map(

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from uamqp_cffi import Message, SendClient, errors
-from uamqp_cffi._core.engine import Engine
+from uamqp_cffi._core.engine.engine import Engine
 from uamqp_cffi.broker import Broker
 from uamqp_cffi.constants import SenderSettleMode
 

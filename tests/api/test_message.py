@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from uamqp_cffi import c_uamqp, errors, types
-from uamqp_cffi._core import sections, values
-from uamqp_cffi._core.values import Described, Symbol
+from uamqp_cffi._core.engine import sections, values
+from uamqp_cffi._core.engine.values import Described, Symbol
 from uamqp_cffi.constants import Delivery, MessageBodyType, MessageState
 from uamqp_cffi.message import DataBody, Message, MessageHeader, MessageProperties, SequenceBody, ValueBody
 

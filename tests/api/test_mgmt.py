@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from uamqp_cffi import AMQPClient, Connection, Message, SendClient, Session
-from uamqp_cffi._core import records as r
+from uamqp_cffi._core.engine import records as r
 from uamqp_cffi.authentication import SASLAnonymous
 from uamqp_cffi.broker import Broker
 from uamqp_cffi.constants import Delivery, MessageState, MgmtOpenStatus

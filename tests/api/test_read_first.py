@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from uamqp_cffi import Connection, Message, SendClient
-from uamqp_cffi._core import records as r
-from uamqp_cffi._core.values import composite, enc_str, enc_uint, enc_ushort
+from uamqp_cffi._core.engine import records as r
+from uamqp_cffi._core.engine.values import composite, enc_str, enc_uint, enc_ushort
 from uamqp_cffi.authentication import SASLAnonymous
 
 pytestmark = pytest.mark.both_drivers

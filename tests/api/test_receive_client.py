@@ -20,7 +20,7 @@ import pytest
 
 import uamqp_cffi
 from uamqp_cffi import Connection, Message, ReceiveClient, SendClient, Source, authentication, errors
-from uamqp_cffi._core import values
+from uamqp_cffi._core.engine import values
 from uamqp_cffi.broker import Broker
 from uamqp_cffi.constants import ErrorCodes, MessageState, ReceiverSettleMode, SenderSettleMode
 

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from uamqp_cffi import BatchMessage, Message, ReceiveClient, SendClient, authentication, errors
-from uamqp_cffi._core import records as r
-from uamqp_cffi._core.values import described_composite
+from uamqp_cffi._core.engine import records as r
+from uamqp_cffi._core.engine.values import described_composite
 from uamqp_cffi.broker import Broker
 from uamqp_cffi.constants import MessageSendResult, MessageState
 

@@ -11,7 +11,7 @@ import pytest
 
 import uamqp_cffi.session
 from uamqp_cffi import Connection, Message, MessageSender, Session, Target, authentication, errors
-from uamqp_cffi._core import records as r
+from uamqp_cffi._core.engine import records as r
 from uamqp_cffi.constants import MessageSenderState, ReceiverSettleMode, SenderSettleMode
 
 pytestmark = pytest.mark.both_drivers
@@ -102,7 +102,7 @@ def test_a_sender_sends_and_calls_back_with_numbers(peer: Any, connection: Conne
 
 
 def test_a_sender_tells_of_rejections(peer: Any, connection: Connection) -> None:
-    from uamqp_cffi._core.values import described_composite
+    from uamqp_cffi._core.engine.values import described_composite
 
     rejected = described_composite("rejected", error=peer.error("amqp:not-allowed", "no"))
     peer.on[r.Delivery] = lambda p, d: p.engine.settle(d.link, d.delivery_id, d.delivery_id, True, rejected)

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from uamqp_cffi import ReceiveClient, errors
-from uamqp_cffi._core import records as r
-from uamqp_cffi._core.engine import OUT_ACCEPTED, OUT_RELEASED
-from uamqp_cffi._core.sections import data_section
-from uamqp_cffi._core.values import described_composite, enc_bool
+from uamqp_cffi._core.engine import records as r
+from uamqp_cffi._core.engine.engine import OUT_ACCEPTED, OUT_RELEASED
+from uamqp_cffi._core.engine.sections import data_section
+from uamqp_cffi._core.engine.values import described_composite, enc_bool
 from uamqp_cffi.constants import DeliveryOutcome, MessageState, ReceiverSettleMode
 
 pytestmark = pytest.mark.both_drivers

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from uamqp_cffi import AMQPClient, Message, ReceiveClient, SendClient, errors
-from uamqp_cffi._core import records as r
+from uamqp_cffi._core.engine import records as r
 from uamqp_cffi.authentication import JWTTokenAuth, SASTokenAsync, SASTokenAuth, TokenRetryPolicy
 from uamqp_cffi.broker import Broker, Verdict
 from uamqp_cffi.connection import Connection

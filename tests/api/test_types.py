@@ -11,7 +11,7 @@ from uuid import UUID
 import pytest
 
 from uamqp_cffi import c_uamqp, types, utils
-from uamqp_cffi._core import values
+from uamqp_cffi._core.engine import values
 from uamqp_cffi.constants import MessageBodyType
 from uamqp_cffi.message import Message
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from uamqp_cffi import Message, ReceiveClient, errors
-from uamqp_cffi._core import records as r
-from uamqp_cffi._core import sections
-from uamqp_cffi._core.values import composite, described_composite, enc_bool, enc_str, enc_uint
+from uamqp_cffi._core.engine import records as r
+from uamqp_cffi._core.engine import sections
+from uamqp_cffi._core.engine.values import composite, described_composite, enc_bool, enc_str, enc_uint
 from uamqp_cffi.constants import ErrorCodes, MessageState
 
 from .conftest import LIMIT, Peer

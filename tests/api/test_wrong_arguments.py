@@ -21,7 +21,7 @@ from uamqp_cffi import (
     errors,
     utils,
 )
-from uamqp_cffi._core import values
+from uamqp_cffi._core.engine import values
 from uamqp_cffi.broker import Broker
 from uamqp_cffi.message import MessageHeader, MessageProperties
 

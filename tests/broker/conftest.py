@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from uamqp_cffi._broker.pipe import Pipe
-from uamqp_cffi._core import engine as eng
-from uamqp_cffi._core import records as r
-from uamqp_cffi._core import values as v
-from uamqp_cffi._core.wire import Wire
+from uamqp_cffi._core.engine import engine as eng
+from uamqp_cffi._core.engine import records as r
+from uamqp_cffi._core.engine import values as v
+from uamqp_cffi._core.transport.wire import Wire
 from uamqp_cffi.broker import Broker
 
 

@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 import trustme
 
-from uamqp_cffi._core import engine as eng
-from uamqp_cffi._core import values as v
+from uamqp_cffi._core.engine import engine as eng
+from uamqp_cffi._core.engine import values as v
 from uamqp_cffi.broker import Broker
 
 PYTHON = os.environ.get("UAMQP_PROTON_PYTHON", "")

@@ -9,9 +9,9 @@ import pytest
 
 from uamqp_cffi import BatchMessage, constants
 from uamqp_cffi._broker.queues import node_name
-from uamqp_cffi._core import engine as eng
-from uamqp_cffi._core import records as r
-from uamqp_cffi._core import values as v
+from uamqp_cffi._core.engine import engine as eng
+from uamqp_cffi._core.engine import records as r
+from uamqp_cffi._core.engine import values as v
 from uamqp_cffi.broker import Broker
 
 Connect = Callable[..., tuple[Any, int]]

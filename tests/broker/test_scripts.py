@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from uamqp_cffi._core import engine as eng
-from uamqp_cffi._core import records as r
-from uamqp_cffi._core import values as v
+from uamqp_cffi._core.engine import engine as eng
+from uamqp_cffi._core.engine import records as r
+from uamqp_cffi._core.engine import values as v
 from uamqp_cffi.broker import Broker, Outcome
 
 Connect = Callable[..., tuple[Any, int]]

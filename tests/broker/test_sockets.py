@@ -16,11 +16,11 @@ import pytest
 import trustme
 
 from uamqp_cffi._broker.thread import BrokerThread
-from uamqp_cffi._core import engine as eng
-from uamqp_cffi._core import records as r
-from uamqp_cffi._core import values as v
-from uamqp_cffi._core.filters.tls import Tls
-from uamqp_cffi._core.wire import Wire, clock
+from uamqp_cffi._core.engine import engine as eng
+from uamqp_cffi._core.engine import records as r
+from uamqp_cffi._core.engine import values as v
+from uamqp_cffi._core.transport.filters.tls import Tls
+from uamqp_cffi._core.transport.wire import Wire, clock
 from uamqp_cffi.broker import Broker
 
 pytest_plugins = "uamqp_cffi.pytest_plugin"

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from uamqp_cffi import Message, SendClient
-from uamqp_cffi._core import engine as eng
-from uamqp_cffi._core import records as r
-from uamqp_cffi._core import values as v
+from uamqp_cffi._core.engine import engine as eng
+from uamqp_cffi._core.engine import records as r
+from uamqp_cffi._core.engine import values as v
 from uamqp_cffi.authentication import SASTokenAuth
 from uamqp_cffi.broker import Broker, Verdict
 from uamqp_cffi.utils import create_sas_token

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from uamqp_cffi._core import records as r
-from uamqp_cffi._core import values
-from uamqp_cffi._core.engine import Engine, StateError
-from uamqp_cffi._core.wire import Tls, Wire, clock
+from uamqp_cffi._core.engine import records as r
+from uamqp_cffi._core.engine import values
+from uamqp_cffi._core.engine.engine import Engine, StateError
+from uamqp_cffi._core.transport.wire import Tls, Wire, clock
 from uamqp_cffi.authentication import SASLAnonymous
 from uamqp_cffi.connection import Connection
 
@@ -160,7 +160,7 @@ class Link:
     """A session and a sending link with one inbox, as a client makes them."""
 
     def __init__(self, connection: Connection) -> None:
-        from uamqp_cffi._core.plan import Inbox
+        from uamqp_cffi._core.waiting.plan import Inbox
 
         self.inbox = Inbox()
         self.connection = connection

@@ -10,7 +10,7 @@ from datetime import timedelta
 import pytest
 import trustme
 
-from uamqp_cffi._core.filters.base import TransportError
+from uamqp_cffi._core.transport.filters.base import TransportError
 from uamqp_cffi.authentication import AMQPAuth, SASLAnonymous, SASLExternal, SASLPlain, SASTokenAuth
 from uamqp_cffi.client import SendClient
 from uamqp_cffi.constants import TransportType

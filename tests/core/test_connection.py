@@ -22,11 +22,11 @@ import pytest
 import trustme
 
 from uamqp_cffi import Message, SendClientAsync, errors
-from uamqp_cffi._core import records as r
-from uamqp_cffi._core import values
-from uamqp_cffi._core.engine import undump
-from uamqp_cffi._core.plan import Call, Inbox, Wait
-from uamqp_cffi._core.wire import clock
+from uamqp_cffi._core.engine import records as r
+from uamqp_cffi._core.engine import values
+from uamqp_cffi._core.engine.engine import undump
+from uamqp_cffi._core.transport.wire import clock
+from uamqp_cffi._core.waiting.plan import Call, Inbox, Wait
 from uamqp_cffi.authentication import SASLAnonymous, SASLExternal, SASLPlain
 from uamqp_cffi.c_uamqp import ConnectionState
 from uamqp_cffi.connection import PACE, Connection
@@ -206,7 +206,7 @@ class peer_that_may_fail:
         self._peer = peer
 
     def step(self):
-        from uamqp_cffi._core.filters.tls import TransportError
+        from uamqp_cffi._core.transport.filters.tls import TransportError
 
         try:
             self._peer.step()
@@ -1059,7 +1059,7 @@ def test_a_confirmed_send_is_three_crossings(server_context, ca_file, connect, t
     link.send(b"warm")
     tools.pump(connection, peer, lambda: any(isinstance(x, r.Settled) for x in link.inbox.records))
     link.inbox.records.clear()
-    from uamqp_cffi._core import engine
+    from uamqp_cffi._core.engine import engine
 
     counting = Counting(engine.lib, connection._engine._e)
     monkeypatch.setattr(engine, "lib", counting)
@@ -1080,14 +1080,14 @@ def test_a_confirmed_send_is_three_crossings(server_context, ca_file, connect, t
 @pytest.fixture
 def small_buffers(peer, monkeypatch):
     """The kernel holds little, so that a transport does."""
-    from uamqp_cffi._core.drivers import aio
+    from uamqp_cffi._core.transport import dial_async
 
     def tuned(sock):
         tune(sock)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
 
-    tune = aio.tune
-    monkeypatch.setattr(aio, "tune", tuned)
+    tune = dial_async.tune
+    monkeypatch.setattr(dial_async, "tune", tuned)
     peer.listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     peer.accept = False
     peer.credit = 1000

@@ -11,8 +11,9 @@ import time
 
 import pytest
 
-from uamqp_cffi._core.drivers import sync
-from uamqp_cffi._core.drivers.sync import READ, WRITE, Dialer, Poller, in_turns, is_loopback, silence_error, tune, unanswered
+from uamqp_cffi._core.transport import poll
+from uamqp_cffi._core.transport.dial import Dialer, in_turns, is_loopback, silence_error, tune, unanswered
+from uamqp_cffi._core.transport.poll import READ, WRITE, Poller
 
 
 @pytest.fixture
@@ -27,7 +28,7 @@ def pair():
 @pytest.fixture(params=["poll", "selectors"])
 def poller(request, monkeypatch):
     if request.param == "selectors":
-        monkeypatch.setattr(sync, "_POLL", None)
+        monkeypatch.setattr(poll, "_POLL", None)
     elif not hasattr(select, "poll"):
         pytest.skip("no poll here")
     poller = Poller()
@@ -307,7 +308,7 @@ def test_an_interrupt_before_anybody_asks_for_the_addresses_leaves_the_dialer_us
     def resolve(host):
         return [address("127.0.0.1")]
 
-    where = ("uamqp_cffi._core.drivers.sync._at_once", interrupted)
+    where = ("uamqp_cffi._core.transport.dial._at_once", interrupted)
     if host != "localhost":
         where = (threading.Thread, "start", interrupted)
     resolver = [] if host == "localhost" else [resolve]

@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from uamqp_cffi._core.heartbeat import Heart
+from uamqp_cffi._core.transport.heartbeat import Heart
 
 
 class Target:

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from uamqp_cffi._core.filters.base import HttpRefused, TransportError
-from uamqp_cffi._core.filters.http_connect import HEAD, HttpConnect, authority
+from uamqp_cffi._core.transport.filters.base import HttpRefused, TransportError
+from uamqp_cffi._core.transport.filters.http_connect import HEAD, HttpConnect, authority
 
 OK = b"HTTP/1.1 200 Connection established\r\n\r\n"
 

@@ -1,4 +1,4 @@
-"""Signals that are put off while the books are kept: `_core/interrupts.py`, and what is left when that is not enough."""
+"""Signals that are put off while the books are kept: `_core/waiting/interrupts.py`, and what is left when that is not enough."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from uamqp_cffi import Message, SendClient
-from uamqp_cffi._core import interrupts
-from uamqp_cffi._core.drivers.sync import Poller
-from uamqp_cffi._core.interrupts import enter, leave, openly, whole
-from uamqp_cffi._core.plan import Call, Plan, run
+from uamqp_cffi._core.transport.poll import Poller
+from uamqp_cffi._core.waiting import interrupts
+from uamqp_cffi._core.waiting.interrupts import enter, leave, openly, whole
+from uamqp_cffi._core.waiting.plan import Call, Plan, run
 from uamqp_cffi.async_ops.client_async import SendClientAsync
 from uamqp_cffi.broker import Broker
 from uamqp_cffi.connection import Connection

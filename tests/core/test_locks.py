@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from uamqp_cffi._core.locks import Lock, RLock, Roster, Signal, Turn, fork_safe
+from uamqp_cffi._core.waiting.locks import Lock, RLock, Roster, Signal, Turn, fork_safe
 
 
 def test_one_thread_at_a_time_is_inside() -> None:

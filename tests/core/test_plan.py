@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from uamqp_cffi._core.plan import Call, Inbox, Wait, run
-from uamqp_cffi._core.records import Lost
+from uamqp_cffi._core.engine.records import Lost
+from uamqp_cffi._core.waiting.plan import Call, Inbox, Wait, run
 
 
 def never(inbox, deadline):

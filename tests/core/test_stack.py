@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from uamqp_cffi._core.filters.base import TransportError
-from uamqp_cffi._core.filters.http_connect import HttpConnect
-from uamqp_cffi._core.filters.stack import Stack
+from uamqp_cffi._core.transport.filters.base import TransportError
+from uamqp_cffi._core.transport.filters.http_connect import HttpConnect
+from uamqp_cffi._core.transport.filters.stack import Stack
 
 
 class Slow:

@@ -7,7 +7,7 @@ import ssl
 import pytest
 import trustme
 
-from uamqp_cffi._core.filters.tls import Tls, TransportError
+from uamqp_cffi._core.transport.filters.tls import Tls, TransportError
 
 
 @pytest.fixture(scope="module")

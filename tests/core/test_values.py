@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from uamqp_cffi import c_uamqp, types, utils
-from uamqp_cffi._core import engine, values
-from uamqp_cffi._core.values import Described, Symbol
+from uamqp_cffi._core.engine import engine, values
+from uamqp_cffi._core.engine.values import Described, Symbol
 
 VECTORS = json.loads((Path(__file__).parent.parent / "vectors.json").read_text(encoding="utf-8"))
 

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from uamqp_cffi._core.filters.base import HttpRefused, TransportError
-from uamqp_cffi._core.filters.http_connect import HEAD
-from uamqp_cffi._core.filters.websocket import WebSocket
+from uamqp_cffi._core.transport.filters.base import HttpRefused, TransportError
+from uamqp_cffi._core.transport.filters.http_connect import HEAD
+from uamqp_cffi._core.transport.filters.websocket import WebSocket
 
 CONTINUED, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
 

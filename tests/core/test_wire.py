@@ -9,13 +9,13 @@ import pytest
 import trustme
 from wsproto import events
 
-from uamqp_cffi._core import engine as module
-from uamqp_cffi._core import records as r
-from uamqp_cffi._core import values
-from uamqp_cffi._core.engine import Engine
-from uamqp_cffi._core.filters.http_connect import HttpConnect
-from uamqp_cffi._core.filters.websocket import WebSocket
-from uamqp_cffi._core.wire import CIPHER_CAP, Tls, TransportError, Wire
+from uamqp_cffi._core.engine import engine as module
+from uamqp_cffi._core.engine import records as r
+from uamqp_cffi._core.engine import values
+from uamqp_cffi._core.engine.engine import Engine
+from uamqp_cffi._core.transport.filters.http_connect import HttpConnect
+from uamqp_cffi._core.transport.filters.websocket import WebSocket
+from uamqp_cffi._core.transport.wire import CIPHER_CAP, Tls, TransportError, Wire
 
 OPEN = values.composite("open", container_id=values.enc_str("c"))
 BEGIN = values.composite(

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from uamqp_cffi._core import records, values
-from uamqp_cffi._core.engine import Engine
+from uamqp_cffi._core.engine import records, values
+from uamqp_cffi._core.engine.engine import Engine
 
 OPEN = values.composite("open", container_id=values.enc_str("us"), hostname=values.enc_str("host"))
 BEGIN = values.composite(

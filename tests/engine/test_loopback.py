@@ -6,10 +6,10 @@ from array import array
 
 import pytest
 
-from uamqp_cffi._core import engine as module
-from uamqp_cffi._core import records as r
-from uamqp_cffi._core import values
-from uamqp_cffi._core.engine import Engine, SizeError, StateError
+from uamqp_cffi._core.engine import engine as module
+from uamqp_cffi._core.engine import records as r
+from uamqp_cffi._core.engine import values
+from uamqp_cffi._core.engine.engine import Engine, SizeError, StateError
 
 ACCEPTED = values.described_composite("accepted")
 

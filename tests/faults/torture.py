@@ -22,7 +22,7 @@ from checks import Violations, join
 from peer import Peer
 
 from uamqp_cffi import Message, ReceiveClient, SendClient, authentication, errors
-from uamqp_cffi._core import interrupts
+from uamqp_cffi._core.waiting import interrupts
 from uamqp_cffi.connection import Connection
 from uamqp_cffi.constants import TransportType
 

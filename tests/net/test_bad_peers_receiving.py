@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from uamqp_cffi import ReceiveClient, Source, constants, errors
-from uamqp_cffi._core import engine
+from uamqp_cffi._core.engine import engine
 
 Codes = constants.ErrorCodes
 State = constants.MessageState

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from uamqp_cffi import Message, ReceiveClient, SendClient, connection, constants, errors
-from uamqp_cffi._core.drivers import sync
+from uamqp_cffi._core.transport import dial
+from uamqp_cffi._core.transport import dial_async
 from uamqp_cffi.async_ops import connection_async
 
 pytestmark = pytest.mark.both_drivers
@@ -87,7 +88,7 @@ def test_an_idle_client_answers_an_echo(scripted: Any, amqp: Any, driver: Any) -
 
 
 def impatient(monkeypatch: pytest.MonkeyPatch, dead_after: float) -> None:
-    monkeypatch.setattr(sync, "DEAD_AFTER", dead_after, raising=False)
+    monkeypatch.setattr(dial, "DEAD_AFTER", dead_after, raising=False)
     for module in (connection, connection_async):
         monkeypatch.setattr(module, "LOOK_FOR_LIFE", 0.02, raising=False)
 
@@ -97,7 +98,7 @@ def test_a_peer_that_stops_reading_for_long_is_not_dead(
 ) -> None:
     """Its kernel says, each time it is asked, that its window is shut."""
     impatient(monkeypatch, 0.2)
-    monkeypatch.setattr(sync, "USER_TIMEOUT_MS", 200, raising=False)
+    monkeypatch.setattr(dial, "USER_TIMEOUT_MS", 200, raising=False)
     count, size = 40, 60_000
 
     def play(peer: Any) -> None:
@@ -123,7 +124,7 @@ def test_a_peer_whose_host_answers_no_more_is_dead(scripted: Any, monkeypatch: p
         limit = time.monotonic() + SOON
         while not client.client_ready():
             assert time.monotonic() < limit
-        monkeypatch.setattr(sync, "unanswered", lambda sock: 61.0)
+        monkeypatch.setattr(dial, "unanswered", lambda sock: 61.0)
         with pytest.raises(errors.AMQPConnectionError, match="acknowledged nothing for 61 s") as caught:
             client.send_message(Message(b"0"))
         assert isinstance(caught.value.__cause__, OSError) and caught.value.__cause__.errno == errno.ETIMEDOUT
@@ -170,7 +171,6 @@ def test_an_address_that_leads_nowhere_costs_a_quarter_of_a_second(
         filler.connect_ex(nowhere.getsockname())
     port = server.port
     real = socket.socket.connect_ex
-    import uamqp_cffi._core.drivers.aio as aio
 
     def addresses(*args: Any, **kwargs: Any) -> list[Any]:
         both = ("127.0.0.3", 0), ("127.0.0.1", 0)
@@ -181,12 +181,12 @@ def test_an_address_that_leads_nowhere_costs_a_quarter_of_a_second(
     monkeypatch.setattr(
         socket.socket, "connect_ex", lambda self, where: real(self, (where[0], moved[where[0]])), raising=False
     )
-    connect = aio._connect
+    connect = dial_async._connect
 
     async def elsewhere(loop: Any, sock: Any, where: Any) -> None:
         await connect(loop, sock, (where[0], moved[where[0]]))
 
-    monkeypatch.setattr(aio, "_connect", elsewhere)
+    monkeypatch.setattr(dial_async, "_connect", elsewhere)
     began = time.monotonic()
     with SendClient(f"amqp://two.localhost:{port}/q", connect_timeout=8) as client:
         client.send_message(Message(b"0"))

@@ -90,7 +90,7 @@ def transport(request: pytest.FixtureRequest, certificates: Any) -> dict[str, An
 
 def delivering(count: int = 1) -> Callable[[Any], None]:
     def begin(peer: Any) -> None:
-        from uamqp_cffi._core.values import enc_binary
+        from uamqp_cffi._core.engine.values import enc_binary
 
         peer.serve()
         for number in range(count):

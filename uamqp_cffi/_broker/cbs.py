@@ -17,9 +17,9 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import unquote, unquote_plus
 
-from .._core import engine as eng
-from .._core import values as v
-from .._core.records import Delivery
+from .._core.engine import engine as eng
+from .._core.engine import values as v
+from .._core.engine.records import Delivery
 from .management import UNREADABLE, Answer, parse, respond
 from .queues import CBS, NODES, node_name
 from .scripts import Outcome

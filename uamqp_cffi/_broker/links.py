@@ -13,8 +13,8 @@ from array import array
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from .._core import engine as eng
-from .._core.records import Delivery, Settled
+from .._core.engine import engine as eng
+from .._core.engine.records import Delivery, Settled
 from . import cbs, management
 from .queues import CBS, ID_MASK, MANAGEMENT, Entry, Queue, node_name, property_of, redelivered
 from .scripts import ACCEPTED, FULL, LONGEST, Outcome, Refused, Script, as_outcome, encode_error

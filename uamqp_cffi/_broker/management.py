@@ -11,9 +11,9 @@ import logging
 import uuid
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .._core import engine as eng
-from .._core import values as v
-from .._core.records import Delivery
+from .._core.engine import engine as eng
+from .._core.engine import values as v
+from .._core.engine.records import Delivery
 from .queues import PROPERTIES, node_name
 from .scripts import Outcome
 

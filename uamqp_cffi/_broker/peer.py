@@ -9,11 +9,11 @@ import ssl
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from .._core import engine as eng
-from .._core import records as r
-from .._core import values as v
-from .._core.filters.tls import Tls
-from .._core.wire import Wire
+from .._core.engine import engine as eng
+from .._core.engine import records as r
+from .._core.engine import values as v
+from .._core.transport.filters.tls import Tls
+from .._core.transport.wire import Wire
 from .cbs import Permits
 from .links import Incoming, Outgoing
 from .queues import CBS, ID_MASK, NODES, Queue, node_name

@@ -7,8 +7,8 @@ import ssl
 from contextlib import AbstractContextManager
 from typing import Protocol
 
-from .._core.engine import NEVER
-from .._core.filters.tls import TransportError
+from .._core.engine.engine import NEVER
+from .._core.transport.filters.tls import TransportError
 from .core import Core
 from .peer import accept
 

@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterable
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-from .._core import engine as eng
-from .._core import values as v
-from .._core.records import Attach, Delivery, Settled
+from .._core.engine import engine as eng
+from .._core.engine import values as v
+from .._core.engine.records import Attach, Delivery, Settled
 from .scripts import ACCEPTED, FULL, Outcome
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from .._core import engine as eng
-from .._core import values as v
+from .._core.engine import engine as eng
+from .._core.engine import values as v
 
 Failure = Literal["attach", "detach", "end", "close", "drop", "hang"]
 FAILURES = ("attach", "detach", "end", "close", "drop", "hang")

@@ -14,9 +14,9 @@ from collections.abc import Callable
 from typing import Any
 
 from .._core import time
-from .._core.engine import NEVER
-from .._core.filters.tls import TransportError
-from .._core.wire import Wire, clock
+from .._core.engine.engine import NEVER
+from .._core.transport.filters.tls import TransportError
+from .._core.transport.wire import Wire, clock
 from .core import Core, Timer
 from .peer import Peer, accept, shutdown_error
 

@@ -1,1 +1,1 @@
-"""What is under the compatible names: the binding of the engine, plans, filters and drivers. Private."""
+"""What is under the compatible names: the engine's binding, transport and waiting. Private; knows no name of `uamqp`."""

@@ -17,10 +17,10 @@ from .. import errors
 from ..constants import CBSAuthStatus, ErrorCodes, MessageBodyType
 from ..message import Message
 from . import mgmt
-from .interrupts import openly
-from .locks import Turn
-from .plan import Call, Inbox, Plan
 from .time import monotonic
+from .waiting.interrupts import openly
+from .waiting.locks import Turn
+from .waiting.plan import Call, Inbox, Plan
 
 _logger = logging.getLogger("uamqp.authentication.cbs_auth")
 

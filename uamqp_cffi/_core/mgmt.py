@@ -19,10 +19,10 @@ from .. import constants, errors
 from .._arguments import unknown
 from ..message import Message, MessageProperties
 from . import time
-from .engine import SizeError, StateError
-from .plan import Inbox, Plan, Wait, earlier
-from .records import Attach, Credit, Delivery, Detach, PeerError, Record, Settled
-from .values import composite, described_composite, enc_bool, enc_str, enc_ubyte, enc_uint, symbol_map
+from .engine.engine import SizeError, StateError
+from .engine.records import Attach, Credit, Delivery, Detach, PeerError, Record, Settled
+from .engine.values import composite, described_composite, enc_bool, enc_str, enc_ubyte, enc_uint, symbol_map
+from .waiting.plan import Inbox, Plan, Wait, earlier
 
 _logger = logging.getLogger("uamqp.mgmt_operation")
 

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from .locks import Lock, fork_safe
+from .waiting.locks import Lock, fork_safe
 
 if TYPE_CHECKING:
     from queue import Queue

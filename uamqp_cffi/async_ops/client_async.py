@@ -10,9 +10,9 @@ from typing import Any, NoReturn, TypeVar
 
 from .. import address, authentication, c_uamqp, client, compat, constants, errors
 from .._client_base import NodeName
-from .._core import plan as plans
 from .._core.mgmt import Options
-from .._core.plan import Plan
+from .._core.waiting import plan as plans
+from .._core.waiting.plan import Plan
 from .._link import Capabilities
 from .._typing import Nothing, Unpack
 from ..authentication.common import AMQPAuth

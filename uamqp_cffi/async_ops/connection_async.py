@@ -19,17 +19,19 @@ from collections.abc import Callable
 from threading import get_ident
 from typing import Any, NoReturn, TypeVar
 
-from .. import errors
-from .._core import plan, time
-from .._core.drivers.aio import AsyncDialer, Stream, stepped
-from .._core.drivers.sync import LOOK_FOR_LIFE
-from .._core.engine import NEVER, EngineError
-from .._core.filters.tls import TransportError
-from .._core.keepalive import Keeper
-from .._core.interrupts import on_loop
-from .._core.plan import Call, Inbox, Plan
-from .._core.wire import Wire, clock
 from .. import connection as blocking
+from .. import errors
+from .._core import time
+from .._core.engine.engine import NEVER, EngineError
+from .._core.transport.dial import LOOK_FOR_LIFE
+from .._core.transport.dial_async import AsyncDialer
+from .._core.transport.filters.tls import TransportError
+from .._core.transport.stream import Stream, stepped
+from .._core.transport.wire import Wire, clock
+from .._core.waiting import plan
+from .._core.waiting.interrupts import on_loop
+from .._core.waiting.keepalive import Keeper
+from .._core.waiting.plan import Call, Inbox, Plan
 from ..authentication.common import AMQPAuth
 from ..connection import CONNECT_TIMEOUT, Connection
 from .utils import get_dict_with_loop_if_needed, running_loop, would_block

@@ -10,10 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .._core.drivers.sync import Address, is_loopback
-from .._core.filters.base import TransportError
+from .._core.transport.dial import Address, is_loopback
+from .._core.transport.filters.base import TransportError
 from ..constants import DEFAULT_AMQP_PORT, DEFAULT_AMQP_WSS_PORT, DEFAULT_AMQPS_PORT, TransportType
-
 
 _HOST = re.compile(r"[^\s/@?#\\]+").fullmatch
 

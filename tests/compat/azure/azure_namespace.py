@@ -29,9 +29,9 @@ from uamqp_cffi._broker.links import Incoming, Outgoing
 from uamqp_cffi._broker.management import UNREADABLE, Answer, Request, parse, respond
 from uamqp_cffi._broker.queues import Entry, Queue, modified, redelivered
 from uamqp_cffi._broker.scripts import ACCEPTED, Outcome, Refused, encode_error
-from uamqp_cffi._core import engine as eng
-from uamqp_cffi._core import values as v
-from uamqp_cffi._core.records import Attach, Delivery, Settled
+from uamqp_cffi._core.engine import engine as eng
+from uamqp_cffi._core.engine import values as v
+from uamqp_cffi._core.engine.records import Attach, Delivery, Settled
 from uamqp_cffi.broker import Broker
 from uamqp_cffi.message import Message
 

@@ -31,7 +31,7 @@ sys.path.insert(0, str(HERE))
 from azure_namespace import Namespace  # noqa: E402  it stands beside this file
 
 from uamqp_cffi._broker.scripts import encode_error  # noqa: E402
-from uamqp_cffi._core.wire import Wire  # noqa: E402
+from uamqp_cffi._core.transport.wire import Wire  # noqa: E402
 from uamqp_cffi.message import Message  # noqa: E402
 
 DEADLINE = 60.0  # seconds for one scenario

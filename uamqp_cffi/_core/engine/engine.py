@@ -19,9 +19,9 @@ from . import records as r
 try:
     import _cffi_backend  # type: ignore[import-untyped]  # `_uam` wants it, which those who freeze programs cannot see
 
-    from ._uam import ffi, lib  # type: ignore[import-not-found]  # built from csrc/
+    from .._uam import ffi, lib  # type: ignore[import-not-found]  # built from csrc/
 except ImportError as error:
-    from .._build import load_error
+    from ..._build import load_error
 
     raise load_error(error) from error
 
@@ -47,7 +47,7 @@ _TAPE_WORDS = 512
 COMPILER: str = ffi.string(lib.UAM_COMPILER).decode()
 LIMITED_API: int = lib.UAM_LIMITED_API
 CFFI_VERSION: str = _cffi_backend.__version__
-EXTENSION: str = sys.modules[f"{__package__}._uam"].__file__ or ""
+EXTENSION: str = sys.modules[f"{__name__.rsplit('.', 2)[0]}._uam"].__file__ or ""
 
 # Options, outcomes and scopes under their names in uam.h, so that nobody retypes a number.
 OPT_PIPELINE: int = lib.UAM_OPT_PIPELINE

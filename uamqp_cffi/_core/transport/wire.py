@@ -14,12 +14,12 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 
-from . import time
-from .engine import OUT_SENT, OUT_UNKNOWN, Engine
+from .. import time
+from ..engine.engine import OUT_SENT, OUT_UNKNOWN, Engine
+from ..engine.records import Record, Settled
 from .filters.base import Filter
 from .filters.stack import Stack
 from .filters.tls import Tls, TransportError
-from .records import Record, Settled
 
 __all__ = ["CIPHER_CAP", "Tls", "TransportError", "Wire", "clock"]
 

@@ -16,8 +16,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
-from . import time
-from .locks import Signal
+from .. import time
+from ..waiting.locks import Signal
 
 _logger = logging.getLogger("uamqp.connection")
 

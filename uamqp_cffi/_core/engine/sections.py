@@ -7,7 +7,7 @@ from __future__ import annotations
 from typing import Any
 from uuid import UUID
 
-from .. import errors
+from ... import errors
 from . import engine, values
 from .values import FALSE, NULL, TRUE
 

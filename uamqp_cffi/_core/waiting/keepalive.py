@@ -13,7 +13,7 @@ import threading
 import weakref
 from typing import Any
 
-from . import time
+from .. import time
 from .locks import Lock, Roster, Signal, fork_safe
 from .plan import earlier
 

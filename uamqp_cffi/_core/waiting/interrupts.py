@@ -22,7 +22,7 @@ from functools import partial, wraps
 from threading import get_ident
 from typing import Any, TypeVar, cast
 
-from . import time
+from .. import time
 
 _get: Any = signal.getsignal
 _set: Any = signal.signal

@@ -11,8 +11,8 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Generator
 from typing import Any, NamedTuple, TypeVar
 
+from ..engine.records import Record
 from . import interrupts
-from .records import Record
 
 T = TypeVar("T")
 

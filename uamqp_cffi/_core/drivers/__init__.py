@@ -1,1 +1,0 @@
-"""How to wait: the only code with sockets."""

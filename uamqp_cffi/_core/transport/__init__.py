@@ -1,0 +1,1 @@
+"""What is between a socket and the engine: connecting, polling, filters. The only code with sockets."""

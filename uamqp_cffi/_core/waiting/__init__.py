@@ -1,0 +1,1 @@
+"""How callers wait: plans, inboxes, locks, interrupts. Nothing here knows AMQP."""

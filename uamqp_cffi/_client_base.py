@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any, SupportsIndex, TypedDict, TypeVar
 from urllib.parse import unquote_plus
 
-from . import address, authentication, c_uamqp, constants, errors
+from . import address, authentication, constants, errors
 from ._arguments import are_mappings, are_numbers, is_callable, keywords_of, looks_like, not_pickled, unknown, wrong
 from ._core import time
 from ._core.mgmt import Options
@@ -19,6 +19,7 @@ from ._core.waiting import plan as plans
 from ._core.waiting.locks import RLock, fork_safe
 from ._core.waiting.plan import Call, Plan, Wait, earlier
 from ._link import Capabilities
+from ._native.tick import TickCounter
 from ._typing import Unpack
 from .address import Address
 from .authentication.cbs_auth import CBSAuthMixin
@@ -143,7 +144,7 @@ class AMQPClient:
         self._hostname, self._auth = self._make_auth(auth)
         self._name = client_name or str(uuid.uuid4())
         self._debug_trace = debug
-        self._counter = c_uamqp.TickCounter()
+        self._counter = TickCounter()
         self._shutdown = False
         self._closed = False
         self._redirecting = False

@@ -11,7 +11,7 @@ import weakref
 from collections.abc import Sequence
 from typing import Any, SupportsIndex, TypeVar
 
-from . import c_uamqp, constants, errors, types
+from . import constants, errors, types
 from ._arguments import not_pickled
 from ._core.engine.records import Attach, Credit, Detach, PeerError, Record
 from ._core.engine.values import (
@@ -28,10 +28,11 @@ from ._core.engine.values import (
 )
 from ._core.sending import Calls
 from ._core.waiting.interrupts import whole
+from ._native.values import AMQPValue
 from .session import Session, peer_error
 
 _L = TypeVar("_L", bound="Link")
-Capabilities = c_uamqp.AMQPValue | types.AMQPType | Sequence[str | bytes]
+Capabilities = AMQPValue | types.AMQPType | Sequence[str | bytes]
 
 
 def _mode(value: Any, kind: type[Any], name: str) -> Any:

@@ -7,11 +7,18 @@ or a bare node name such as `/queues/orders`, which goes out as it is. `str()` a
 from __future__ import annotations
 
 import contextlib
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import ParseResult, ParseResultBytes, urlsplit
 
-from . import c_uamqp, constants, utils
+from . import constants
 from ._core.engine import values
+from ._native.make import data_factory, decode_value, described_value, dict_value, string_value, symbol_value
+from ._native.values import AMQPValue, DictValue, StringValue, StructBase
+
+if TYPE_CHECKING:
+    from ._native.messages import cSource, cTarget
+else:
+    cSource = cTarget = Any  # what evaluates annotations need not have them loaded
 
 _A = TypeVar("_A", bound="Address")
 
@@ -118,9 +125,9 @@ class Address:
         made = cls.__new__(cls)
         made._encoding = encoding
         made._reset()
-        if isinstance(c_value, c_uamqp.StructBase):
-            native: Any = c_value if isinstance(c_value, c_uamqp.AMQPValue) else getattr(c_value, "value", None)
-            c_value = utils.data_factory(native).encoded()
+        if isinstance(c_value, StructBase):
+            native: Any = c_value if isinstance(c_value, AMQPValue) else getattr(c_value, "value", None)
+            c_value = data_factory(native).encoded()
         if isinstance(c_value, (bytes, bytearray)):
             c_value = values.decode_exact(bytes(c_value))
         if isinstance(c_value, values.Described):
@@ -193,11 +200,11 @@ class Address:
         return f"{parsed.scheme}://{f'[{host}]' if ':' in host else host}{parsed.path}"
 
     @property
-    def _c_address(self) -> c_uamqp.StringValue:
-        return c_uamqp.string_value(values.utf8(self.address))
+    def _c_address(self) -> StringValue:
+        return string_value(values.utf8(self.address))
 
     @property
-    def _address(self) -> c_uamqp.cSource | c_uamqp.cTarget:
+    def _address(self) -> cSource | cTarget:
         """The terminus as a native object."""
         raise self._no_terminus()
 
@@ -341,9 +348,11 @@ class _Terminus(Address):
         }
 
     @property
-    def _address(self) -> c_uamqp.cSource | c_uamqp.cTarget:
-        cls = c_uamqp.cSource if self._kind == "source" else c_uamqp.cTarget
-        return cls._of(c_uamqp.decode_value(self._encode()))
+    def _address(self) -> cSource | cTarget:
+        from ._native.messages import cSource, cTarget
+
+        cls = cSource if self._kind == "source" else cTarget
+        return cls._of(decode_value(self._encode()))
 
     def _encode(self) -> bytes:
         return values.described_composite(self._kind, **self._fields())
@@ -366,15 +375,15 @@ class Source(_Terminus):
         super()._reset()
         self.filter_key = constants.STRING_FILTER
         self._distribution_mode: bytes | None = None
-        self._filter: c_uamqp.DictValue | None = None
+        self._filter: DictValue | None = None
 
     def _load(self, fields: list[Any]) -> None:
         super()._load(fields)
         mode, filters = (fields[6:8] + [None] * 2)[:2]
         self._distribution_mode = _name(mode)
         if isinstance(filters, dict):
-            native = utils.data_factory(filters)
-            self._filter = native if isinstance(native, c_uamqp.DictValue) else None
+            native = data_factory(filters)
+            self._filter = native if isinstance(native, DictValue) else None
 
     @property
     def distribution_mode(self) -> str | None:
@@ -394,7 +403,7 @@ class Source(_Terminus):
         if self._filter is None:
             return None
         try:
-            return self._filter[c_uamqp.symbol_value(name)].value
+            return self._filter[symbol_value(name)].value
         except KeyError:
             return None
 
@@ -403,11 +412,11 @@ class Source(_Terminus):
     ) -> None:
         """Makes `name` the only filter: `value`, described by the symbol `descriptor` (None: undescribed). A `value` of
         None is null and undescribed. Raises TypeError when a name is not bytes or the value has no AMQP type."""
-        native = utils.data_factory(value, encoding=self._encoding)
+        native = data_factory(value, encoding=self._encoding)
         if value is not None and descriptor is not None:
-            native = c_uamqp.described_value(c_uamqp.symbol_value(descriptor), native)
-        filters = c_uamqp.dict_value()
-        filters[c_uamqp.symbol_value(name)] = native
+            native = described_value(symbol_value(descriptor), native)
+        filters = dict_value()
+        filters[symbol_value(name)] = native
         self._filter = filters
 
     def _fields(self) -> dict[str, bytes | None]:

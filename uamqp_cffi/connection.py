@@ -38,8 +38,9 @@ from ._core.waiting.interrupts import openly
 from ._core.waiting.keepalive import Keeper
 from ._core.waiting.locks import Lock, Roster, Signal
 from ._core.waiting.plan import Call, Inbox, Plan, refuse_coroutine
+from ._native.enums import ConnectionState
+from ._native.values import AMQPValue
 from .authentication.common import AMQPAuth
-from .c_uamqp import AMQPValue, ConnectionState
 from .constants import ErrorCodes, TransportType
 
 _T = TypeVar("_T")
@@ -264,7 +265,7 @@ class Connection:
     @property
     def _conn(self) -> Any:
         """This connection as `c_uamqp` has it."""
-        from .c_uamqp import Connection as Native
+        from ._plumbing.connections import Connection as Native
 
         return Native._around(self)
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from enum import Enum
 
-from . import c_uamqp
+from ._native import enums
+from ._native.constants import AMQP_BATCH_MESSAGE_FORMAT
 
 DEFAULT_AMQPS_PORT = 5671
 DEFAULT_AMQP_WSS_PORT = 443
@@ -13,7 +14,7 @@ DEFAULT_AMQP_PORT = 5672
 AUTH_EXPIRATION_SECS = 3600
 AUTH_REFRESH_SECS = 2880
 
-BATCH_MESSAGE_FORMAT = c_uamqp.AMQP_BATCH_MESSAGE_FORMAT
+BATCH_MESSAGE_FORMAT = AMQP_BATCH_MESSAGE_FORMAT
 MAX_FRAME_SIZE_BYTES = 65536
 MAX_MESSAGE_LENGTH_BYTES = 1024 * 1024
 MESSAGE_SEND_RETRIES = 3
@@ -171,15 +172,15 @@ class TransportType(Enum):
 class MessageBodyType(Enum):
     """Which kind of section a message body is made of (§3.2.6 to §3.2.8)."""
 
-    Data = c_uamqp.MessageBodyType.DataType
-    Value = c_uamqp.MessageBodyType.ValueType
-    Sequence = c_uamqp.MessageBodyType.SequenceType
+    Data = enums.MessageBodyType.DataType
+    Value = enums.MessageBodyType.ValueType
+    Sequence = enums.MessageBodyType.SequenceType
 
 
 BODY_TYPE_C_PYTHON_MAP = {
-    c_uamqp.MessageBodyType.DataType.value: MessageBodyType.Data,
-    c_uamqp.MessageBodyType.SequenceType.value: MessageBodyType.Sequence,
-    c_uamqp.MessageBodyType.ValueType.value: MessageBodyType.Value,
+    enums.MessageBodyType.DataType.value: MessageBodyType.Data,
+    enums.MessageBodyType.SequenceType.value: MessageBodyType.Sequence,
+    enums.MessageBodyType.ValueType.value: MessageBodyType.Value,
 }
 
 

@@ -20,8 +20,9 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar, cast
 
-from . import c_uamqp, utils
 from ._core.engine.values import Described
+from ._native.make import data_factory
+from ._native.values import AMQPValue
 from .constants import Delivery, DeliveryOutcome, ErrorCodes
 
 Condition = ErrorCodes | bytes
@@ -484,7 +485,7 @@ class MessageRejected(MessageResponse):
         self.error_description: bytes = (
             description.encode(encoding) if isinstance(description, str) else description
         ) or b""
-        self.error_info: c_uamqp.AMQPValue | None = utils.data_factory(info, encoding=encoding) if info else None
+        self.error_info: AMQPValue | None = data_factory(info, encoding=encoding) if info else None
         self.info: dict[Any, Any] | None = info or None
         self._info = info
         super().__init__()
@@ -512,7 +513,7 @@ class MessageModified(MessageResponse):
         self._encoding = encoding
         self.failed = failed
         self.undeliverable = undeliverable
-        self.annotations: c_uamqp.AMQPValue | None = utils.data_factory(annotations, encoding=encoding) if annotations else None
+        self.annotations: AMQPValue | None = data_factory(annotations, encoding=encoding) if annotations else None
         self.info: dict[Any, Any] | None = annotations or None
         self._annotations = annotations
         super().__init__()

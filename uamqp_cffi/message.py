@@ -16,16 +16,24 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 from uuid import UUID
 
-from . import c_uamqp, constants, errors, utils
+from . import constants, errors, utils
 from ._arguments import what, wrong
 from ._core.engine import engine, sections, values
 from ._core.engine.sections import Sections, data_section
 from ._core.engine.values import NULL, Native
+from ._native import enums
+from ._native.make import decode_value
+from ._native.values import AMQPValue
 from ._typing import Attribute
 from .constants import Delivery, DeliveryOutcome, MessageBodyType, MessageState
 from .types import AMQPType
 
-Id: TypeAlias = str | bytes | bytearray | int | UUID | AMQPType | c_uamqp.AMQPValue
+if TYPE_CHECKING:
+    from ._native.messages import cHeader, cMessage, cProperties
+else:
+    cHeader = cMessage = cProperties = Any  # what evaluates annotations need not have them loaded
+
+Id: TypeAlias = str | bytes | bytearray | int | UUID | AMQPType | AMQPValue
 Settler = Callable[[errors.MessageResponse], Any]
 
 _WAITING = MessageState.WaitingToBeSent
@@ -54,7 +62,7 @@ class MessageBody:
     """The body of a message: its sections, encoded. `c_message` is the received message that it belongs to, if any."""
 
     __slots__ = ("_encoding", "_parts", "_received")
-    _type = c_uamqp.MessageBodyType.NoneType
+    _type = enums.MessageBodyType.NoneType
     _code = 0
 
     def __init__(self, c_message: Sections | None, encoding: str = "UTF-8") -> None:
@@ -66,7 +74,7 @@ class MessageBody:
         return received.raw_all(self._code)
 
     @property
-    def type(self) -> c_uamqp.MessageBodyType:
+    def type(self) -> enums.MessageBodyType:
         return self._type
 
     @property
@@ -95,7 +103,7 @@ class DataBody(MessageBody):
     """Data sections: `data` gives their bytes, one by one."""
 
     __slots__ = ()
-    _type = c_uamqp.MessageBodyType.DataType
+    _type = enums.MessageBodyType.DataType
     _code = sections.DATA
 
     def _read(self, received: Sections) -> list[bytes]:
@@ -136,7 +144,7 @@ class SequenceBody(MessageBody):
     """AMQP sequences: `data` gives their lists, one by one."""
 
     __slots__ = ()
-    _type = c_uamqp.MessageBodyType.SequenceType
+    _type = enums.MessageBodyType.SequenceType
     _code = sections.AMQP_SEQUENCE
 
     def append(self, data: list[Any]) -> None:
@@ -171,7 +179,7 @@ class ValueBody(MessageBody):
     """One AMQP value: `data` is that value as Python has it."""
 
     __slots__ = ()
-    _type = c_uamqp.MessageBodyType.ValueType
+    _type = enums.MessageBodyType.ValueType
     _code = sections.AMQP_VALUE
 
     def set(self, value: Any) -> None:
@@ -345,7 +353,7 @@ class MessageProperties:
         group_id: str | bytes | None = None,
         group_sequence: int | None = None,
         reply_to_group_id: str | bytes | None = None,
-        properties: bytes | c_uamqp.cProperties | None = None,
+        properties: bytes | cProperties | None = None,
         encoding: str = "UTF-8",
     ) -> None:
         self._encoding = encoding
@@ -433,7 +441,7 @@ class MessageProperties:
         value = self._fields[index]
         if type(value) is str:
             return values.utf8(value)
-        return value.value if isinstance(value, c_uamqp.AMQPValue) else value
+        return value.value if isinstance(value, AMQPValue) else value
 
     def _read(self) -> list[Any]:
         return sections.fields_of(sections.PROPERTIES, self._wire or b"")
@@ -442,8 +450,8 @@ class MessageProperties:
         """The fields, about to be changed. Received ones keep the AMQP types they came with."""
         if self._fields is None:
             wire = self._wire or b""
-            native = c_uamqp.decode_value(wire)._content if self._read() else []
-            fields = [None if type(item) is c_uamqp.AMQPValue else item for item in native]
+            native = decode_value(wire)._content if self._read() else []
+            fields = [None if type(item) is AMQPValue else item for item in native]
             self._fields = (fields + [None] * _COUNT)[:_COUNT]
         self._wire = None
         return self._fields
@@ -470,9 +478,11 @@ class MessageProperties:
         self._wire = wire = values.enc_list(parts[:used])
         return wire
 
-    def get_properties_obj(self) -> c_uamqp.cProperties:
+    def get_properties_obj(self) -> cProperties:
         """The section as a native object."""
-        return c_uamqp.load_properties(c_uamqp.decode_value(self._encode()))
+        from ._native.messages import load_properties
+
+        return load_properties(decode_value(self._encode()))
 
     def _as_dict(self) -> dict[str, Any]:
         return {name: self._get(index) for index, (name, _) in enumerate(_PROPERTIES)}
@@ -538,7 +548,7 @@ class MessageHeader:
 
     def __init__(
         self,
-        header: bytes | c_uamqp.cHeader | None = None,
+        header: bytes | cHeader | None = None,
         *,
         durable: bool | None = None,
         priority: int | None = None,
@@ -577,9 +587,11 @@ class MessageHeader:
         except (TypeError, ValueError, OverflowError) as error:
             raise values.explained(error, "header") from error
 
-    def get_header_obj(self) -> c_uamqp.cHeader:
+    def get_header_obj(self) -> cHeader:
         """The section as a native object."""
-        return c_uamqp.cHeader._of(c_uamqp.decode_value(self._encode()))
+        from ._native.messages import cHeader
+
+        return cHeader._of(decode_value(self._encode()))
 
     def _as_dict(self) -> dict[str, Any]:
         return {
@@ -734,7 +746,7 @@ class Message:
         annotations: dict[Any, Any] | None = None,
         header: MessageHeader | None = None,
         msg_format: int | None = None,
-        message: bytes | Sections | c_uamqp.cMessage | None = None,
+        message: bytes | Sections | cMessage | None = None,
         settler: Settler | None = None,
         delivery_no: int | None = None,
         encoding: str = "UTF-8",
@@ -816,7 +828,7 @@ class Message:
 
     # -- received messages --
 
-    def _receive(self, message: bytes | Sections | c_uamqp.cMessage, settler: Settler | None) -> None:
+    def _receive(self, message: bytes | Sections | cMessage, settler: Settler | None) -> None:
         if isinstance(message, Sections):
             received = message
         else:
@@ -1170,12 +1182,14 @@ class Message:
         """Bytes of the encoding."""
         return len(self.encode_message())
 
-    def get_message(self) -> c_uamqp.cMessage:
+    def get_message(self) -> cMessage:
         """The message as a native object, one of its own."""
-        return c_uamqp.cMessage._received(Sections(self.encode_message(), self._format), self.delivery_tag)
+        from ._native.messages import cMessage
+
+        return cMessage._received(Sections(self.encode_message(), self._format), self.delivery_tag)
 
     @property
-    def _message(self) -> c_uamqp.cMessage:
+    def _message(self) -> cMessage:
         return self.get_message()
 
     # -- sending --

@@ -8,7 +8,22 @@ from __future__ import annotations
 
 from typing import Any
 
-from . import c_uamqp, utils
+from ._native.make import (
+    array_value,
+    byte_value,
+    char_value,
+    data_factory,
+    described_value,
+    int_value,
+    long_value,
+    short_value,
+    symbol_value,
+    ubyte_value,
+    uint_value,
+    ulong_value,
+    ushort_value,
+)
+from ._native.values import AMQPValue
 
 
 class AMQPType:
@@ -17,7 +32,7 @@ class AMQPType:
     def __init__(self, value: Any) -> None:
         self._c_value = self._c_wrapper(value)
 
-    def _c_wrapper(self, value: Any) -> c_uamqp.AMQPValue:
+    def _c_wrapper(self, value: Any) -> AMQPValue:
         raise NotImplementedError(f"{type(self).__name__} does not say which AMQP type it is")
 
     @property
@@ -25,7 +40,7 @@ class AMQPType:
         return self._c_value.value
 
     @property
-    def c_data(self) -> c_uamqp.AMQPValue:
+    def c_data(self) -> AMQPValue:
         return self._c_value
 
     def __repr__(self) -> str:
@@ -38,8 +53,8 @@ class AMQPSymbol(AMQPType):
     def __init__(self, value: str | bytes, encoding: str = "UTF-8") -> None:
         self._c_value = self._c_wrapper(value, encoding)
 
-    def _c_wrapper(self, value: str | bytes, encoding: str = "UTF-8") -> c_uamqp.AMQPValue:
-        return c_uamqp.symbol_value(value.encode(encoding) if isinstance(value, str) else value)
+    def _c_wrapper(self, value: str | bytes, encoding: str = "UTF-8") -> AMQPValue:
+        return symbol_value(value.encode(encoding) if isinstance(value, str) else value)
 
 
 class AMQPChar(AMQPType):
@@ -48,20 +63,20 @@ class AMQPChar(AMQPType):
     def __init__(self, value: str | bytes | int, encoding: str = "UTF-8") -> None:
         self._c_value = self._c_wrapper(value, encoding)
 
-    def _c_wrapper(self, value: str | bytes | int, encoding: str = "UTF-8") -> c_uamqp.AMQPValue:
+    def _c_wrapper(self, value: str | bytes | int, encoding: str = "UTF-8") -> AMQPValue:
         if isinstance(value, bytes):
             value = value.decode(encoding)
         if isinstance(value, str):
             if len(value) != 1:
                 raise ValueError(f"a char is one character, not {len(value)}")
             value = ord(value)
-        return c_uamqp.char_value(value)
+        return char_value(value)
 
 
 class _Integer(AMQPType):
     _maker: Any = None
 
-    def _c_wrapper(self, value: Any) -> c_uamqp.AMQPValue:
+    def _c_wrapper(self, value: Any) -> AMQPValue:
         try:
             number = int(value)
         except TypeError as error:
@@ -69,54 +84,54 @@ class _Integer(AMQPType):
         except OverflowError as error:  # infinity
             raise ValueError(str(error)) from error
         try:
-            made: c_uamqp.AMQPValue = type(self)._maker(number)
+            made: AMQPValue = type(self)._maker(number)
             return made
         except OverflowError as error:
             raise ValueError(str(error)) from error
 
 
 class AMQPLong(_Integer):
-    _maker = staticmethod(c_uamqp.long_value)
+    _maker = staticmethod(long_value)
 
 
 class AMQPuLong(_Integer):
-    _maker = staticmethod(c_uamqp.ulong_value)
+    _maker = staticmethod(ulong_value)
 
 
 class AMQPByte(_Integer):
-    _maker = staticmethod(c_uamqp.byte_value)
+    _maker = staticmethod(byte_value)
 
 
 class AMQPuByte(_Integer):
-    _maker = staticmethod(c_uamqp.ubyte_value)
+    _maker = staticmethod(ubyte_value)
 
 
 class AMQPInt(_Integer):
-    _maker = staticmethod(c_uamqp.int_value)
+    _maker = staticmethod(int_value)
 
 
 class AMQPuInt(_Integer):
-    _maker = staticmethod(c_uamqp.uint_value)
+    _maker = staticmethod(uint_value)
 
 
 class AMQPShort(_Integer):
-    _maker = staticmethod(c_uamqp.short_value)
+    _maker = staticmethod(short_value)
 
 
 class AMQPuShort(_Integer):
-    _maker = staticmethod(c_uamqp.ushort_value)
+    _maker = staticmethod(ushort_value)
 
 
 class AMQPArray(AMQPType):
     """An array: the items have one Python type and one AMQP type. Raises ValueError when they do not."""
 
-    def _c_wrapper(self, value: Any) -> c_uamqp.AMQPValue:
+    def _c_wrapper(self, value: Any) -> AMQPValue:
         items = list(value)
         if len({type(item) for item in items}) > 1:
             raise ValueError("all values of an array must have the same type")
-        array = c_uamqp.array_value()
+        array = array_value()
         for item in items:
-            array.append(utils.data_factory(item))
+            array.append(data_factory(item))
         return array
 
 
@@ -126,5 +141,5 @@ class AMQPDescribed(AMQPType):
     def __init__(self, descriptor: Any, described: Any) -> None:
         self._c_value = self._c_wrapper(descriptor, described)
 
-    def _c_wrapper(self, value: Any, described: Any = None) -> c_uamqp.AMQPValue:
-        return c_uamqp.described_value(utils.data_factory(value), utils.data_factory(described))
+    def _c_wrapper(self, value: Any, described: Any = None) -> AMQPValue:
+        return described_value(data_factory(value), data_factory(described))

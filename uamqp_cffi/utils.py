@@ -7,13 +7,10 @@ import hashlib
 import hmac
 import logging
 import time
-from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
-from uuid import UUID
 
-from . import c_uamqp
-from ._core.engine import values
+from ._native.make import data_factory as data_factory
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
@@ -66,64 +63,3 @@ def create_sas_token(
     """A shared access signature that is good for `expiry`. The key is used as the text it is; `scope` and `key_name` go
     in as they are, so quote them first."""
     return _sas_token(key_name, shared_access_key, scope, int(time.time() + expiry.total_seconds()))
-
-
-def _list(value: Any, encoding: str, depth: int) -> c_uamqp.AMQPValue:
-    deeper = values.enter(depth)
-    return c_uamqp.from_iterable(_native(item, encoding, deeper) for item in value)
-
-
-def _dict(value: Mapping[Any, Any], encoding: str, depth: int) -> c_uamqp.AMQPValue:
-    deeper = values.enter(depth)
-    made = c_uamqp.dict_value()
-    for key, item in value.items():
-        made[_native(key, encoding, deeper)] = _native(item, encoding, deeper)
-    return made
-
-
-def _bytes(value: bytes) -> c_uamqp.AMQPValue:
-    return c_uamqp.string_value(value) if values.is_utf8(value) else c_uamqp.binary_value(value)
-
-
-def _native(value: Any, encoding: str, depth: int) -> c_uamqp.AMQPValue:
-    if value is None:
-        return c_uamqp.null_value()
-    native = getattr(value, "c_data", value)
-    if isinstance(native, c_uamqp.AMQPValue):
-        return native
-    if isinstance(value, bool):
-        return c_uamqp.bool_value(value)
-    if isinstance(value, values.Symbol):
-        return c_uamqp.symbol_value(values.utf8(value))
-    if isinstance(value, values.Described):
-        described = _native(value.value, encoding, values.enter(depth))
-        return c_uamqp.described_value(_native(value.descriptor, encoding, depth), described)
-    if isinstance(value, str):
-        return _bytes(value.encode(encoding) if encoding != "UTF-8" else values.utf8(value))
-    if isinstance(value, bytes):
-        return _bytes(value)
-    if isinstance(value, UUID):
-        return c_uamqp.uuid_value(value)
-    if isinstance(value, bytearray):
-        return c_uamqp.binary_value(value)
-    if isinstance(value, int):
-        return c_uamqp.decode_value(values.encode(value))
-    if isinstance(value, float):
-        return c_uamqp.double_value(value)
-    if isinstance(value, Mapping):
-        return _dict(value, encoding, depth)
-    if isinstance(value, (list, set, frozenset, tuple)):
-        return _list(value, encoding, depth)
-    if isinstance(value, datetime):
-        return c_uamqp.timestamp_value(values.milliseconds(value))
-    raise TypeError(f"{type(value).__qualname__} has no AMQP type")
-
-
-def data_factory(value: Any, encoding: str = "UTF-8") -> c_uamqp.AMQPValue:
-    """Any Python value as a native one: what it is on the wire. None gives null. Raises TypeError for what has no AMQP
-    type, OverflowError for ints beyond 64 bits, ValueError for values nested too deep.
-
-    >>> str(data_factory({"a": [1, True]}))
-    '{[a:{1,true}]}'
-    """
-    return _native(value, encoding, 0)

@@ -7,7 +7,8 @@ from uuid import UUID
 
 import pytest
 
-from uamqp_cffi import address, c_uamqp, utils
+from uamqp_cffi import address, c_uamqp
+from uamqp_cffi._native import make as make_module
 from uamqp_cffi.c_uamqp import MessageBodyType
 from uamqp_cffi.message import Message, MessageProperties
 
@@ -15,7 +16,7 @@ MAP = {"a": 1, "b": b"x"}
 
 
 def native(value: Any) -> c_uamqp.AMQPValue:
-    return utils.data_factory(value)
+    return make_module.data_factory(value)
 
 
 def message(*, body: bytes = b"abc", **sections: Any) -> c_uamqp.cMessage:

@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 import trustme
 
-from uamqp_cffi import c_uamqp, errors, utils
+from uamqp_cffi import c_uamqp, errors
 from uamqp_cffi._core.engine import records
 from uamqp_cffi._core.engine.values import Described
+from uamqp_cffi._native import constants, make
 from uamqp_cffi.broker import Broker, Outcome, Verdict
 from uamqp_cffi.c_uamqp import ConnectionState
 from uamqp_cffi.constants import (
@@ -126,7 +127,7 @@ def native(broker: Broker, authority: trustme.CA) -> Iterator[Native]:
 def message(body: bytes = b"hello") -> c_uamqp.cMessage:
     made = c_uamqp.create_message()
     made.add_body_data(body)
-    made.application_properties = utils.data_factory({"n": 1})
+    made.application_properties = make.data_factory({"n": 1})
     return made
 
 
@@ -145,7 +146,7 @@ def test_settings_of_a_connection_go_out_in_open(broker: Broker, authority: trus
     assert (connection.max_frame_size, connection.channel_max, connection.idle_timeout) == (0xFFFFFFFF, 65535, None)
     assert (connection.properties, connection.remote_max_frame_size) == (None, 512)
     connection.max_frame_size, connection.channel_max, connection.idle_timeout = 4096, 7, 60_000
-    connection.properties = utils.data_factory({"product": "bakery"})
+    connection.properties = make.data_factory({"product": "bakery"})
     assert (connection.max_frame_size, connection.channel_max, connection.idle_timeout) == (4096, 7, 60_000)
     assert connection.properties is not None and connection.properties.value == {b"product": b"bakery"}
     with pytest.raises(TypeError):
@@ -261,7 +262,7 @@ def test_a_native_message_is_sent_and_its_outcome_told(broker: Broker, native: N
     context = Context()
     assert sender.send(message(), 0, context) is True
     native.until(lambda: context.calls)
-    assert context.calls == [("_on_message_sent", (context, c_uamqp.MESSAGE_SEND_OK, []))]
+    assert context.calls == [("_on_message_sent", (context, constants.MESSAGE_SEND_OK, []))]
     (arrived,) = broker.wait_for("q", 1)
     assert (str(arrived), arrived.application_properties) == ("hello", {b"n": 1})
     assert told.states()[:2] == [MessageSenderState.Opening.value, MessageSenderState.Open.value]
@@ -274,7 +275,7 @@ def test_a_rejection_is_told_with_its_error(broker: Broker, native: Native) -> N
     sender.send(message(), 0, context)
     native.until(lambda: context.calls)
     ((_, result, state),) = context.all("_on_message_sent")
-    assert (result, state[0][:2]) == (c_uamqp.MESSAGE_SEND_ERROR, [b"amqp:not-allowed", b"no"])
+    assert (result, state[0][:2]) == (constants.MESSAGE_SEND_ERROR, [b"amqp:not-allowed", b"no"])
 
 
 def test_a_send_times_out(broker: Broker, native: Native) -> None:
@@ -283,7 +284,7 @@ def test_a_send_times_out(broker: Broker, native: Native) -> None:
     context = Context()
     sender.send(message(), 50, context)
     native.until(lambda: context.calls)
-    assert context.all("_on_message_sent")[0][1] == c_uamqp.MESSAGE_SEND_TIMEOUT
+    assert context.all("_on_message_sent")[0][1] == constants.MESSAGE_SEND_TIMEOUT
 
 
 def test_a_closed_sender_says_so(native: Native) -> None:
@@ -318,7 +319,7 @@ def test_settings_of_a_link_go_out_in_attach(native: Native, caplog: pytest.LogC
     assert (link.initial_delivery_count, link.peer_max_message_size, link.desired_capabilities) == (0, 0, None)
     link.send_settle_mode, link.receive_settle_mode, link.max_message_size = 1, 0, 12345
     link.initial_delivery_count = 7
-    link.set_attach_properties(utils.data_factory({"colour": "red"}))
+    link.set_attach_properties(make.data_factory({"colour": "red"}))
     link.set_desired_capabilities(c_uamqp.symbol_value(b"cap"))
     told = Context()
     sender = c_uamqp.create_message_sender(link, told)
@@ -414,13 +415,13 @@ def c_message_of(body: bytes) -> Any:
         (lambda r, n: r.settle_released_message(n), 1, 0),
         (lambda r, n: r.settle_modified_message(n, True, False, None), 1, 0),
         (
-            lambda r, n: r.settle_modified_message(n, True, True, c_uamqp.create_fields(utils.data_factory({"a": 1}))),
+            lambda r, n: r.settle_modified_message(n, True, True, c_uamqp.create_fields(make.data_factory({"a": 1}))),
             0,
             1,
         ),
         (lambda r, n: r.settle_rejected_message(n, b"amqp:not-allowed", b"no"), 0, 1),
         (
-            lambda r, n: r.settle_rejected_message(n, b"x", b"no", c_uamqp.create_fields(utils.data_factory({"a": 1}))),
+            lambda r, n: r.settle_rejected_message(n, b"x", b"no", c_uamqp.create_fields(make.data_factory({"a": 1}))),
             0,
             1,
         ),
@@ -548,8 +549,8 @@ def test_a_token_without_an_answer_times_out(native: Native) -> None:
     "call",
     [
         lambda auth: auth.on_cbs_error(),
-        lambda auth: auth.on_cbs_open_complete(c_uamqp.CBS_OPEN_COMPLETE_ERROR),
-        lambda auth: auth.on_cbs_put_token_complete(c_uamqp.CBS_OPERATION_RESULT_CBS_ERROR, 0, None),
+        lambda auth: auth.on_cbs_open_complete(constants.CBS_OPEN_COMPLETE_ERROR),
+        lambda auth: auth.on_cbs_put_token_complete(constants.CBS_OPERATION_RESULT_CBS_ERROR, 0, None),
     ],
 )
 def test_what_goes_wrong_with_a_token_is_its_status(native: Native, call: Any) -> None:

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from uamqp_cffi import c_uamqp, utils
+from uamqp_cffi import c_uamqp
+from uamqp_cffi._native import make, tick
 
 
 def array(*numbers: int) -> c_uamqp.ArrayValue:
@@ -24,7 +25,7 @@ def test_an_array_gives_its_items() -> None:
 
 
 @pytest.mark.parametrize(
-    "made", [array(1), utils.data_factory([1]), utils.data_factory({"a": 1}), c_uamqp.null_value()], ids=str
+    "made", [array(1), make.data_factory([1]), make.data_factory({"a": 1}), c_uamqp.null_value()], ids=str
 )
 def test_create_without_arguments_empties(made: Any) -> None:
     made.create()
@@ -33,7 +34,7 @@ def test_create_without_arguments_empties(made: Any) -> None:
 
 @pytest.mark.parametrize(
     ("made", "length"),
-    [(utils.data_factory({"a": 1}), 1), (c_uamqp.binary_value(b"abc"), 3), (utils.data_factory([1, 2]), 2)],
+    [(make.data_factory({"a": 1}), 1), (c_uamqp.binary_value(b"abc"), 3), (make.data_factory([1, 2]), 2)],
     ids=str,
 )
 def test_what_has_a_length_is_true_even_when_empty(made: Any, length: int) -> None:
@@ -51,7 +52,7 @@ def test_unequal_is_not_equal(left: Any) -> None:
 
 @pytest.mark.parametrize(
     "made",
-    [c_uamqp.int_value(1), c_uamqp.create_string_from_value(b"a"), c_uamqp.TickCounter()],
+    [c_uamqp.int_value(1), c_uamqp.create_string_from_value(b"a"), tick.TickCounter()],
     ids=lambda made: type(made).__name__,
 )
 def test_destroy_may_be_called_and_frees_nothing(made: Any) -> None:

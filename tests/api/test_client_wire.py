@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from uamqp_cffi import BatchMessage, Message, SendClient, Source, Target, errors, types, utils
+from uamqp_cffi import BatchMessage, Message, SendClient, Source, Target, errors, types
 from uamqp_cffi._core.engine import records as r
 from uamqp_cffi._core.engine.values import Symbol
+from uamqp_cffi._native import make
 from uamqp_cffi.constants import MessageState, ReceiverSettleMode, SenderSettleMode
 
 pytestmark = pytest.mark.both_drivers
@@ -47,7 +48,7 @@ def test_chosen_link_arguments_are_on_the_attach(peer: Any) -> None:
         receive_settle_mode=ReceiverSettleMode.PeekLock,
         max_message_size=12345,
         link_properties={"a": 1, b"b": "c"},
-        desired_capabilities=utils.data_factory(types.AMQPArray([types.AMQPSymbol("cap")])),
+        desired_capabilities=make.data_factory(types.AMQPArray([types.AMQPSymbol("cap")])),
         link_credit=77,
     )
     assert (fields["snd_settle_mode"], fields["rcv_settle_mode"], fields["max_message_size"]) == (2, 1, 12345)

@@ -10,8 +10,9 @@ from uuid import UUID
 
 import pytest
 
-from uamqp_cffi import c_uamqp, types, utils
+from uamqp_cffi import c_uamqp, types
 from uamqp_cffi._core.engine import values
+from uamqp_cffi._native import make, tick
 from uamqp_cffi.constants import MessageBodyType
 from uamqp_cffi.message import Message
 
@@ -39,7 +40,7 @@ from uamqp_cffi.message import Message
 def test_a_wrapper_has_its_value_and_its_type(wrapper: types.AMQPType, value: Any, wire: str) -> None:
     assert wrapper.value == value
     assert wrapper.c_data.encoded().hex() == values.encode(wrapper).hex() == wire
-    assert utils.data_factory(wrapper) is wrapper.c_data
+    assert make.data_factory(wrapper) is wrapper.c_data
     assert pickle.loads(pickle.dumps(wrapper)).c_data == wrapper.c_data
 
 
@@ -113,8 +114,8 @@ def test_a_subclass_says_its_type_with_c_wrapper() -> None:
         (c_uamqp.binary_value(b"\x0ab"), "BinaryValue", b"\x0ab", "<0A 62>", 4),
         (c_uamqp.string_value(b"x"), "StringValue", b"x", "x", 3),
         (c_uamqp.symbol_value(b"x"), "SymbolValue", b"x", "x", 3),
-        (utils.data_factory([1, "a"]), "ListValue", [1, b"a"], "{1,a}", 8),
-        (utils.data_factory({"k": 1, "j": 2}), "DictValue", {b"k": 1, b"j": 2}, "{[k:1],[j:2]}", 13),
+        (make.data_factory([1, "a"]), "ListValue", [1, b"a"], "{1,a}", 8),
+        (make.data_factory({"k": 1, "j": 2}), "DictValue", {b"k": 1, b"j": 2}, "{[k:1],[j:2]}", 13),
         (types.AMQPArray([1, 2]).c_data, "ArrayValue", [1, 2], "{1,2}", 12),
         (types.AMQPDescribed("d", 4).c_data, "DescribedType", 4, "* 4", 6),
     ],
@@ -179,7 +180,7 @@ def test_lists_are_sized_before_they_are_filled() -> None:
 
 
 def test_maps_are_looked_up_by_native_keys() -> None:
-    made = utils.data_factory({"k": 1, "j": 2})
+    made = make.data_factory({"k": 1, "j": 2})
     assert isinstance(made, c_uamqp.DictValue)
     assert made[c_uamqp.string_value(b"k")].value == 1
     assert tuple(part.value for part in made.get(1)) == (b"j", 2)
@@ -216,8 +217,8 @@ def test_strings_can_be_appended_to() -> None:
 
 def test_the_tick_counter_counts_milliseconds_up(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
-    monkeypatch.setattr(c_uamqp.time, "monotonic", lambda: now[0])
-    counter = c_uamqp.TickCounter()
+    monkeypatch.setattr(tick.time, "monotonic", lambda: now[0])
+    counter = tick.TickCounter()
     assert counter.get_current_ms() == 0
     now[0] += 1.5
     assert counter.get_current_ms() == 1500

@@ -14,6 +14,7 @@ from urllib.parse import unquote
 import pytest
 
 from uamqp_cffi import c_uamqp, compat, utils
+from uamqp_cffi._native import make
 
 
 def test_a_connection_string_is_split_at_the_first_equals_sign() -> None:
@@ -76,7 +77,7 @@ def test_without_a_running_loop_the_policys_is_given_with_a_warning(caplog: pyte
 
 
 def test_none_is_null() -> None:
-    assert utils.data_factory(None).type is c_uamqp.AMQPType.NullValue
+    assert make.data_factory(None).type is c_uamqp.AMQPType.NullValue
 
 
 def test_compat_has_the_names_of_python_3() -> None:

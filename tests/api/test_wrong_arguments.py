@@ -19,9 +19,9 @@ from uamqp_cffi import (
     Target,
     authentication,
     errors,
-    utils,
 )
 from uamqp_cffi._core.engine import values
+from uamqp_cffi._native import make
 from uamqp_cffi.broker import Broker
 from uamqp_cffi.message import MessageHeader, MessageProperties
 
@@ -237,7 +237,7 @@ def test_any_mapping_will_do_for_properties_annotations_and_values(kind: Callabl
     made = Message(kind({"a": kind(given)}), **{name: kind({"x": kind(given)}) for name in sections})
     same = Message({"a": given}, **{name: {"x": given} for name in sections})
     assert made.encode_message() == same.encode_message()
-    assert values.encode(kind(given)) == utils.data_factory(kind(given)).encoded() == values.encode(given)
+    assert values.encode(kind(given)) == make.data_factory(kind(given)).encoded() == values.encode(given)
     assert errors.MessageRejected(info=kind(given)).info == given
     assert errors.MessageModified(True, True, kind(given)).info == given
 

@@ -14,9 +14,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from uamqp_cffi import c_uamqp, types, utils
+from uamqp_cffi import c_uamqp, types
 from uamqp_cffi._core.engine import engine, values
 from uamqp_cffi._core.engine.values import Described, Symbol
+from uamqp_cffi._native import make
 
 VECTORS = json.loads((Path(__file__).parent.parent / "vectors.json").read_text(encoding="utf-8"))
 
@@ -199,7 +200,7 @@ def test_uamqps_mapping_gives_text_as_bytes_and_drops_descriptors(value: Any) ->
 
 @given(_any)
 def test_data_factory_and_encode_are_one_mapping(value: Any) -> None:
-    assert utils.data_factory(value).encoded() == values.encode(value)
+    assert make.data_factory(value).encoded() == values.encode(value)
 
 
 @given(_any)
@@ -361,7 +362,7 @@ def test_an_unsupported_type_is_named_with_the_key_it_stands_at() -> None:
     with pytest.raises(TypeError, match=r"'k'.*object"):
         values.string_map({"k": object()})
     with pytest.raises(TypeError, match="complex"):
-        utils.data_factory([1j])
+        make.data_factory([1j])
 
 
 def test_keys_that_encode_alike_are_one_entry() -> None:
@@ -377,7 +378,7 @@ def test_an_empty_array_has_a_constructor() -> None:
 def test_what_contains_itself_is_refused_without_a_recursion_error() -> None:
     endless: list[Any] = []
     endless.append(endless)
-    for encode in (values.encode, utils.data_factory):
+    for encode in (values.encode, make.data_factory):
         with pytest.raises(ValueError, match="nested"):
             encode(endless)
     knot: dict[str, Any] = {}

@@ -10,16 +10,11 @@ import operator
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
-from ._c_values import (
-    AMQPValue,
-    BinaryValue,
-    CompositeValue,
-    DescribedValue,
-    DictValue,
-    ListValue,
-    MessageBodyType,
-    StructBase,
-    _native,
+from .._core.engine import sections, values
+from .._core.engine.sections import Sections
+from .._typing import Field
+from .enums import MessageBodyType
+from .make import (
     binary_value,
     bool_value,
     decode_value,
@@ -31,9 +26,7 @@ from ._c_values import (
     uint_value,
     ulong_value,
 )
-from ._core.engine import sections, values
-from ._core.engine.sections import Sections
-from ._typing import Field
+from .values import AMQPValue, BinaryValue, CompositeValue, DescribedValue, DictValue, ListValue, StructBase, _native
 
 __all__ = [
     "Messaging", "cAnnotations", "cApplicationProperties", "cDeliveryAnnotations", "cError", "cFields", "cFooter",

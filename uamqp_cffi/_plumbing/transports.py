@@ -7,10 +7,10 @@ import operator
 import ssl
 from typing import Any, TypeVar
 
-from ._c_messages import _bytes
-from ._c_values import StructBase
-from .authentication.common import AMQPAuth, Mechanism
-from .constants import TransportType
+from .._native.messages import _bytes
+from .._native.values import StructBase
+from ..authentication.common import AMQPAuth, Mechanism
+from ..constants import TransportType
 
 __all__ = [
     "XIO",
@@ -300,6 +300,6 @@ def set_python_logger() -> None:
 
 def get_info() -> str:
     """What this runs on."""
-    from . import get_platform_info
+    from .. import get_platform_info
 
     return get_platform_info()

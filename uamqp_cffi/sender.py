@@ -78,6 +78,13 @@ def _reserved(key: Any) -> bool:
     return not (isinstance(name, str) and name.startswith("x-"))
 
 
+def _too_much(error: Exception) -> Exception:
+    """Why a message cannot be handed over that is too large for the engine, or for the memory there is."""
+    if isinstance(error, MemoryError):
+        return MemoryError("there is not enough memory to send the message")
+    return ValueError("a message of 4 GiB or more cannot be sent: split it")
+
+
 class Unsendable(Exception):
     """The first message that was offered cannot be encoded: `cause`."""
 
@@ -253,23 +260,28 @@ class MessageSender(Link):
         of them, or of `items`, which stand for them. Raises SizeError or Unsendable when the first one cannot be sent.
         Ours is the list that is given.
         """
-        if len(run) == 1 and (raw := run[0]._raw) is not None:
-            return self._hand_over(raw, None, 0, True, run, owner, items)
-        data, message_format = True, 0
         try:
-            bodies: list[bytes] = [message._raw for message in run]  # type: ignore[misc]  # None raises TypeError below
-            lens = array("I", map(len, bodies))
-        except TypeError:  # not all of them are nothing but bytes
-            data = False
-            bodies, message_format = self._encoded(run)
-            lens = array("I", map(len, bodies))
-        size = sum(lens)
-        if len(lens) > 1 and (size > _RUN_BYTES or lens[0] > _LARGE):
-            bodies, lens = self._shortened(bodies, lens)
-        elif len(lens) == self._run_length and self._run_length < _RUN:
-            self._run_length *= 2
-        buf = bodies[0] if len(bodies) == 1 else b"".join(bodies)
-        return self._hand_over(buf, lens, message_format, data, run, owner, items)
+            if len(run) == 1 and (raw := run[0]._raw) is not None:
+                return self._hand_over(raw, None, 0, True, run, owner, items)
+            data, message_format = True, 0
+            try:
+                bodies: list[bytes] = [message._raw for message in run]  # type: ignore[misc]  # None raises TypeError below
+                lens = array("I", map(len, bodies))
+            except TypeError:  # not all of them are nothing but bytes
+                data = False
+                bodies, message_format = self._encoded(run)
+                lens = array("I", map(len, bodies))
+            size = sum(lens)
+            if len(lens) > 1 and (size > _RUN_BYTES or lens[0] > _LARGE):
+                bodies, lens = self._shortened(bodies, lens)
+            elif len(lens) == self._run_length and self._run_length < _RUN:
+                self._run_length *= 2
+            buf = bodies[0] if len(bodies) == 1 else b"".join(bodies)
+            return self._hand_over(buf, lens, message_format, data, run, owner, items)
+        except (OverflowError, MemoryError) as error:  # none was handed over
+            if len(run) > 1:
+                return self._take(run[:1], owner, None if items is None else items[:1])
+            raise Unsendable(_too_much(error)) from error
 
     def _hand_over(
         self,

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from uamqp_cffi import BatchMessage, Message, SendClient, errors
+from uamqp_cffi import BatchMessage, Message, SendClient, errors, sender
 from uamqp_cffi._core.engine import records as r
 from uamqp_cffi.broker import Broker
 from uamqp_cffi.constants import Delivery, MessageState
@@ -36,6 +36,29 @@ class Nothing(Message):
         return None
 
 
+class Huge(bytes):
+    """As if it were larger than a message can be."""
+
+    def __len__(self) -> int:
+        return 1 << 32
+
+
+class TooLarge(Message):
+    def encode_message(self) -> bytes:
+        return Huge(b"x")
+
+
+class NoMemory(Message):
+    def encode_message(self) -> bytes:
+        raise MemoryError
+
+
+def huge_body() -> Message:
+    message = Message(b"x")
+    message._raw = Huge(b"x")
+    return message
+
+
 def unencodable_format() -> Message:
     message = Message(b"x", application_properties={"a": 1})
     message._format = "nonsense"  # as somebody may have set it
@@ -57,6 +80,9 @@ BAD: dict[str, Callable[[], Message]] = {
     "format": unencodable_format,
     "large format": too_large_format,
     "no bytes": lambda: Nothing(b"x"),
+    "4 GiB body": huge_body,
+    "4 GiB": lambda: TooLarge(b"x"),
+    "no memory": lambda: NoMemory(b"x"),
     "empty batch": lambda: next(iter(BatchMessage([]).gather())),
 }
 
@@ -135,3 +161,25 @@ def test_other_threads_do_not_notice(broker: Broker) -> None:
             thread.join()
     assert problems == []
     assert len(broker.messages("q")) == 90
+
+
+def test_a_message_of_4_gib_is_told_what_is_wrong_with_it(broker: Broker) -> None:
+    with SendClient(broker.url + "/q") as client, pytest.raises(errors.ClientMessageError, match="4 GiB or more cannot be sent"):
+        client.send_message(TooLarge(b"x"))
+
+
+def test_memory_that_does_not_do_for_a_run_does_for_one_after_another(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = sender.MessageSender._hand_over
+
+    def hand_over(self: Any, buf: bytes, lens: Any, *more: Any) -> int:
+        if lens is not None and len(lens) > 1:
+            raise MemoryError
+        return real(self, buf, lens, *more)
+
+    monkeypatch.setattr(sender.MessageSender, "_hand_over", hand_over)
+    with SendClient(broker.url + "/q") as client:
+        client.queue_message(*good(20, True))
+        assert client.send_all_messages(close_on_done=False) == [MessageState.SendComplete] * 20
+    assert [str(message) for message in broker.messages("q")] == [str(n) for n in [20] * 20]

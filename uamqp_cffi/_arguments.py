@@ -59,6 +59,23 @@ def looks_like(name: str, value: Any, attributes: Iterable[str], wanted: str, ho
         raise wrong(name, value, wanted, how)
 
 
+def is_auth(value: Any) -> None:
+    """Raises TypeError unless this is None, an object of `authentication`, or one that stands for it."""
+    how = "auth=SASLPlain(hostname, username, password), or user and password into the URL"
+    looks_like("auth", value, ("hostname",), "an object of uamqp_cffi.authentication", how)
+
+
+def is_policy(value: Any) -> None:
+    """Raises TypeError unless this is None, an ErrorPolicy, or one that stands for it."""
+    methods = ("on_message_error", "on_link_error", "on_connection_error", "max_retries")
+    looks_like("error_policy", value, methods, "an ErrorPolicy", "error_policy=ErrorPolicy(max_retries=3)")
+
+
+def is_context(value: Any) -> None:
+    """Raises TypeError unless this is None, an SSLContext, or one that stands for it."""
+    looks_like("ssl_context", value, ("wrap_bio",), "an ssl.SSLContext", "ssl_context=ssl.create_default_context()")
+
+
 def is_callable(name: str, value: Any, how: str) -> None:
     """Raises TypeError unless `value` is None or can be called."""
     if value is not None and not callable(value):

@@ -12,11 +12,23 @@ from typing import Any, SupportsIndex, TypedDict, TypeVar
 from urllib.parse import unquote_plus
 
 from . import address, authentication, constants, errors
-from ._arguments import are_mappings, are_numbers, is_callable, keywords_of, looks_like, not_pickled, unknown, wrong
+from ._arguments import (
+    are_mappings,
+    are_numbers,
+    is_auth,
+    is_callable,
+    is_context,
+    is_policy,
+    keywords_of,
+    not_pickled,
+    unknown,
+    wrong,
+)
 from ._core import time
 from ._core.mgmt import Options
 from ._core.waiting import plan as plans
 from ._core.waiting.locks import RLock, fork_safe
+from ._core.waiting.patience import Patience
 from ._core.waiting.plan import Call, Plan, Wait, earlier
 from ._link import Capabilities
 from ._native.tick import TickCounter
@@ -35,16 +47,6 @@ _C = TypeVar("_C", bound="AMQPClient")
 
 _SCHEMES = ("amqp", "amqps", "sb")  # of URLs that say where to connect to; the last is Azure's
 _HOW_ADDRESS = "amqps://HOST/QUEUE, with amqp:// for plain TCP to this very host"
-
-
-def _check_objects(auth: Any, error_policy: Any, ssl_context: Any) -> None:
-    """Raises TypeError unless these are what they are called, or stand for it."""
-    how = "auth=SASLPlain(hostname, username, password), or user and password into the URL"
-    looks_like("auth", auth, ("hostname",), "an object of uamqp_cffi.authentication", how)
-    methods = ("on_message_error", "on_link_error", "on_connection_error", "max_retries")
-    looks_like("error_policy", error_policy, methods, "an ErrorPolicy", "error_policy=ErrorPolicy(max_retries=3)")
-    how = "ssl_context=ssl.create_default_context()"
-    looks_like("ssl_context", ssl_context, ("wrap_bio",), "an ssl.SSLContext", how)
 
 
 class NodeName(TypedDict, total=False):
@@ -131,7 +133,9 @@ class AMQPClient:
         )
         are_mappings(properties=properties)
         is_callable("on_attach", on_attach, "on_attach=function; it is called as function(source, target, properties, error)")
-        _check_objects(auth, error_policy, ssl_context)
+        is_auth(auth)
+        is_policy(error_policy)
+        is_context(ssl_context)
         self._encoding = encoding or "UTF-8"
         self._transport_type = TransportType(transport_type or TransportType.Amqp)
         self._http_proxy = http_proxy
@@ -622,31 +626,6 @@ class AMQPClient:
         return threading.get_ident()
 
 
-class Patience:
-    """A call that waits for the peer: tells the log of it after FIRST seconds, and every AGAIN seconds from then on."""
-
-    FIRST = 10.0
-    AGAIN = 60.0
-    __slots__ = ("_began", "_next")
-
-    def __init__(self) -> None:
-        self._began = time.monotonic()
-        self._next = self._began + self.FIRST
-
-    def until(self, deadline: float | None) -> float:
-        """When to wake up at the latest, to look."""
-        return self._next if deadline is None or deadline > self._next else deadline
-
-    def look(self, client: _LinkClient) -> None:
-        now = time.monotonic()
-        if now < self._next:
-            return
-        self._next = now + self.AGAIN
-        missing = client._missing()
-        if missing:
-            client._logger.warning("%r: a call has waited %.0f s for %s", client._name, now - self._began, missing)
-
-
 class _LinkClient(AMQPClient):
     """What clients with a link have in common: getting it attached, what breaks it, and working until something is done."""
 
@@ -802,6 +781,12 @@ class _LinkClient(AMQPClient):
 
     # ---- steps ----------------------------------------------------------------------------------------------------
 
+    def _tell_of(self, patience: Patience) -> None:
+        """Tell the log of a call that has waited for long."""
+        waited = patience.is_up()
+        if waited and (missing := self._missing()):
+            self._logger.warning("%r: a call has waited %.0f s for %s", self._name, waited, missing)
+
     def _ready_plan(self, deadline: float | None = None, since: Any = None) -> Plan[bool]:
         """Until the link is attached: True; False at the `deadline` (`time.monotonic`)."""
         if since is not None:
@@ -823,7 +808,7 @@ class _LinkClient(AMQPClient):
                 limit = earlier(connection._token_deadline(), deadline)
                 try:
                     yield Wait(mine, patience.until(earlier(self._attach_deadline, limit)))
-                    patience.look(self)
+                    self._tell_of(patience)
                 except errors.AMQPError:
                     self._check_running()
                     self._take_in()
@@ -897,9 +882,11 @@ class _LinkClient(AMQPClient):
         another thread closed the client. `what()` is what it is that is not done, `since` the session that there was when it came
         up."""
         if self._stepwise():
+            patience = Patience()
             while not done():
                 if not (yield Call(self._method(self, "do_work"))):
                     return self._stopped()
+                self._tell_of(patience)
             return True
         if not self._attached and not (yield from self._ready_plan(deadline, since)):
             return done()
@@ -937,7 +924,7 @@ class _LinkClient(AMQPClient):
                 limit = earlier(connection._token_deadline(), deadline)
                 try:
                     yield Wait(mine, patience.until(earlier(self._next_deadline(), limit) if works else deadline))
-                    patience.look(self)
+                    self._tell_of(patience)
                 except errors.AMQPError:
                     if self._shutdown:
                         return self._stopped()

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any, SupportsIndex, TypeVar
 
 from . import constants, errors, types
-from ._arguments import not_pickled
+from ._arguments import is_policy, not_pickled
 from ._core.engine.records import Attach, Credit, Detach, PeerError, Record
 from ._core.engine.values import (
     composite,
@@ -81,6 +81,7 @@ class Link:
         encoding: str,
         desired_capabilities: Capabilities | None,
     ) -> None:
+        is_policy(error_policy)
         if name:
             self.name: bytes = name.encode(encoding) if isinstance(name, str) else name
         else:

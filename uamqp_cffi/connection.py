@@ -23,7 +23,7 @@ from threading import get_ident
 from typing import Any, SupportsIndex, TypeVar
 
 from . import errors
-from ._arguments import not_pickled
+from ._arguments import is_auth, is_context, is_policy, not_pickled
 from ._core import time
 from ._core.engine import engine as _engine
 from ._core.engine import records, values
@@ -117,6 +117,9 @@ class Connection:
         connect_timeout: float | None = CONNECT_TIMEOUT,
     ) -> None:
         greens.check()
+        is_auth(sasl)
+        is_policy(error_policy)
+        is_context(ssl_context)
         ratio = remote_idle_timeout_empty_frame_send_ratio
         if ratio is not None and not 0 < ratio <= 1:
             raise ValueError(f"remote_idle_timeout_empty_frame_send_ratio must be above 0 and at most 1, not {ratio!r}")

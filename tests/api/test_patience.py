@@ -8,9 +8,12 @@ from typing import Any
 
 import pytest
 
-from uamqp_cffi import BatchMessage, Message, SendClient, _client_base, errors
+from uamqp_cffi import BatchMessage, Message, SendClient, errors
+from uamqp_cffi._core.waiting.patience import Patience
 from uamqp_cffi.broker import Broker
 from uamqp_cffi.constants import Delivery, MessageState
+
+from .conftest import Peer
 
 pytestmark = pytest.mark.both_drivers
 
@@ -124,8 +127,8 @@ def test_a_wait_without_limit_is_told_of_again_and_again(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(_client_base.Patience, "FIRST", 0.03)
-    monkeypatch.setattr(_client_base.Patience, "AGAIN", 0.03)
+    monkeypatch.setattr(Patience, "FIRST", 0.03)
+    monkeypatch.setattr(Patience, "AGAIN", 0.03)
     setting(broker)
     with SendClient(broker.url + "/q") as client, pytest.raises(errors.MessageTimeout):
         if alone:
@@ -135,7 +138,48 @@ def test_a_wait_without_limit_is_told_of_again_and_again(
             client.wait(timeout=0.4)
     told = [r for r in caplog.records if "a call has waited" in r.getMessage()]
     assert len(told) >= 2
-    assert all(r.levelno == logging.WARNING and missing in r.getMessage() for r in told if "attached" not in r.getMessage())
+    assert all(
+        r.levelno == logging.WARNING and missing in r.getMessage() for r in told if "attached" not in r.getMessage()
+    )
+
+
+@pytest.mark.parametrize(("setting", "missing", "fate"), CASES)
+def test_a_client_whose_steps_somebody_overrode_is_told_of_too(
+    broker: Broker,
+    setting: Any,
+    missing: str,
+    fate: Delivery,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Stepping(SendClient):
+        def do_work(self, **kwargs: Any) -> bool:
+            return super().do_work(**kwargs)
+
+        async def do_work_async(self, **kwargs: Any) -> bool:
+            return bool(await super().do_work_async(**kwargs))  # type: ignore[misc]  # where SendClient is the asyncio one
+
+    monkeypatch.setattr(Patience, "FIRST", 0.03)
+    monkeypatch.setattr(Patience, "AGAIN", 0.03)
+    setting(broker)
+    with Stepping(broker.url + "/q") as client:
+        client.queue_message(Message(b"x"))
+        with pytest.raises(errors.MessageTimeout):
+            client.wait(timeout=0.4)
+    assert any("a call has waited" in r.getMessage() and missing in r.getMessage() for r in caplog.records)
+
+
+def test_a_request_without_limit_is_told_of(
+    peer: Peer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nobody answers the request; its own time-out ends the test only."""
+    monkeypatch.setattr(Patience, "FIRST", 0.03)
+    monkeypatch.setattr(Patience, "AGAIN", 0.03)
+    with SendClient(peer.url) as client, pytest.raises(errors.RequestTimeout):
+        client.mgmt_request(Message(b""), b"READ", timeout=400)
+    told = [r.getMessage() for r in caplog.records if "has waited" in r.getMessage()]
+    assert told
+    assert "request 'READ' to '$management' has waited 0 s for the answer" in told[-1]
 
 
 def test_who_waits_a_moment_only_is_not_told_of(broker: Broker, caplog: pytest.LogCaptureFixture) -> None:

@@ -3,6 +3,7 @@ password."""
 
 from __future__ import annotations
 
+import ssl
 import types
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -12,9 +13,13 @@ import pytest
 from uamqp_cffi import (
     AMQPClient,
     BatchMessage,
+    Connection,
     Message,
+    MessageReceiver,
+    MessageSender,
     ReceiveClient,
     SendClient,
+    Session,
     Source,
     Target,
     authentication,
@@ -71,14 +76,19 @@ def test_a_list_of_messages_is_told_what_to_write(broker: Broker) -> None:
 
 
 def test_a_request_that_is_no_message_is_told(broker: Broker) -> None:
-    with SendClient(broker.url + "/q") as client, pytest.raises(TypeError, match=r"a Message, not a str: write Message"):
+    with (
+        SendClient(broker.url + "/q") as client,
+        pytest.raises(TypeError, match=r"a Message, not a str: write Message"),
+    ):
         client.mgmt_request("text", b"READ")  # type: ignore[arg-type]
 
 
 @NO_DRIVER
 @pytest.mark.parametrize("data", ["abc", b"abc", bytearray(b"abc"), {"a": 1}, Message(b"x"), 5])
 def test_the_data_of_a_batch_is_an_iterable_of_messages(data: Any) -> None:
-    with pytest.raises(TypeError, match=r"must be an iterable of messages or bodies, not .*: write BatchMessage\(\[\.\.\.\]\)"):
+    with pytest.raises(
+        TypeError, match=r"must be an iterable of messages or bodies, not .*: write BatchMessage\(\[\.\.\.\]\)"
+    ):
         BatchMessage(data)
 
 
@@ -92,7 +102,11 @@ def test_a_batch_without_data_says_so_when_it_is_sent() -> None:
 @pytest.mark.parametrize(
     ("arguments", "error", "words"),
     [
-        ({"properties": {"subject": "x"}}, TypeError, r"MessageProperties, not a dict: write MessageProperties\(subject"),
+        (
+            {"properties": {"subject": "x"}},
+            TypeError,
+            r"MessageProperties, not a dict: write MessageProperties\(subject",
+        ),
         ({"header": {"durable": True}}, TypeError, r"a MessageHeader, not a dict: write MessageHeader\(durable=True\)"),
         ({"application_properties": [1]}, TypeError, "application properties must be a dict, not a list"),
         ({"annotations": "x"}, TypeError, "message annotations must be a dict, not a str"),
@@ -118,11 +132,17 @@ def test_arguments_of_a_message_are_told_at_once(arguments: Any, error: type, wo
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ({"auth": ("me", SECRET)}, r"auth must be an object of uamqp_cffi.authentication, not a tuple: write auth=SASLPlain"),
+        (
+            {"auth": ("me", SECRET)},
+            r"auth must be an object of uamqp_cffi.authentication, not a tuple: write auth=SASLPlain",
+        ),
         ({"auth": SECRET}, "auth must be .* not a str"),
         ({"auth": {"me": SECRET}}, "auth must be .* not a dict"),
         ({"auth": authentication.SASLPlain}, "not the class SASLPlain itself"),
-        ({"error_policy": "retry"}, r"error_policy must be an ErrorPolicy, not a str: write error_policy=ErrorPolicy\("),
+        (
+            {"error_policy": "retry"},
+            r"error_policy must be an ErrorPolicy, not a str: write error_policy=ErrorPolicy\(",
+        ),
         ({"error_policy": 3}, "error_policy must be an ErrorPolicy, not 3"),
         ({"error_policy": errors.ErrorPolicy}, "not the class ErrorPolicy itself"),
         ({"ssl_context": True}, r"an ssl.SSLContext, not True: write ssl_context=ssl.create_default_context\(\)"),
@@ -277,3 +297,52 @@ def test_a_durable_message_has_a_durable_header() -> None:
 def test_a_durable_batch_has_a_durable_envelope() -> None:
     (envelope,) = BatchMessage([b"a"], durable=True).gather()
     assert envelope.header.durable is True  # type: ignore[union-attr]
+
+
+NONSENSE: list[tuple[dict[str, Any], str]] = [
+    (
+        {"ssl_context": "a context"},
+        "ssl_context must be an ssl.SSLContext, not a str: write ssl_context=ssl.create_default_context()",
+    ),
+    ({"ssl_context": ssl.SSLContext}, "ssl_context must be an ssl.SSLContext, not the class SSLContext itself"),
+]
+
+
+@NO_DRIVER
+@pytest.mark.parametrize(("given", "words"), NONSENSE)
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda **given: authentication.SASLAnonymous("host", **given),
+        lambda **given: authentication.SASLPlain("host", "me", SECRET, **given),
+        lambda **given: authentication.SASTokenAuth("sb://host/q", "sb://host/q", "token", **given),
+        lambda **given: Connection("host", authentication.SASLAnonymous("host"), **given),
+    ],
+    ids=["SASLAnonymous", "SASLPlain", "SASTokenAuth", "Connection"],
+)
+def test_a_context_that_is_none_is_told_at_once(make: Any, given: dict[str, Any], words: str) -> None:
+    with pytest.raises(TypeError) as raised:
+        make(**given)
+    assert words in str(raised.value)
+    assert SECRET not in str(raised.value)
+
+
+@NO_DRIVER
+@pytest.mark.parametrize("policy", ["retry", 5, errors.ErrorPolicy, ("a",)])
+def test_a_policy_that_is_none_is_told_at_once_by_connections_and_links(policy: Any) -> None:
+    words = "error_policy must be an ErrorPolicy, not "
+    with pytest.raises(TypeError, match=words):
+        Connection("host", authentication.SASLAnonymous("host"), error_policy=policy)
+    session = Session(Connection("host", authentication.SASLAnonymous("host")))
+    with pytest.raises(TypeError, match=words):
+        MessageSender(session, "source", Target("amqps://host/q"), error_policy=policy)
+    with pytest.raises(TypeError, match=words):
+        MessageReceiver(session, Source("amqps://host/q"), "target", print, error_policy=policy)
+
+
+@NO_DRIVER
+def test_an_auth_that_is_none_is_told_by_a_connection() -> None:
+    with pytest.raises(
+        TypeError, match="auth must be an object of uamqp_cffi.authentication, not a tuple: write auth=SASLPlain"
+    ):
+        Connection("host", ("me", SECRET))  # type: ignore[arg-type]

@@ -22,6 +22,7 @@ from . import time
 from .engine.engine import SizeError, StateError
 from .engine.records import Attach, Credit, Delivery, Detach, PeerError, Record, Settled
 from .engine.values import composite, described_composite, enc_bool, enc_str, enc_ubyte, enc_uint, symbol_map
+from .waiting.patience import Patience
 from .waiting.plan import Inbox, Plan, Wait, earlier
 
 _logger = logging.getLogger("uamqp.mgmt_operation")
@@ -369,6 +370,7 @@ def exchange_plan(
     if deadline is None and connection._connect_timeout:
         attach_by = now + connection._connect_timeout
     yield from connection._look_first_plan()
+    patience = Patience()
     mine = session._enter()
     request_id: int | None = None
     try:
@@ -393,7 +395,12 @@ def exchange_plan(
                 raise _late(node, request_id, operation, timeout, limit is deadline)
             yield from connection._token_plan()
             try:
-                yield Wait(mine, earlier(limit, connection._token_deadline()))
+                yield Wait(mine, patience.until(earlier(limit, connection._token_deadline())))
+                if waited := patience.is_up():
+                    missing = "the answer" if node.ready else "the links to be attached"
+                    _logger.warning(
+                        "request %r to %r has waited %.0f s for %s", _text(operation), _text(node.name), waited, missing
+                    )
             except errors.AMQPError:
                 with session._lock:
                     session._dispatch()

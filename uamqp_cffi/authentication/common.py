@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from .._arguments import is_context
 from .._core.transport.dial import Address, is_loopback
 from .._core.transport.filters.base import TransportError
 from ..constants import DEFAULT_AMQP_PORT, DEFAULT_AMQP_WSS_PORT, DEFAULT_AMQPS_PORT, TransportType
@@ -133,6 +134,7 @@ class AMQPAuth:
         use_tls: bool | None = None,
         ssl_context: ssl.SSLContext | None = None,
     ) -> None:
+        is_context(ssl_context)
         self._encoding = encoding
         self.hostname: bytes = _as_bytes(hostname, encoding)
         self.cert_file = verify

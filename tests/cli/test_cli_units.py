@@ -12,13 +12,15 @@ from typing import Any
 
 import pytest
 
-from uamqp_cffi import Message, _cli_send, cli
+from uamqp_cffi import Message, cli
+from uamqp_cffi._cli import decode, report, run, sources
+from uamqp_cffi._cli import text as text_module
 from uamqp_cffi.broker import Broker
 
 
 def lines_of(path: Path, count: int | None = None) -> list[bytes]:
     with path.open("rb", buffering=0) as file:
-        source = _cli_send.Lines(file, count)
+        source = sources.Lines(file, count)
         out: list[bytes] = []
         while source.left != 0:
             out += source.take(2)
@@ -40,7 +42,7 @@ def lines_of(path: Path, count: int | None = None) -> list[bytes]:
 def test_lines_do_not_depend_on_where_blocks_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes, expected: list[bytes], block: int
 ) -> None:
-    monkeypatch.setattr(_cli_send, "_BLOCK", block)
+    monkeypatch.setattr(sources, "_BLOCK", block)
     path = tmp_path / "lines"
     path.write_bytes(content)
     assert lines_of(path) == expected
@@ -57,9 +59,9 @@ def test_a_line_without_end_is_refused_before_it_fills_the_memory(
 ) -> None:
     path = tmp_path / "lines"
     path.write_bytes(b"short\n" + b"x" * 100)
-    monkeypatch.setattr(_cli_send, "MAX_LINE", 50)
-    monkeypatch.setattr(_cli_send, "_BLOCK", 7)
-    with pytest.raises(_cli_send.GaveUp, match="line 2 is longer"):
+    monkeypatch.setattr(sources, "MAX_LINE", 50)
+    monkeypatch.setattr(sources, "_BLOCK", 7)
+    with pytest.raises(text_module.GaveUp, match="line 2 is longer"):
         lines_of(path)
 
 
@@ -67,7 +69,7 @@ def test_a_line_without_end_is_refused_before_it_fills_the_memory(
 def test_a_pipe_is_ready_only_when_something_is_in_it() -> None:
     read_end, write_end = os.pipe()
     with open(read_end, "rb", buffering=0) as file:
-        source = _cli_send.Lines(file, None)
+        source = sources.Lines(file, None)
         assert not source.ready()
         os.write(write_end, b"hel")
         assert source.ready()
@@ -83,7 +85,7 @@ def test_a_pipe_is_ready_only_when_something_is_in_it() -> None:
 def test_percentiles_are_within_two_percent_of_exact_ones() -> None:
     rng = random.Random(1)
     values = [rng.expovariate(1000) for _ in range(5000)]
-    seen = _cli_send.Latencies()
+    seen = report.Latencies()
     for value in values:
         seen.add(value)
     values.sort()
@@ -94,7 +96,7 @@ def test_percentiles_are_within_two_percent_of_exact_ones() -> None:
 
 
 def test_percentiles_weigh_by_messages_and_not_by_looks() -> None:
-    seen = _cli_send.Latencies()
+    seen = report.Latencies()
     seen.add(1.0)
     seen.add(0.001, 999)
     assert seen.percentile(99) == pytest.approx(0.001, rel=0.02)
@@ -112,11 +114,11 @@ def test_percentiles_weigh_by_messages_and_not_by_looks() -> None:
     ],
 )
 def test_passwords_are_masked(url: str, shown: str) -> None:
-    assert cli.masked(url) == shown
+    assert run.masked(url) == shown
 
 
 def test_words_of_the_peer_cannot_steer_the_terminal() -> None:
-    assert _cli_send.printable("full\x1b[2J\nof\u202eit") == r"full\x1b[2J\nof\u202eit"
+    assert text_module.printable("full\x1b[2J\nof\u202eit") == r"full\x1b[2J\nof\u202eit"
 
 
 @pytest.mark.parametrize(
@@ -125,16 +127,16 @@ def test_words_of_the_peer_cannot_steer_the_terminal() -> None:
 )
 def test_bad_hexadecimal_is_named_by_its_offset(text: str, offset: int) -> None:
     with pytest.raises(ValueError, match=f"at offset {offset} is no hexadecimal digit"):
-        cli.unhex(text)
+        decode.unhex(text)
 
 
 def test_half_a_byte_is_refused() -> None:
     with pytest.raises(ValueError, match="one digit only"):
-        cli.unhex("41 4")
+        decode.unhex("41 4")
 
 
 def test_large_bodies_are_handed_over_few_at_a_time() -> None:
-    source = _cli_send.Repeated(b"x" * 100_000, 5)
+    source = sources.Repeated(b"x" * 100_000, 5)
     assert [len(source.take(500)) for _ in range(4)] == [2, 2, 1, 0]
     assert source.left == 0
 

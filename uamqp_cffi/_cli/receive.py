@@ -4,6 +4,7 @@ A message is settled after its line was written, so whatever ends the command, w
 
 from __future__ import annotations
 
+import argparse
 import base64
 import json
 import os
@@ -11,12 +12,17 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from ._cli_send import GaveUp, Interrupted, Progress, attach, printable, say
-from ._core import time
+from .._core import time
+from .child import _with_broker
+from .progress import NoProgress, Progress, make_progress
+from .run import _CLOSING, NOT_ALL, OK, _client_options, _drive, _finish, _print, attach, masked
+from .send import WINDOW
+from .signals import _Signals
+from .text import GaveUp, Interrupted, printable, say
 
 if TYPE_CHECKING:
-    from .client import ReceiveClient
-    from .message import Message
+    from ..client import ReceiveClient
+    from ..message import Message
 else:
     Message = ReceiveClient = Any  # for who evaluates annotations: the command loads it when it is needed
 
@@ -281,8 +287,8 @@ class Receiver:
         condition: bytes = b"amqp:not-allowed",
         why: str = "rejected by uamqp-cffi receive",
     ) -> None:
-        from ._core.engine.sections import ACCEPTED, RELEASED, rejected
-        from ._core.receiving import ranges, span
+        from .._core.engine.sections import ACCEPTED, RELEASED, rejected
+        from .._core.receiving import ranges, span
 
         link, report = self._client.message_handler, self.report
         state = ACCEPTED if how == "accept" else RELEASED if how == "release" else rejected(condition, why)
@@ -319,3 +325,93 @@ def _write_out(text: str, check: Callable[[], object]) -> None:
         while not poll.poll(_LOOK):
             check()
         data = data[os.write(fd, data[: select.PIPE_BUF]) :]  # so much fits where there is room at all
+
+DEMO = 10  # messages that the embedded broker has for `receive`
+
+
+# ---- receive ----
+
+
+def _receive(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
+
+    if args.output is None:
+        args.output = "json" if args.json else "text"
+
+    report = Received()
+
+    def work(signals: _Signals, own: bool) -> int:
+        if own:
+            args.count = DEMO if args.count is None else args.count
+            _fill(args.url, args.count, signals)
+        return _receive_from(args, parser, report, signals)
+
+    return _with_broker(args, parser, (), work, report)
+
+
+def _fill(url: str, count: int, signals: _Signals) -> None:
+    """Messages for a demo."""
+    from ..client import SendClient
+    from ..message import Message
+
+    with SendClient(url) as client:
+        for start in range(0, count, WINDOW):
+            numbers = range(start, min(count, start + WINDOW))
+            client.queue_message(*(Message(b"message %d" % (n + 1)) for n in numbers))
+            client.wait()
+    say(f"sent {count:,} messages to it, to be received now")
+
+
+def _receive_from(
+    args: argparse.Namespace, parser: argparse.ArgumentParser, report: Received, signals: _Signals
+) -> int:
+    from ..client import ReceiveClient
+
+    url, count = masked(args.url), args.count
+
+    def write(text: str) -> None:
+        write_out(text, signals.check)
+
+    try:
+        credit = CREDIT if count is None else min(CREDIT, count)
+        client = ReceiveClient(
+            args.url,
+            auto_complete=False,
+            prefetch=credit,
+            max_message_size=args.max_message_size,
+            **_client_options(args),
+        )
+        client._prefetch = credit  # 0 is no default here
+    except ValueError as exc:
+        parser.error(str(exc))
+    receiver = Receiver(
+        client,
+        report,
+        count=count,
+        ack=args.ack,
+        form=FORMATS[args.output],
+        timeout=args.timeout,
+        check=signals.check,
+        write=write,
+    )
+
+    def bar() -> Progress:
+        return NoProgress() if args.output != "none" and sys.stdout.isatty() else make_progress(count, "receiving")
+
+    try:
+        status, error = _drive(receiver, client, bar, signals, url, "received")
+    finally:
+        connection = client._connection
+        _finish(client.close, signals, _CLOSING if signals.number else None)
+    if status == OK and (connection._failure is not None or connection._leaving):
+        status = NOT_ALL
+        error = f"lost {url} before it had confirmed the end: it may not know the outcomes, and send messages again"
+    elif status == OK and report.malformed:
+        status, error = NOT_ALL, f"{report.malformed:,} of {report.received:,} messages were malformed"
+    return _print(args, report, url, signals, status, error)
+
+
+def _show_received(args: argparse.Namespace, report: Received, url: str, error: str | None) -> None:
+    if report.received or not error:
+        say(f"{report.received:,} messages from {url}")
+        for line in report.lines():
+            say(line)

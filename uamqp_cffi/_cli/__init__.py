@@ -1,0 +1,1 @@
+"""The command line's parts; `uamqp_cffi.cli` is the command."""

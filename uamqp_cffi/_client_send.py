@@ -864,7 +864,7 @@ class SendClient(_LinkClient):
         expired = [m.error for m in late if isinstance(m.error, errors.MessageTimeout)]
         if expired:
             unknown = [error for error in expired if error.delivery is Delivery.UNKNOWN]
-            raise (unknown or expired)[0]
+            raise errors.afresh((unknown or expired)[0])  # the message keeps its own, which this would tie to the call's frames
         if any(id(message) in self._handed for message in late):  # an overridden send() has it, and is yet to tell
             raise self._timed_out(Delivery.UNKNOWN, "its outcome", limit)
 

@@ -182,3 +182,27 @@ def test_what_a_broken_client_raises_says_where_it_broke_and_why_each_time(broke
             caught.append(one.value)
         assert str(caught[0]) == str(caught[1]) and caught[0].delivery is caught[1].delivery
         assert caught[0].__cause__ is caught[1].__cause__
+
+
+def test_a_message_that_timed_out_does_not_keep_the_frames_of_the_call(broker: Broker) -> None:
+    """Nor its client, once that is closed and the error is dropped."""
+
+    class Told(Message):
+        """One that can be referred to weakly."""
+
+    broker.script("q", "none")
+    kept: list[Any] = []
+
+    def send_in_vain() -> None:
+        client = SendClient(broker.url + "/q")
+        message = Told(b"x")
+        kept.extend((weakref.ref(client), weakref.ref(message)))
+        try:
+            client.send_message(message, timeout=0.05)
+        except errors.MessageTimeout as error:
+            assert str(error) == str(message.error)
+            assert error is not message.error
+        client.close()
+
+    send_in_vain()
+    assert [ref() for ref in kept] == [None, None]

@@ -58,7 +58,8 @@ def test_send_message_times_out_and_says_what_was_missing(
         assert SOON <= time.monotonic() - began < LONG
         assert isinstance(caught.value, TimeoutError) and caught.value.delivery is fate is message.delivery
         assert "timeout of 0.05 s" in str(caught.value)
-        assert message.error is caught.value and told == [caught.value]
+        assert isinstance(message.error, errors.MessageTimeout) and told == [message.error]
+        assert (str(message.error), message.error.delivery) == (str(caught.value), fate)
         assert client.pending_messages == [] and not client.messages_pending()
         broker.script("q", "accepted")
         if setting is without_outcome:

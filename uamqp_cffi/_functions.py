@@ -6,7 +6,7 @@ import ssl
 from typing import Any, TypedDict
 
 from . import constants, errors
-from ._link import Capabilities
+from ._session.link import Capabilities
 from ._typing import Unpack
 from .address import Source, Target
 from .authentication.common import AMQPAuth

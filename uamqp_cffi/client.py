@@ -4,15 +4,15 @@ What has to happen is written once, as plans (`_core/waiting/plan.py`); the publ
 messages in a list that `queue_message` appends to. They are handed to the link in runs, and the link tells, range by range,
 what became of them, so that no step ever looks at all that is pending.
 
-What is common to the clients is in `_client_base`, the rest in `_client_send` and `_client_receive`. Import them from here.
+What is common to the clients is in `_client.base`, the rest in `_client.send` and `_client.receive`. Import them from here.
 """
 
 from __future__ import annotations
 
 from . import address, authentication, c_uamqp, constants, errors, receiver, sender  # noqa: F401  uamqp.client has them
-from ._client_base import AMQPClient
-from ._client_receive import ReceiveClient
-from ._client_send import SendClient
+from ._client.base import AMQPClient
+from ._client.receive import ReceiveClient
+from ._client.send import SendClient
 from .connection import Connection
 from .constants import TransportType
 from .session import Session

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from . import constants, errors
-from ._core import mgmt
 from ._core.waiting.plan import Plan
+from ._session import requests as mgmt
 from .message import Message
 
 __all__ = ["Message", "MgmtOperation"]

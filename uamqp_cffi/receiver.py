@@ -18,12 +18,12 @@ from ._arguments import unknown
 from ._core.engine.engine import OUT_ACCEPTED, OUT_MODIFIED, OUT_REJECTED, OUT_RELEASED, StateError
 from ._core.engine.records import Credit, Delivery, Record, Settled
 from ._core.engine.sections import ACCEPTED, RELEASED, modified, outcome, rejected
+from ._core.engine.serial import numbers_of, ranges
 from ._core.engine.values import described_composite, enc_str
-from ._core.receiving import numbers_of, ranges
 from ._core.time import perf_counter
 from ._core.waiting.interrupts import openly, whole
 from ._core.waiting.locks import RLock, fork_safe
-from ._link import Capabilities, Link
+from ._session.link import Capabilities, Link
 from ._typing import Nothing, Unpack
 from .address import Source
 from .connection import LOOK_SELDOM

@@ -21,9 +21,9 @@ from ._core import time
 from ._core.engine.engine import Lengths, SizeError, StateError
 from ._core.engine.records import Credit, Record, Settled
 from ._core.engine.values import Described, decode_exact, described_composite, enc_str, enc_uint
-from ._core.sending import LOST_OUTCOMES, SENT_OUTCOMES, Owner, Runs
 from ._core.waiting.interrupts import openly, whole
-from ._link import Capabilities, Link
+from ._session.link import Capabilities, Link
+from ._session.unsettled import LOST_OUTCOMES, SENT_OUTCOMES, Owner, Runs
 from .address import Target
 from .constants import Delivery, MessageSenderState
 from .message import Message, format_of

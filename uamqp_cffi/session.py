@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, Protocol, SupportsIndex, TypedDict
 
 from . import constants, errors
 from ._arguments import not_pickled
-from ._core import mgmt
 from ._core.engine.engine import StateError
 from ._core.engine.records import (
     Attach,
@@ -32,10 +31,11 @@ from ._core.engine.records import (
     Settled,
 )
 from ._core.engine.values import composite, enc_uint
-from ._core.sending import Calls
+from ._core.waiting.callbacks import Calls
 from ._core.waiting.interrupts import openly, whole
 from ._core.waiting.locks import RLock, Roster, fork_safe
 from ._core.waiting.plan import Inbox
+from ._session import requests as mgmt
 from ._typing import Unpack
 from .address import Source, Target
 from .connection import Connection

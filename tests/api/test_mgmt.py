@@ -407,7 +407,7 @@ def test_an_operation_object_gives_status_answer_and_description(broker: Broker,
 
 
 def test_many_requests_keep_the_credit_up_and_leave_nothing_behind(peer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("uamqp_cffi._core.mgmt.CREDIT", 10)
+    monkeypatch.setattr("uamqp_cffi._session.requests.CREDIT", 10)
     peer.credit = 1000
     answering(peer)
     with SendClient(peer.url) as client:

@@ -12,10 +12,11 @@ from types import SimpleNamespace
 import pytest
 
 from uamqp_cffi import Connection, errors
-from uamqp_cffi._core import cbs, mgmt
-from uamqp_cffi._core.sending import Calls
+from uamqp_cffi._core.waiting.callbacks import Calls
 from uamqp_cffi._core.waiting.locks import Turn
 from uamqp_cffi._core.waiting.plan import Inbox, run, run_async
+from uamqp_cffi._session import requests as mgmt
+from uamqp_cffi._session import tokens as cbs
 from uamqp_cffi.async_ops.connection_async import ConnectionAsync
 from uamqp_cffi.authentication import JWTTokenAsync, JWTTokenAuth, SASTokenAsync, SASTokenAuth, TokenRetryPolicy
 from uamqp_cffi.authentication.cbs_auth_async import CBSAsyncAuthMixin

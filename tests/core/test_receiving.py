@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from uamqp_cffi._core.receiving import Unread, ranges, span
+from uamqp_cffi._client.unread import Unread
+from uamqp_cffi._core.engine.serial import ranges, span
 
 
 def test_it_is_a_queue_all_the_same() -> None:

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uamqp_cffi._core.sending import Calls, Runs
+from uamqp_cffi._core.waiting.callbacks import Calls
+from uamqp_cffi._session.unsettled import Runs
 
 
 class Owner:
@@ -85,7 +86,7 @@ def test_every_item_comes_out_once_whatever_the_order(
 
 def test_taking_does_not_look_at_everything(monkeypatch: pytest.MonkeyPatch) -> None:
     """Settling a million deliveries one by one, from both ends, touches a bounded number of runs each."""
-    from uamqp_cffi._core import sending
+    from uamqp_cffi._session import unsettled as sending
 
     runs, owner = Runs(), Owner()
     for n in range(1000):  # gaps: none of them can be joined

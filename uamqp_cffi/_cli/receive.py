@@ -288,7 +288,7 @@ class Receiver:
         why: str = "rejected by uamqp-cffi receive",
     ) -> None:
         from .._core.engine.sections import ACCEPTED, RELEASED, rejected
-        from .._core.receiving import ranges, span
+        from .._core.engine.serial import ranges, span
 
         link, report = self._client.message_handler, self.report
         state = ACCEPTED if how == "accept" else RELEASED if how == "release" else rejected(condition, why)

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from .. import connection, errors
 from .._core.engine import engine, records
-from .._core.sending import Calls
+from .._core.waiting.callbacks import Calls
 from .._native.messages import _bytes
 from .._native.values import AMQPValue, StructBase
 from .common import _encoded_error, _error_of, _made, _tell, _typed

@@ -7,9 +7,9 @@ from typing import Any
 
 from .. import errors, receiver, sender, session
 from .._core.engine import records, values
-from .._link import Link
 from .._native.messages import Messaging, _bytes, cFields, cMessage
 from .._native.values import AMQPValue, CompositeValue, StructBase, _native
+from .._session.link import Link
 from ..address import Source, Target
 from ..message import Message
 from .common import _error_of, _made, _tell, _typed

@@ -6,12 +6,12 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from .._core import mgmt
-from .._core.sending import Calls
 from .._core.time import monotonic
+from .._core.waiting.callbacks import Calls
 from .._native.constants import CBS_OPEN_COMPLETE_OK, CBS_OPERATION_RESULT_OK
 from .._native.messages import _bytes, cMessage
 from .._native.values import StructBase
+from .._session import requests as mgmt
 from ..constants import CBSAuthStatus, MessageBodyType
 from ..message import Message
 from .common import _made, _tell

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, TypeVar
 
-from .._link import Link
+from .._session.link import Link
 
 _L = TypeVar("_L", bound="AsyncLink")
 

@@ -9,11 +9,11 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any, NoReturn, TypeVar
 
 from .. import address, authentication, c_uamqp, client, compat, constants, errors
-from .._client_base import NodeName
-from .._core.mgmt import Options
+from .._client.base import NodeName
 from .._core.waiting import plan as plans
 from .._core.waiting.plan import Plan
-from .._link import Capabilities
+from .._session.link import Capabilities
+from .._session.requests import Options
 from .._typing import Nothing, Unpack
 from ..authentication.common import AMQPAuth
 from ..connection import CONNECT_TIMEOUT, Connection

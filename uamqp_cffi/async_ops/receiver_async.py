@@ -6,9 +6,8 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from .. import constants, errors
-from .. import receiver
-from .._link import Capabilities
+from .. import constants, errors, receiver
+from .._session.link import Capabilities
 from .._typing import Nothing, Unpack
 from ..address import Source
 from ..message import Message

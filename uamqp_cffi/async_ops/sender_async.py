@@ -6,9 +6,8 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from .. import constants, errors
-from .. import sender
-from .._link import Capabilities
+from .. import constants, errors, sender
+from .._session.link import Capabilities
 from ..address import Target
 from ..message import Message
 from ._link_async import AsyncLink

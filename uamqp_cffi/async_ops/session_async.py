@@ -7,7 +7,7 @@ from typing import Any
 
 from .. import constants, errors
 from .. import session as blocking
-from .._core import mgmt
+from .._session import requests as mgmt
 from .._typing import Unpack
 from ..message import Message
 from .connection_async import ConnectionAsync

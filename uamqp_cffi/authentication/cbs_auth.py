@@ -12,10 +12,10 @@ from urllib.parse import quote_plus, urlparse
 
 from .. import errors, utils
 from .._arguments import keywords_of, unknown
-from .._core.cbs import Exchange, for_asyncio, no_wait
 from .._core.waiting.interrupts import openly
 from .._core.waiting.locks import Lock, fork_safe
 from .._core.waiting.plan import Call, Plan, refuse_coroutine, run
+from .._session.tokens import Exchange, for_asyncio, no_wait
 from .._typing import Nothing, Unpack
 from ..connection import Connection
 from ..constants import TransportType

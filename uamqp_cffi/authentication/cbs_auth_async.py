@@ -5,8 +5,8 @@ from __future__ import annotations
 from asyncio import AbstractEventLoop
 from typing import Any
 
-from .._core.cbs import for_asyncio, no_wait_async
 from .._core.waiting.plan import run_async
+from .._session.tokens import for_asyncio, no_wait_async
 from .._typing import Unpack
 from ..async_ops.session_async import SessionAsync
 from ..async_ops.utils import get_dict_with_loop_if_needed

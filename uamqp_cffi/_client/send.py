@@ -13,22 +13,23 @@ from collections.abc import Callable, Iterable
 from heapq import heappop, heappush
 from typing import Any
 
-from . import address, constants, errors, sender
-from ._arguments import are_mappings, are_numbers, sendable
-from ._client_base import _LinkClient
-from ._core import time
-from ._core.engine.engine import SizeError, track
-from ._core.sending import LOST_OUTCOMES, NOTHING, SENT_OUTCOMES, Calls
-from ._core.waiting import plan as plans
-from ._core.waiting.interrupts import enter, leave, openly, whole
-from ._core.waiting.plan import Call, Plan
-from ._link import Capabilities
-from ._typing import Nothing, Unpack
-from .authentication.common import AMQPAuth
-from .connection import CONNECT_TIMEOUT
-from .constants import Delivery, MessageSenderState, MessageSendResult, MessageState, TransportType
-from .message import Loss, Message
-from .session import OnAttach
+from .. import address, constants, errors, sender
+from .._arguments import are_mappings, are_numbers, sendable
+from .._core import time
+from .._core.engine.engine import SizeError, track
+from .._core.waiting import plan as plans
+from .._core.waiting.callbacks import Calls
+from .._core.waiting.interrupts import enter, leave, openly, whole
+from .._core.waiting.plan import Call, Plan
+from .._session.link import Capabilities
+from .._session.unsettled import LOST_OUTCOMES, NOTHING, SENT_OUTCOMES
+from .._typing import Nothing, Unpack
+from ..authentication.common import AMQPAuth
+from ..connection import CONNECT_TIMEOUT
+from ..constants import Delivery, MessageSenderState, MessageSendResult, MessageState, TransportType
+from ..message import Loss, Message
+from ..session import OnAttach
+from .attached import _LinkClient
 
 _logger = logging.getLogger("uamqp.client")
 

@@ -8,21 +8,23 @@ import uuid
 from collections.abc import Callable, Generator, Mapping
 from typing import Any
 
-from . import address, constants, errors, receiver
-from ._arguments import are_mappings, are_numbers, is_callable, wrong
-from ._client_base import _LinkClient
-from ._core import time
-from ._core.engine.sections import ACCEPTED
-from ._core.receiving import Unread, ranges, span
-from ._core.waiting.interrupts import openly
-from ._core.waiting.plan import Call, Plan
-from ._link import Capabilities
-from ._typing import Nothing, Unpack
-from .authentication.common import AMQPAuth
-from .connection import CONNECT_TIMEOUT, LOOK_SELDOM
-from .constants import DeliveryOutcome, MessageReceiverState, MessageState, TransportType
-from .message import Message
-from .session import OnAttach
+from .. import address, constants, errors, receiver
+from .._arguments import are_mappings, are_numbers, is_callable, wrong
+from .._core import time
+from .._core.engine.sections import ACCEPTED
+from .._core.engine.serial import ranges, span
+from .._core.waiting.interrupts import openly
+from .._core.waiting.plan import Call, Plan
+from .._session.link import Capabilities
+from .._typing import Nothing, Unpack
+from ..authentication.common import AMQPAuth
+from ..connection import CONNECT_TIMEOUT, LOOK_SELDOM
+from ..constants import DeliveryOutcome, MessageReceiverState, MessageState, TransportType
+from ..message import Message
+from ..session import OnAttach
+from .attached import _LinkClient
+from .receptions import _Reception
+from .unread import Unread
 
 _logger = logging.getLogger("uamqp.client")
 
@@ -650,49 +652,6 @@ class ReceiveClient(_LinkClient):
         self._attached = False
         self._timeout_reached = False
         self._last_activity_timestamp = None
-
-
-class _Reception:
-    """A receiving call under way. Several may be, in threads or tasks of their own, or one inside the callback of another;
-    whichever hands messages out does so with its own callback, and accepts as it is its way."""
-
-    __slots__ = ("_client", "_me", "callback", "iterates", "left", "outer", "over", "streaming")
-
-    def __init__(
-        self,
-        client: ReceiveClient,
-        callback: Callable[[Message], object] | None,
-        streaming: bool = False,
-        iterates: bool = False,
-    ) -> None:
-        self._client = client
-        self.callback = callback
-        self.streaming = streaming
-        self.iterates = iterates
-        self.over = False  # the client's `timeout` has passed
-        self.left = False  # another call ended and left messages unread: whoever streams has them
-
-    def __enter__(self) -> None:
-        client = self._client
-        self._me = client._me()
-        with client._lock:
-            self.outer = client._receptions.get(self._me)
-            client._receptions[self._me] = self
-            if client._connection is not None and client._connection._keeper is not None:
-                client._kept = None if self.callback is None else _Reception(client, self.callback)
-
-    def __exit__(self, *args: object) -> None:
-        client = self._client
-        with client._lock:
-            if self.outer is None:
-                del client._receptions[self._me]
-            else:
-                client._receptions[self._me] = self.outer
-            streams = [other for other in client._receptions.values() if other.streaming]
-        if streams and len(client._received_messages):
-            for other in streams:
-                other.left = True
-            client._wake(client._session)
 
 
 _BASE_RECEIVED = ReceiveClient._message_received

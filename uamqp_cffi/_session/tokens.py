@@ -14,13 +14,13 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from .. import errors
+from .._core.time import monotonic
+from .._core.waiting.interrupts import openly
+from .._core.waiting.locks import Turn
+from .._core.waiting.plan import Call, Inbox, Plan
 from ..constants import CBSAuthStatus, ErrorCodes, MessageBodyType
 from ..message import Message
-from . import mgmt
-from .time import monotonic
-from .waiting.interrupts import openly
-from .waiting.locks import Turn
-from .waiting.plan import Call, Inbox, Plan
+from . import requests as mgmt
 
 _logger = logging.getLogger("uamqp.authentication.cbs_auth")
 

@@ -11,10 +11,10 @@ import weakref
 from collections.abc import Sequence
 from typing import Any, SupportsIndex, TypeVar
 
-from . import constants, errors, types
-from ._arguments import is_policy, not_pickled
-from ._core.engine.records import Attach, Credit, Detach, PeerError, Record
-from ._core.engine.values import (
+from .. import constants, errors, types
+from .._arguments import is_policy, not_pickled
+from .._core.engine.records import Attach, Credit, Detach, PeerError, Record
+from .._core.engine.values import (
     composite,
     enc_bool,
     enc_str,
@@ -26,10 +26,10 @@ from ._core.engine.values import (
     symbol_map,
     symbols,
 )
-from ._core.sending import Calls
-from ._core.waiting.interrupts import whole
-from ._native.values import AMQPValue
-from .session import Session, peer_error
+from .._core.waiting.callbacks import Calls
+from .._core.waiting.interrupts import whole
+from .._native.values import AMQPValue
+from ..session import Session, peer_error
 
 _L = TypeVar("_L", bound="Link")
 Capabilities = AMQPValue | types.AMQPType | Sequence[str | bytes]

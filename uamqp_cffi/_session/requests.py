@@ -17,13 +17,13 @@ from typing import Any, TypedDict
 
 from .. import constants, errors
 from .._arguments import unknown
+from .._core import time
+from .._core.engine.engine import SizeError, StateError
+from .._core.engine.records import Attach, Credit, Delivery, Detach, PeerError, Record, Settled
+from .._core.engine.values import composite, described_composite, enc_bool, enc_str, enc_ubyte, enc_uint, symbol_map
+from .._core.waiting.patience import Patience
+from .._core.waiting.plan import Inbox, Plan, Wait, earlier
 from ..message import Message, MessageProperties
-from . import time
-from .engine.engine import SizeError, StateError
-from .engine.records import Attach, Credit, Delivery, Detach, PeerError, Record, Settled
-from .engine.values import composite, described_composite, enc_bool, enc_str, enc_ubyte, enc_uint, symbol_map
-from .waiting.patience import Patience
-from .waiting.plan import Inbox, Plan, Wait, earlier
 
 _logger = logging.getLogger("uamqp.mgmt_operation")
 

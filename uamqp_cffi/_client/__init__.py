@@ -1,0 +1,1 @@
+"""The clients' parts; `uamqp_cffi.client` is the public module."""

@@ -1,0 +1,1 @@
+"""What lives on a session besides `session.Session`: links, unsettled deliveries, management requests, tokens."""

@@ -49,7 +49,8 @@ def moulder(
 ) -> Callable[[bytes], Message]:
     """The function that makes a message of a body. Raises ValueError for a property that there is not, or whose value is none
     for it."""
-    from ..message import _PROPERTIES, Message, MessageHeader, MessageProperties
+    from .._message.properties import _PROPERTIES
+    from ..message import Message, MessageHeader, MessageProperties
 
     fields: dict[str, Any] = {}
     known = [name for name, _ in _PROPERTIES]

@@ -1,0 +1,1 @@
+"""Messages: bodies, properties, headers, their encoding. Private; `uamqp_cffi.message` is the public module."""

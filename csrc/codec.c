@@ -1,5 +1,5 @@
 /* codec.c - the AMQP type system (part 1 of the specification) on bytes: a reader with a sticky error and a writer that
- * counts past the end of its room. Used by perf.c, tape.c, trace.c and, for single values, by every layer.
+ * counts past the end of its room. Used by composite.c, tape.c, trace.c and, for single values, by every layer.
  *
  * Reading accepts every encoding that §1.6 allows for a type; writing emits the smallest one: uint 0x43 0x52 0x70,
  * ulong 0x44 0x53 0x80, boolean 0x41 0x42, list 0x45 0xc0 0xd0, the 8-bit form of binary, string, symbol up to 255 bytes.

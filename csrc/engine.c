@@ -1,32 +1,7 @@
 /* engine.c - the engine as its users see it: life, windows of bytes, the dispatch of received frames to the layer they
  * concern (one switch), and the output, produced by one function in a fixed order of phases. Everything protocol-minded
  * is below: conn.c, session.c, link.c, delivery.c. */
-#include <stdarg.h>
-#include <stdio.h>
-
 #include "uam_int.h"
-
-void uam_oom(uam_engine *e) { e->fatal = UAM_E_NOMEM; }
-
-int uam_refuse(uam_engine *e, int code, const char *format, ...) {
-  va_list args;
-  va_start(args, format);
-  vsnprintf(e->problem, sizeof e->problem, format, args);
-  va_end(args);
-  return code;
-}
-
-bool uam_keep(uam_engine *e, uam_buf *b, const void *p, size_t n) {
-  b->head = b->tail = 0;
-  bool ok = n == 0 || uam_buf_put(b, &e->mem, p, n);
-  if (!ok) uam_oom(e);
-  return ok;
-}
-
-uint32_t uam_next_id(uam_engine *e, size_t slot) {
-  e->generation = (uint16_t)(e->generation == UINT16_MAX ? 1 : e->generation + 1);
-  return (uint32_t)e->generation << 16 | (uint32_t)slot;
-}
 
 /* ---- life ---- */
 uam_engine *uam_new(const uam_mem *mem, int role) {

@@ -117,7 +117,7 @@ void uam_write_binary(uam_writer *w, uam_span v);
 void uam_write_string(uam_writer *w, uam_span v);
 void uam_write_symbol(uam_writer *w, uam_span v);
 
-/* ---- performatives: perf.c, performatives.def ------------------------------------------------------------------- */
+/* ---- composites: composite.c, performatives.def ------------------------------------------------------------------- */
 /* Every composite of the specification that the engine looks into is a struct made from performatives.def:
  * `uam_p_<name>` with one member per field (bool, uint8_t, uint16_t, uint32_t, uint64_t or uam_span by type; RAW fields
  * are spans of whole encoded values, constructor included) and `uint32_t set`, whose bit i says that field i is present.

@@ -1,7 +1,8 @@
 /* uam_int.h - the engine's structs and what its layers call of each other. Internal.
  *
  * Layers, top down: engine.c (public functions, dispatch, phases of output) - sasl.c, conn.c - session.c - link.c -
- * delivery.c - frame.c, event.c - store.c, codec. Each calls those below it by name. When memory runs out a function
+ * delivery.c - frame.c, event.c - context.c - states.c, map.c, ring.c, codec. Each calls those below it by name. When
+ * memory runs out a function
  * sets e->fatal through uam_oom and returns; everything after that is a harmless no-op until the public function
  * reports the code. */
 #ifndef UAM_INT_H
@@ -15,7 +16,7 @@
 static inline int32_t seq_diff(uint32_t a, uint32_t b) { return (int32_t)(a - b); }
 static inline bool seq_lt(uint32_t a, uint32_t b) { return seq_diff(a, b) < 0; }
 
-/* ---- store.c: a map from 32-bit keys, and a ring of deliveries in id order ---- */
+/* ---- map.c: a map from 32-bit keys ---- */
 typedef struct uam_map {
   uint32_t *keys;
   void **values; /* NULL: free; UAM_MAP_GONE: deleted */
@@ -26,6 +27,7 @@ bool uam_map_put(uam_map *m, const uam_mem *mem, uint32_t key, void *value);
 void uam_map_remove(uam_map *m, uint32_t key);
 void uam_map_free(uam_map *m, const uam_mem *mem);
 
+/* ---- ring.c: deliveries in the order of their ids ---- */
 typedef struct uam_delivery {
   uint32_t id;
   uint32_t gone; /* settled while older ones are still open: so many entries from this one on are (see uam_ring_next) */
@@ -184,7 +186,7 @@ struct uam_engine {
 
 static inline uint64_t out_total(const uam_engine *e) { return e->committed + uam_buf_len(&e->out); }
 
-/* ---- engine.c ---- */
+/* ---- context.c ---- */
 void uam_oom(uam_engine *e);
 int uam_refuse(uam_engine *e, int code, const char *format, ...);   /* sets uam_problem; gives code */
 bool uam_keep(uam_engine *e, uam_buf *b, const void *p, size_t n);  /* b = copy of these bytes */
@@ -223,6 +225,16 @@ void uam_sasl_start(uam_engine *e);                       /* our header, when it
 void uam_sasl_header(uam_engine *e);                      /* the peer's SASL header came */
 void uam_sasl_frame(uam_engine *e, const uam_frame *f);
 
+/* ---- states.c ---- */
+enum uam_conn_input { UAM_R_HDR, UAM_S_HDR, UAM_S_OPEN, UAM_R_OPEN, UAM_S_CLOSE, UAM_S_CLOSE_ERR, UAM_R_CLOSE, UAM_N_CONN_INPUT };
+enum uam_sess_input { UAM_S_BEGIN, UAM_R_BEGIN, UAM_S_END, UAM_S_END_ERR, UAM_R_END, UAM_N_SESS_INPUT };
+enum uam_link_input { UAM_S_ATTACH, UAM_R_ATTACH, UAM_S_DETACH, UAM_R_DETACH, UAM_N_LINK_INPUT };
+
+/* The tables: next[state][input] + 1, 0 where there is no edge. */
+uint8_t uam_conn_next(uint8_t state, int input);
+uint8_t uam_sess_next(uint8_t state, int input);
+uint8_t uam_link_next(uint8_t state, int input);
+
 /* ---- conn.c ---- */
 bool uam_conn_move(uam_engine *e, int input);             /* along states.def; false: no such edge */
 void uam_conn_header(uam_engine *e, const uint8_t *h);    /* eight bytes came where a header is due */
@@ -235,15 +247,6 @@ void uam_conn_flush_close(uam_engine *e);
 void uam_conn_heartbeat(uam_engine *e);
 void uam_conn_silence(uam_engine *e);
 void uam_conn_settle_all(uam_engine *e);
-
-enum uam_conn_input { UAM_R_HDR, UAM_S_HDR, UAM_S_OPEN, UAM_R_OPEN, UAM_S_CLOSE, UAM_S_CLOSE_ERR, UAM_R_CLOSE, UAM_N_CONN_INPUT };
-enum uam_sess_input { UAM_S_BEGIN, UAM_R_BEGIN, UAM_S_END, UAM_S_END_ERR, UAM_R_END, UAM_N_SESS_INPUT };
-enum uam_link_input { UAM_S_ATTACH, UAM_R_ATTACH, UAM_S_DETACH, UAM_R_DETACH, UAM_N_LINK_INPUT };
-
-/* The tables: next[state][input] + 1, 0 where there is no edge. */
-uint8_t uam_conn_next(uint8_t state, int input);
-uint8_t uam_sess_next(uint8_t state, int input);
-uint8_t uam_link_next(uint8_t state, int input);
 
 /* ---- session.c ---- */
 uam_session *uam_session_by_id(const uam_engine *e, uint32_t id);

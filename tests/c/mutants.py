@@ -25,7 +25,7 @@ CSRC = TESTS.parent / "csrc"
 CC = shlex.split(os.environ.get("CC", "cc"))
 FLAGS = ["-std=c11", "-O1", "-w", f"-I{CSRC}", f"-I{TESTS / 'c'}"]
 # Those that notice most come first.
-PROGRAMS = ["test_transcripts", "test_loopback", "test_states", "test_failmalloc", "test_store", "test_limits", "test_codec", "test_trace", "test_tape", "test_vectors"]
+PROGRAMS = ["test_transcripts", "test_loopback", "test_states", "test_failmalloc", "test_map_ring", "test_limits", "test_codec", "test_trace", "test_tape", "test_vectors"]
 SECONDS = 20
 
 

@@ -1,4 +1,4 @@
-/* test_store.c - the map and the ring of store.c against plain arrays, with chance (seeded), ids that wrap, and memory that
+/* test_map_ring.c - the map of map.c and the ring of ring.c against plain arrays, with chance (seeded), ids that wrap, and memory that
  * runs out in between. */
 #include "check.h"
 #include "heap.h"
@@ -123,5 +123,5 @@ int main(void) {
   test_ring(0);
   test_ring(4294966000u);
   test_ring(2147483000u);
-  return done("store");
+  return done("map_ring");
 }

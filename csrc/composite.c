@@ -1,4 +1,4 @@
-/* perf.c - composites (performatives, SASL frames, termini, delivery states, errors) to and from their structs: one loop
+/* composite.c - composites (performatives, SASL frames, termini, delivery states, errors) to and from their structs: one loop
  * that decodes and one that encodes, both led by the table that performatives.def makes. Called by every layer for its own
  * frames; decoded spans point into the caller's bytes. Transfer, disposition and flow pass here once per message, so the
  * usual encodings of uint, boolean and binary are handled in line. */

@@ -15,33 +15,33 @@ enum { NONE = 0, FIXED = 1, VAR8 = 32, VAR32, MANY8, MANY32 };
 static const struct {
   uint8_t kind, form;
 } formats[256] = {
-    [0x40] = {UAM_K_NULL, FIXED},           [0x41] = {UAM_K_BOOL, FIXED},
-    [0x42] = {UAM_K_BOOL, FIXED},           [0x43] = {UAM_K_UINT, FIXED},
-    [0x44] = {UAM_K_ULONG, FIXED},          [0x45] = {UAM_K_LIST, FIXED},
-    [0x50] = {UAM_K_UBYTE, FIXED + 1},      [0x51] = {UAM_K_BYTE, FIXED + 1},
-    [0x52] = {UAM_K_UINT, FIXED + 1},       [0x53] = {UAM_K_ULONG, FIXED + 1},
-    [0x54] = {UAM_K_INT, FIXED + 1},        [0x55] = {UAM_K_LONG, FIXED + 1},
-    [0x56] = {UAM_K_BOOL, FIXED + 1},       [0x60] = {UAM_K_USHORT, FIXED + 2},
-    [0x61] = {UAM_K_SHORT, FIXED + 2},      [0x70] = {UAM_K_UINT, FIXED + 4},
-    [0x71] = {UAM_K_INT, FIXED + 4},        [0x72] = {UAM_K_FLOAT, FIXED + 4},
-    [0x73] = {UAM_K_CHAR, FIXED + 4},       [0x74] = {UAM_K_DECIMAL32, FIXED + 4},
-    [0x80] = {UAM_K_ULONG, FIXED + 8},      [0x81] = {UAM_K_LONG, FIXED + 8},
-    [0x82] = {UAM_K_DOUBLE, FIXED + 8},     [0x83] = {UAM_K_TIMESTAMP, FIXED + 8},
-    [0x84] = {UAM_K_DECIMAL64, FIXED + 8},  [0x94] = {UAM_K_DECIMAL128, FIXED + 16},
-    [0x98] = {UAM_K_UUID, FIXED + 16},      [0xa0] = {UAM_K_BINARY, VAR8},
-    [0xa1] = {UAM_K_STRING, VAR8},          [0xa3] = {UAM_K_SYMBOL, VAR8},
-    [0xb0] = {UAM_K_BINARY, VAR32},         [0xb1] = {UAM_K_STRING, VAR32},
-    [0xb3] = {UAM_K_SYMBOL, VAR32},         [0xc0] = {UAM_K_LIST, MANY8},
-    [0xc1] = {UAM_K_MAP, MANY8},            [0xd0] = {UAM_K_LIST, MANY32},
-    [0xd1] = {UAM_K_MAP, MANY32},           [0xe0] = {UAM_K_ARRAY, MANY8},
-    [0xf0] = {UAM_K_ARRAY, MANY32},         [0x00] = {UAM_K_DESCRIBED, NONE},
+    [0x40] = {UAM_KIND_NULL, FIXED},           [0x41] = {UAM_KIND_BOOL, FIXED},
+    [0x42] = {UAM_KIND_BOOL, FIXED},           [0x43] = {UAM_KIND_UINT, FIXED},
+    [0x44] = {UAM_KIND_ULONG, FIXED},          [0x45] = {UAM_KIND_LIST, FIXED},
+    [0x50] = {UAM_KIND_UBYTE, FIXED + 1},      [0x51] = {UAM_KIND_BYTE, FIXED + 1},
+    [0x52] = {UAM_KIND_UINT, FIXED + 1},       [0x53] = {UAM_KIND_ULONG, FIXED + 1},
+    [0x54] = {UAM_KIND_INT, FIXED + 1},        [0x55] = {UAM_KIND_LONG, FIXED + 1},
+    [0x56] = {UAM_KIND_BOOL, FIXED + 1},       [0x60] = {UAM_KIND_USHORT, FIXED + 2},
+    [0x61] = {UAM_KIND_SHORT, FIXED + 2},      [0x70] = {UAM_KIND_UINT, FIXED + 4},
+    [0x71] = {UAM_KIND_INT, FIXED + 4},        [0x72] = {UAM_KIND_FLOAT, FIXED + 4},
+    [0x73] = {UAM_KIND_CHAR, FIXED + 4},       [0x74] = {UAM_KIND_DECIMAL32, FIXED + 4},
+    [0x80] = {UAM_KIND_ULONG, FIXED + 8},      [0x81] = {UAM_KIND_LONG, FIXED + 8},
+    [0x82] = {UAM_KIND_DOUBLE, FIXED + 8},     [0x83] = {UAM_KIND_TIMESTAMP, FIXED + 8},
+    [0x84] = {UAM_KIND_DECIMAL64, FIXED + 8},  [0x94] = {UAM_KIND_DECIMAL128, FIXED + 16},
+    [0x98] = {UAM_KIND_UUID, FIXED + 16},      [0xa0] = {UAM_KIND_BINARY, VAR8},
+    [0xa1] = {UAM_KIND_STRING, VAR8},          [0xa3] = {UAM_KIND_SYMBOL, VAR8},
+    [0xb0] = {UAM_KIND_BINARY, VAR32},         [0xb1] = {UAM_KIND_STRING, VAR32},
+    [0xb3] = {UAM_KIND_SYMBOL, VAR32},         [0xc0] = {UAM_KIND_LIST, MANY8},
+    [0xc1] = {UAM_KIND_MAP, MANY8},            [0xd0] = {UAM_KIND_LIST, MANY32},
+    [0xd1] = {UAM_KIND_MAP, MANY32},           [0xe0] = {UAM_KIND_ARRAY, MANY8},
+    [0xf0] = {UAM_KIND_ARRAY, MANY32},         [0x00] = {UAM_KIND_DESCRIBED, NONE},
 };
 
 uint8_t uam_kind_of(uint8_t code) {
-  return formats[code].form == NONE && code != 0 ? (uint8_t)UAM_K_ILLEGAL : formats[code].kind;
+  return formats[code].form == NONE && code != 0 ? (uint8_t)UAM_KIND_ILLEGAL : formats[code].kind;
 }
 
-const char *const uam_kind_names[UAM_K_ILLEGAL] = {
+const char *const uam_kind_names[UAM_KIND_ILLEGAL] = {
     "null",  "boolean", "ubyte", "ushort",    "uint",      "byte",       "short",  "int",    "char",
     "float", "ulong",   "long",  "timestamp", "double",    "uuid",       "decimal32", "decimal64", "decimal128",
     "binary", "string", "symbol", "list",     "map",       "array",      "described"};
@@ -50,7 +50,7 @@ const char *const uam_kind_names[UAM_K_ILLEGAL] = {
 
 void uam_read_fail(uam_reader *r, const char *why) {
   if (r->err == 0) {
-    r->err = UAM_E_DECODE;
+    r->err = UAM_ERR_DECODE;
     r->why = why;
   }
   r->p = r->end;
@@ -103,7 +103,7 @@ uam_item uam_read_item(uam_reader *r, uint8_t code) {
   switch (form) {
     case NONE:
       if (code != 0) {
-        item.kind = UAM_K_ILLEGAL;
+        item.kind = UAM_KIND_ILLEGAL;
         uam_read_fail(r, "has an unknown format code");
       }
       break;
@@ -131,8 +131,8 @@ uint64_t uam_item_bits(const uam_item *item) {
     case 4: v = load_be32(p); break;
     default: v = load_be64(p); break;
   }
-  bool is_signed = item->kind == UAM_K_BYTE || item->kind == UAM_K_SHORT || item->kind == UAM_K_INT ||
-                   item->kind == UAM_K_LONG;
+  bool is_signed = item->kind == UAM_KIND_BYTE || item->kind == UAM_KIND_SHORT || item->kind == UAM_KIND_INT ||
+                   item->kind == UAM_KIND_LONG;
   return is_signed && item->data.len < 8 ? extend(v, (unsigned)item->data.len * 8) : v;
 }
 
@@ -143,7 +143,7 @@ static void check_array(uam_reader *r, const uam_item *array, unsigned depth, ui
 /* The data behind format code `code`, checked all through; `depth` is how deep it may still go. */
 static void check_data(uam_reader *r, uint8_t code, unsigned depth, uint32_t *empties) {
   uam_item item = uam_read_item(r, code);
-  if (r->err != 0 || item.kind < UAM_K_LIST) {
+  if (r->err != 0 || item.kind < UAM_KIND_LIST) {
     if (code == 0x56 && r->err == 0 && item.data.ptr[0] > 1) uam_read_fail(r, "is a boolean neither 0 nor 1");
     if (code == 0x73 && r->err == 0 && load_be32(item.data.ptr) > 0x10ffff) uam_read_fail(r, "is no character");
     return;
@@ -153,17 +153,17 @@ static void check_data(uam_reader *r, uint8_t code, unsigned depth, uint32_t *em
     uam_read_fail(r, "is nested too deep");
     return;
   }
-  if (item.kind == UAM_K_DESCRIBED) {
+  if (item.kind == UAM_KIND_DESCRIBED) {
     check_value(r, depth - 1, empties);
     check_value(r, depth - 1, empties);
     return;
   }
   uam_reader in = uam_reader_of(item.data.ptr, item.data.len);
   if (item.count > UAM_MAX_ITEMS) uam_read_fail(&in, "has too many items");
-  if (item.kind == UAM_K_ARRAY) {
+  if (item.kind == UAM_KIND_ARRAY) {
     check_array(&in, &item, depth - 1, empties);
   } else {
-    if (item.kind == UAM_K_MAP && item.count % 2 != 0) uam_read_fail(&in, "is a map with an odd number of items");
+    if (item.kind == UAM_KIND_MAP && item.count % 2 != 0) uam_read_fail(&in, "is a map with an odd number of items");
     for (uint32_t i = 0; i < item.count && in.err == 0; i++) check_value(&in, depth - 1, empties);
   }
   if (in.err == 0 && in.p != in.end) uam_read_fail(&in, "has a size larger than its items");
@@ -242,22 +242,22 @@ static uint64_t read_bits(uam_reader *r, uint8_t kind, const char *why) {
 }
 
 bool uam_read_bool(uam_reader *r) {
-  uint64_t v = read_bits(r, UAM_K_BOOL, "is not a boolean");
+  uint64_t v = read_bits(r, UAM_KIND_BOOL, "is not a boolean");
   if (v > 1) uam_read_fail(r, "is a boolean neither 0 nor 1");
   return v == 1;
 }
 
-uint8_t uam_read_ubyte(uam_reader *r) { return (uint8_t)read_bits(r, UAM_K_UBYTE, "is not a ubyte"); }
-uint16_t uam_read_ushort(uam_reader *r) { return (uint16_t)read_bits(r, UAM_K_USHORT, "is not a ushort"); }
-uint32_t uam_read_uint(uam_reader *r) { return (uint32_t)read_bits(r, UAM_K_UINT, "is not a uint"); }
-uint64_t uam_read_ulong(uam_reader *r) { return read_bits(r, UAM_K_ULONG, "is not a ulong"); }
-uint64_t uam_read_timestamp(uam_reader *r) { return read_bits(r, UAM_K_TIMESTAMP, "is not a timestamp"); }
-uam_span uam_read_binary(uam_reader *r) { return read_kind(r, UAM_K_BINARY, "is not binary").data; }
-uam_span uam_read_string(uam_reader *r) { return read_kind(r, UAM_K_STRING, "is not a string").data; }
-uam_span uam_read_symbol(uam_reader *r) { return read_kind(r, UAM_K_SYMBOL, "is not a symbol").data; }
+uint8_t uam_read_ubyte(uam_reader *r) { return (uint8_t)read_bits(r, UAM_KIND_UBYTE, "is not a ubyte"); }
+uint16_t uam_read_ushort(uam_reader *r) { return (uint16_t)read_bits(r, UAM_KIND_USHORT, "is not a ushort"); }
+uint32_t uam_read_uint(uam_reader *r) { return (uint32_t)read_bits(r, UAM_KIND_UINT, "is not a uint"); }
+uint64_t uam_read_ulong(uam_reader *r) { return read_bits(r, UAM_KIND_ULONG, "is not a ulong"); }
+uint64_t uam_read_timestamp(uam_reader *r) { return read_bits(r, UAM_KIND_TIMESTAMP, "is not a timestamp"); }
+uam_span uam_read_binary(uam_reader *r) { return read_kind(r, UAM_KIND_BINARY, "is not binary").data; }
+uam_span uam_read_string(uam_reader *r) { return read_kind(r, UAM_KIND_STRING, "is not a string").data; }
+uam_span uam_read_symbol(uam_reader *r) { return read_kind(r, UAM_KIND_SYMBOL, "is not a symbol").data; }
 
 uam_reader uam_read_list(uam_reader *r, uint32_t *count) {
-  uam_item item = read_kind(r, UAM_K_LIST, "is not a list");
+  uam_item item = read_kind(r, UAM_KIND_LIST, "is not a list");
   if (r->err == 0 && item.count > item.data.len) uam_read_fail(r, "has a count larger than its size");
   *count = r->err == 0 ? item.count : 0;
   if (r->err != 0) return (uam_reader){r->end, r->end, r->err, r->why};
@@ -270,11 +270,11 @@ static const struct {
   uint32_t code;
   const char *name;
 } descriptors[] = {
-#define UAM_PERF(n, code) {code, "amqp:" #n ":list"},
+#define UAM_COMPOSITE(n, code) {code, "amqp:" #n ":list"},
 #define UAM_FIELD(n, f, T, need)
 #define UAM_END(n)
 #include "performatives.def"
-#undef UAM_PERF
+#undef UAM_COMPOSITE
 #undef UAM_FIELD
 #undef UAM_END
     {0x71, "amqp:delivery-annotations:map"},
@@ -309,13 +309,13 @@ uint64_t uam_read_descriptor(uam_reader *r) {
     return code;
   }
   if (uam_read_code(r) != 0) uam_read_fail(r, "is not a described value");
-  if (r->err == 0 && r->p != r->end && formats[*r->p].kind == UAM_K_ULONG) {
+  if (r->err == 0 && r->p != r->end && formats[*r->p].kind == UAM_KIND_ULONG) {
     uint64_t code = uam_read_ulong(r);
     return code <= UINT32_MAX ? code : 0;
   }
   uam_reader value = *r;
   uam_read_value(r);
-  if (r->err != 0 || formats[*value.p].kind != UAM_K_SYMBOL) return 0;
+  if (r->err != 0 || formats[*value.p].kind != UAM_KIND_SYMBOL) return 0;
   return code_of_symbol(uam_read_symbol(&value));
 }
 

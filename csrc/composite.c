@@ -25,33 +25,33 @@ typedef struct composite {
 } composite;
 
 static const field fields[] = {
-#define UAM_PERF(n, code)
+#define UAM_COMPOSITE(n, code)
 #define UAM_FIELD(n, f, T, need) {#f, (uint16_t)offsetof(uam_p_##n, f), T},
 #define UAM_END(n)
 #include "performatives.def"
-#undef UAM_PERF
+#undef UAM_COMPOSITE
 #undef UAM_FIELD
 #undef UAM_END
 };
 
 /* Where each composite's fields begin in `fields`: its first field's number, running on from the one before. */
 enum {
-#define UAM_PERF(n, code) FIRST_##n, BEFORE_##n = FIRST_##n - 1,
+#define UAM_COMPOSITE(n, code) FIRST_##n, BEFORE_##n = FIRST_##n - 1,
 #define UAM_FIELD(n, f, T, need) AT_##n##_##f,
 #define UAM_END(n)
 #include "performatives.def"
-#undef UAM_PERF
+#undef UAM_COMPOSITE
 #undef UAM_FIELD
 #undef UAM_END
   FIELDS
 };
 
 static const composite composites[] = {
-#define UAM_PERF(n, code) {#n, code, (uint16_t)FIRST_##n, UAM_COUNT_##n, (uint16_t)sizeof(uam_p_##n), 0u
+#define UAM_COMPOSITE(n, code) {#n, code, (uint16_t)FIRST_##n, UAM_COUNT_##n, (uint16_t)sizeof(uam_p_##n), 0u
 #define UAM_FIELD(n, f, T, need) | ((uint32_t)BIT_##need << UAM_INDEX_##n##_##f)
 #define UAM_END(n) },
 #include "performatives.def"
-#undef UAM_PERF
+#undef UAM_COMPOSITE
 #undef UAM_FIELD
 #undef UAM_END
 };
@@ -59,21 +59,21 @@ static const composite composites[] = {
 /* 1 + the index in `composites`. */
 enum {
   BEFORE_FIRST,
-#define UAM_PERF(n, code) NTH_##n,
+#define UAM_COMPOSITE(n, code) NTH_##n,
 #define UAM_FIELD(n, f, T, need)
 #define UAM_END(n)
 #include "performatives.def"
-#undef UAM_PERF
+#undef UAM_COMPOSITE
 #undef UAM_FIELD
 #undef UAM_END
   MAX_CODE = 0x7f
 };
 static const uint8_t by_code[MAX_CODE + 1] = {
-#define UAM_PERF(n, code) [code] = NTH_##n,
+#define UAM_COMPOSITE(n, code) [code] = NTH_##n,
 #define UAM_FIELD(n, f, T, need)
 #define UAM_END(n)
 #include "performatives.def"
-#undef UAM_PERF
+#undef UAM_COMPOSITE
 #undef UAM_FIELD
 #undef UAM_END
 };
@@ -82,12 +82,12 @@ static const composite *find(uint32_t code) {
   return code <= MAX_CODE && by_code[code] != 0 ? &composites[by_code[code] - 1] : NULL;
 }
 
-uint32_t uam_perf_field_count(uint32_t code) {
+uint32_t uam_composite_field_count(uint32_t code) {
   const composite *c = find(code);
   return c != NULL ? c->count : 0;
 }
 
-const char *uam_perf_name(uint32_t code) {
+const char *uam_composite_name(uint32_t code) {
   const composite *c = find(code);
   return c != NULL ? c->name : NULL;
 }
@@ -98,12 +98,12 @@ const char *uam_field_name(uint32_t code, uint32_t i) {
 }
 
 uint8_t uam_field_kind(uint32_t code, uint32_t i) {
-  static const uint8_t kinds[] = {[BOOL] = UAM_K_BOOL,     [UBYTE] = UAM_K_UBYTE,   [USHORT] = UAM_K_USHORT,
-                                  [UINT] = UAM_K_UINT,     [ULONG] = UAM_K_ULONG,   [TIMESTAMP] = UAM_K_TIMESTAMP,
-                                  [STRING] = UAM_K_STRING, [SYMBOL] = UAM_K_SYMBOL, [BINARY] = UAM_K_BINARY,
-                                  [RAW] = UAM_K_ILLEGAL};
+  static const uint8_t kinds[] = {[BOOL] = UAM_KIND_BOOL,     [UBYTE] = UAM_KIND_UBYTE,   [USHORT] = UAM_KIND_USHORT,
+                                  [UINT] = UAM_KIND_UINT,     [ULONG] = UAM_KIND_ULONG,   [TIMESTAMP] = UAM_KIND_TIMESTAMP,
+                                  [STRING] = UAM_KIND_STRING, [SYMBOL] = UAM_KIND_SYMBOL, [BINARY] = UAM_KIND_BINARY,
+                                  [RAW] = UAM_KIND_ILLEGAL};
   const composite *c = find(code);
-  return c != NULL && i < c->count ? kinds[fields[c->first + i].type] : (uint8_t)UAM_K_ILLEGAL;
+  return c != NULL && i < c->count ? kinds[fields[c->first + i].type] : (uint8_t)UAM_KIND_ILLEGAL;
 }
 
 void uam_fault_set(uam_fault *f, const char *condition, const char *format, ...) {
@@ -186,14 +186,14 @@ static uam_reader read_fields(uam_span list, uint32_t *count) {
 static int decode_fault(uam_fault *fault, const composite *c, const char *why) {
   char name[32];
   uam_fault_set(fault, "amqp:decode-error", "%s %s", spelled(c->name, name), why);
-  return UAM_E_DECODE;
+  return UAM_ERR_DECODE;
 }
 
 static int field_fault(uam_fault *fault, const char *condition, const composite *c, uint32_t i, const char *why) {
   char name[32], field_name[32];
   uam_fault_set(fault, condition, "%s.%s %s", spelled(c->name, name), spelled(fields[c->first + i].name, field_name),
                 why);
-  return UAM_E_DECODE;
+  return UAM_ERR_DECODE;
 }
 
 static int missing_fault(uam_fault *fault, const composite *c, uint32_t set) {
@@ -202,12 +202,12 @@ static int missing_fault(uam_fault *fault, const composite *c, uint32_t set) {
   return field_fault(fault, "amqp:invalid-field", c, i, "is missing");
 }
 
-int uam_perf_decode(uint32_t code, uam_span list, void *out, uam_fault *fault) {
+int uam_composite_decode(uint32_t code, uam_span list, void *out, uam_fault *fault) {
   const composite *c = find(code);
   if (c == NULL || list.len == 0) {
     uam_fault_set(fault, "amqp:decode-error", "composite 0x%lx %s", (unsigned long)code,
                   c == NULL ? "is unknown" : "ends too early");
-    return UAM_E_DECODE;
+    return UAM_ERR_DECODE;
   }
   memset(out, 0, c->size);
   uint32_t set = 0, count;
@@ -216,7 +216,7 @@ int uam_perf_decode(uint32_t code, uam_span list, void *out, uam_fault *fault) {
   if (count > c->count) {
     uam_fault_set(fault, "amqp:decode-error", "%s has %lu fields, at most %u", spelled(c->name, (char[32]){0}),
                   (unsigned long)count, c->count);
-    return UAM_E_DECODE;
+    return UAM_ERR_DECODE;
   }
   const field *f = fields + c->first;
   for (uint32_t i = 0; i < count; i++, f++) {
@@ -317,6 +317,6 @@ static void encode(uam_writer *w, uint32_t code, const void *in, bool all) {
   }
 }
 
-void uam_perf_encode(uam_writer *w, uint32_t code, const void *in) { encode(w, code, in, false); }
+void uam_composite_encode(uam_writer *w, uint32_t code, const void *in) { encode(w, code, in, false); }
 
-void uam_perf_encode_all(uam_writer *w, uint32_t code, const void *in) { encode(w, code, in, true); }
+void uam_composite_encode_all(uam_writer *w, uint32_t code, const void *in) { encode(w, code, in, true); }

@@ -8,7 +8,7 @@
 static void enter(uam_engine *e, uint8_t state) {
   uint8_t old = e->conn_state;
   e->conn_state = state;
-  uam_event_state(e, UAM_EV_CONN_STATE, 0, old, state);
+  uam_event_state(e, UAM_EVENT_CONN_STATE, 0, old, state);
   if (state == UAM_CONN_END) e->in_stage = UAM_IN_DONE;
 }
 
@@ -54,7 +54,7 @@ void uam_conn_error(uam_engine *e, const char *condition, const char *format, ..
   e->want_close = false;
   e->close_sent = true;
   uam_p_close p = {.set = UAM_SET(close, error), .error = uam_buf_span(&e->close_error)};
-  uam_frame_put(e, 0, 0, UAM_PERF_close, &p);
+  uam_frame_put(e, 0, 0, UAM_COMPOSITE_close, &p);
   uam_conn_move(e, UAM_S_CLOSE_ERR);
 }
 
@@ -117,13 +117,13 @@ static void put_open(uam_engine *e) {
   uam_fault fault = {0};
   e->want_open = false;
   e->open_sent = true;
-  if (uam_perf_decode(UAM_PERF_open, uam_buf_span(&e->open_args), &p, &fault) != 0) {
-    e->fatal = UAM_E_BROKEN; /* it was checked when it was given */
+  if (uam_composite_decode(UAM_COMPOSITE_open, uam_buf_span(&e->open_args), &p, &fault) != 0) {
+    e->fatal = UAM_ERR_BROKEN; /* it was checked when it was given */
     return;
   }
   p.set |= UAM_SET(open, max_frame_size);
   p.max_frame_size = e->max_frame;
-  uam_frame_put(e, 0, 0, UAM_PERF_open, &p);
+  uam_frame_put(e, 0, 0, UAM_COMPOSITE_open, &p);
   if (e->last_received < e->now) e->last_received = e->now; /* silence counts from here */
   uam_conn_move(e, UAM_S_OPEN);
   refuse_haste(e);
@@ -152,14 +152,14 @@ void uam_conn_on_open(uam_engine *e, const uam_p_open *p, uam_span list) {
   e->remote_max_frame = UAM_HAS(*p, open, max_frame_size) ? p->max_frame_size : UINT32_MAX;
   e->remote_channel_max = UAM_HAS(*p, open, channel_max) ? p->channel_max : UINT16_MAX;
   e->remote_idle_timeout = p->idle_time_out;
-  uam_event_window(e, uam_event_push(e, UAM_EV_OPEN, 0), list);
+  uam_event_window(e, uam_event_push(e, UAM_EVENT_OPEN, 0), list);
   uam_conn_move(e, UAM_R_OPEN);
   refuse_haste(e);
 }
 
 void uam_conn_on_close(uam_engine *e, const uam_p_close *p) {
   uam_conn_settle_all(e);
-  uam_event_window(e, uam_event_push(e, UAM_EV_CLOSE, 0), p->error);
+  uam_event_window(e, uam_event_push(e, UAM_EVENT_CLOSE, 0), p->error);
   if (uam_conn_next(e->conn_state, UAM_R_CLOSE) == 0) {
     uam_conn_fail(e, "amqp:illegal-state", "close before open");
     return;
@@ -187,7 +187,7 @@ void uam_conn_flush_close(uam_engine *e) {
   uam_p_close p = {0};
   bool error = uam_buf_len(&e->close_error) > 0;
   if (error) p = (uam_p_close){.set = UAM_SET(close, error), .error = uam_buf_span(&e->close_error)};
-  uam_frame_put_last(e, 0, UAM_PERF_close, &p, &p.error);
+  uam_frame_put_last(e, 0, UAM_COMPOSITE_close, &p, &p.error);
   bool discard = error && uam_conn_next(e->conn_state, UAM_S_CLOSE_ERR) != 0;
   uam_conn_move(e, discard ? UAM_S_CLOSE_ERR : UAM_S_CLOSE);
 }
@@ -224,14 +224,14 @@ void uam_conn_silence(uam_engine *e) {
 int uam_open(uam_engine *e, const uint8_t *open, size_t n) {
   if (e->fatal) return e->fatal;
   if (e->want_open || e->open_sent || e->conn_state == UAM_CONN_END)
-    return uam_refuse(e, UAM_E_STATE, "this connection was opened before");
+    return uam_refuse(e, UAM_ERR_STATE, "this connection was opened before");
   uam_p_open p;
   uam_fault fault = {0};
-  if (uam_perf_decode(UAM_PERF_open, (uam_span){open, n}, &p, &fault) != 0)
-    return uam_refuse(e, UAM_E_ARG, "%s", fault.text);
+  if (uam_composite_decode(UAM_COMPOSITE_open, (uam_span){open, n}, &p, &fault) != 0)
+    return uam_refuse(e, UAM_ERR_ARG, "%s", fault.text);
   uint32_t max = UAM_HAS(p, open, max_frame_size) ? p.max_frame_size : UAM_MAX_FRAME;
   if (max < UAM_MIN_MAX_FRAME)
-    return uam_refuse(e, UAM_E_ARG, "max-frame-size %lu < %u", (unsigned long)max, UAM_MIN_MAX_FRAME);
+    return uam_refuse(e, UAM_ERR_ARG, "max-frame-size %lu < %u", (unsigned long)max, UAM_MIN_MAX_FRAME);
   if (!uam_keep(e, &e->open_args, open, n)) return e->fatal;
   e->max_frame = max < UAM_MAX_FRAME ? max : UAM_MAX_FRAME;
   e->channel_max = UAM_HAS(p, open, channel_max) ? p.channel_max : UINT16_MAX;
@@ -242,15 +242,15 @@ int uam_open(uam_engine *e, const uint8_t *open, size_t n) {
 
 int uam_close(uam_engine *e, const uint8_t *error, size_t n) {
   if (e->fatal) return e->fatal;
-  if (e->close_sent || e->conn_state == UAM_CONN_END) return uam_refuse(e, UAM_E_STATE, "the connection is closed");
-  if (n > UAM_MAX_STATE) return uam_refuse(e, UAM_E_ARG, "error of %lu bytes", (unsigned long)n);
+  if (e->close_sent || e->conn_state == UAM_CONN_END) return uam_refuse(e, UAM_ERR_STATE, "the connection is closed");
+  if (n > UAM_MAX_STATE) return uam_refuse(e, UAM_ERR_ARG, "error of %lu bytes", (unsigned long)n);
   if (!uam_keep(e, &e->close_error, error, n)) return e->fatal;
   e->want_close = true;
   if (e->conn_state == UAM_CONN_CLOSE_RCVD && !e->open_sent && !e->want_open) enter(e, UAM_CONN_END); /* never opened */
   return UAM_OK;
 }
 
-int uam_conn(const uam_engine *e, uam_conn_info *out) {
+int uam_get_conn(const uam_engine *e, uam_conn_info *out) {
   *out = (uam_conn_info){.state = e->conn_state,
                          .remote_max_frame_size = e->remote_max_frame,
                          .remote_idle_timeout = e->remote_idle_timeout,

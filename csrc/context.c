@@ -5,7 +5,7 @@
 
 #include "uam_int.h"
 
-void uam_oom(uam_engine *e) { e->fatal = UAM_E_NOMEM; }
+void uam_oom(uam_engine *e) { e->fatal = UAM_ERR_NOMEM; }
 
 int uam_refuse(uam_engine *e, int code, const char *format, ...) {
   va_list args;

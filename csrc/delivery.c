@@ -29,8 +29,8 @@ typedef struct transfer {
 } transfer;
 
 /* Frame header and performative up to the payload. Returns past its end; the size is filled in by the caller. */
-static uint8_t *put_transfer_head(const uam_engine *e, uint8_t *frame, const uam_lnk *l, const transfer *t) {
-  static const uint8_t start[] = {2, 0, 0, 0, 0x00, 0x53, UAM_PERF_transfer, 0xc0, 0, 6};
+static uint8_t *put_transfer_head(const uam_engine *e, uint8_t *frame, const uam_link *l, const transfer *t) {
+  static const uint8_t start[] = {2, 0, 0, 0, 0x00, 0x53, UAM_COMPOSITE_transfer, 0xc0, 0, 6};
   memcpy(frame + 4, start, sizeof start);
   store_be16(frame + 6, l->session->channel);
   uint8_t *p = frame + 14;
@@ -77,7 +77,7 @@ static size_t take(message *m, uint8_t *to, size_t n) {
 }
 
 /* Writes frames of one delivery while the session window lasts. True when its last one is written. */
-static bool put_frames(uam_engine *e, uam_lnk *l, transfer *t, message *m) {
+static bool put_frames(uam_engine *e, uam_link *l, transfer *t, message *m) {
   uam_session *s = l->session;
   uint32_t max = e->remote_max_frame < e->max_frame ? e->remote_max_frame : e->max_frame;
   while (s->remote_incoming_window > 0) {
@@ -108,12 +108,12 @@ static bool put_frames(uam_engine *e, uam_lnk *l, transfer *t, message *m) {
   return false;
 }
 
-static void delivery_written(uam_engine *e, uam_lnk *l, bool settled) {
+static void delivery_written(uam_engine *e, uam_link *l, bool settled) {
   uam_ring *r = settled ? &l->sent : &l->unsettled;
   if (r->count > 0) uam_ring_at(r, r->count - 1)->end = out_total(e);
 }
 
-static bool keep_rest(uam_engine *e, uam_lnk *l, const transfer *t, const message *m) {
+static bool keep_rest(uam_engine *e, uam_link *l, const transfer *t, const message *m) {
   l->partial = true;
   l->partial_id = t->id;
   l->partial_format = t->format;
@@ -126,7 +126,7 @@ static bool keep_rest(uam_engine *e, uam_lnk *l, const transfer *t, const messag
 }
 
 /* The delivery-tag of the next delivery: the caller's, or our counter, little-endian. */
-static void set_tag(uam_lnk *l, const uint8_t *given) {
+static void set_tag(uam_link *l, const uint8_t *given) {
   l->tag_len = given != NULL ? UAM_TAG_BYTES : 4;
   if (given != NULL) {
     memcpy(l->tag, given, UAM_TAG_BYTES);
@@ -137,7 +137,7 @@ static void set_tag(uam_lnk *l, const uint8_t *given) {
 }
 
 /* Sends one delivery, or starts it. Credit and window have been looked at. */
-static bool start_delivery(uam_engine *e, uam_lnk *l, message *m, uint32_t format, bool settled) {
+static bool start_delivery(uam_engine *e, uam_link *l, message *m, uint32_t format, bool settled) {
   uam_session *s = l->session;
   transfer t = {.id = s->next_delivery_id, .format = format, .settled = settled};
   uam_ring *r = settled ? &l->sent : &l->unsettled;
@@ -155,13 +155,13 @@ static bool start_delivery(uam_engine *e, uam_lnk *l, message *m, uint32_t forma
 }
 
 /* The peer must be told, or it would wait for the rest (§2.6.12): with a frame of its own, so when the window has room. */
-static void abort_partial(uam_engine *e, uam_lnk *l) {
+static void abort_partial(uam_engine *e, uam_link *l) {
   l->partial_aborted = true;
   uam_buf_free(&l->rest, &e->mem);
   uam_link_dirty(e, l);
 }
 
-static void put_abort(uam_engine *e, uam_lnk *l) {
+static void put_abort(uam_engine *e, uam_link *l) {
   transfer t = {.id = l->partial_id, .format = l->partial_format, .settled = l->partial_settled,
                 .aborted = true};
   if (!uam_buf_reserve(&e->out, &e->mem, TRANSFER_HEAD)) {
@@ -176,7 +176,7 @@ static void put_abort(uam_engine *e, uam_lnk *l) {
   if (e->trace) uam_frame_trace(e, true, frame, size);
 }
 
-void uam_delivery_resume(uam_engine *e, uam_lnk *l) {
+void uam_delivery_resume(uam_engine *e, uam_link *l) {
   if (!l->partial || l->session->remote_incoming_window == 0) return;
   if (l->partial_aborted) {
     put_abort(e, l);
@@ -195,12 +195,12 @@ void uam_delivery_resume(uam_engine *e, uam_lnk *l) {
   uam_link_event_credit(e, l, 0); /* the link takes messages again */
 }
 
-static void drop_joined(uam_engine *e, uam_lnk *l) {
+static void drop_joined(uam_engine *e, uam_link *l) {
   e->joining -= uam_buf_len(&l->in);
   uam_buf_free(&l->in, &e->mem);
 }
 
-void uam_delivery_abandon(uam_engine *e, uam_lnk *l) {
+void uam_delivery_abandon(uam_engine *e, uam_link *l) {
   l->partial = l->partial_aborted = false;
   uam_buf_free(&l->rest, &e->mem);
   l->receiving = false;
@@ -208,14 +208,14 @@ void uam_delivery_abandon(uam_engine *e, uam_lnk *l) {
 }
 
 /* ---- deliveries settled at birth leave when the kernel has them ---- */
-static void sent_up_to(uam_engine *e, uam_lnk *l) {
+static void sent_up_to(uam_engine *e, uam_link *l) {
   static const uam_span none;
   uam_ring *r = &l->sent;
   while (r->count > 0) {
     uam_delivery *d = uam_ring_at(r, 0);
     if (!d->gone && d->end > e->flushed) return;
     if (!d->gone) {
-      uam_event_settled(e, l->id, d->id, d->id, UAM_OUT_SENT, UAM_F_SETTLED, none);
+      uam_event_settled(e, l->id, d->id, d->id, UAM_OUT_SENT, UAM_FLAG_SETTLED, none);
       e->n_presettled--;
       uam_ring_gone(r, 0);
     }
@@ -236,12 +236,12 @@ static bool follows(const uam_ring *r, uint32_t id) {
 
 /* A client lets its broker overrun what it was ever granted by as much as one grant: RabbitMQ 3.10 adds each FLOW to deliveries
  * of its own that are still under way. Memory stays bounded by twice what was asked for. */
-static bool without_credit(const uam_engine *e, const uam_lnk *l) {
+static bool without_credit(const uam_engine *e, const uam_link *l) {
   int32_t over = seq_diff(l->delivery_count, l->granted);
   return over >= 0 && (e->role == UAM_SERVER || (uint32_t)over >= l->most_credit);
 }
 
-static bool start_receiving(uam_engine *e, uam_lnk *l, const uam_p_transfer *p) {
+static bool start_receiving(uam_engine *e, uam_link *l, const uam_p_transfer *p) {
   if (!UAM_HAS(*p, transfer, delivery_id) || p->delivery_tag.len > UAM_MAX_TAG) {
     uam_session_error(e, l->session, "amqp:invalid-field", "transfer.delivery-id or delivery-tag of a first frame is wrong");
     return false;
@@ -271,13 +271,13 @@ static bool start_receiving(uam_engine *e, uam_lnk *l, const uam_p_transfer *p) 
 }
 
 /* Bytes that a delivery on this link may have: what our attach announced, or the engine's own limit. */
-static uint64_t message_limit(const uam_engine *e, const uam_lnk *l) {
+static uint64_t message_limit(const uam_engine *e, const uam_link *l) {
   uint64_t announced = l->max_message != 0 ? l->max_message : e->max_message;
   return announced < UAM_MAX_MESSAGE ? announced : UAM_MAX_MESSAGE;
 }
 
 /* A joined message must outlive its link until the batch is over. */
-static bool lend(uam_engine *e, uam_lnk *l) {
+static bool lend(uam_engine *e, uam_link *l) {
   if (e->n_lent == e->cap_lent) {
     size_t cap = e->cap_lent ? e->cap_lent * 2 : 8;
     uam_buf *grown = uam_mem_realloc(&e->mem, e->lent, cap * sizeof *grown);
@@ -290,24 +290,24 @@ static bool lend(uam_engine *e, uam_lnk *l) {
   return true;
 }
 
-static void deliver(uam_engine *e, uam_lnk *l, uam_span whole, uam_span tag, bool joined) {
+static void deliver(uam_engine *e, uam_link *l, uam_span whole, uam_span tag, bool joined) {
   if (!l->in_settled && !uam_ring_push(&l->unsettled, &e->mem, l->in_id, 0)) {
     uam_oom(e);
     return;
   }
-  uam_event *ev = uam_event_push(e, UAM_EV_MESSAGE, l->id);
+  uam_event *ev = uam_event_push(e, UAM_EVENT_MESSAGE, l->id);
   if (ev == NULL) return;
   ev->first = l->in_id;
   ev->last = l->in_format;
   ev->tag_length = (uint32_t)tag.len;
   ev->length = whole.len;
-  ev->flags = (uint16_t)((l->in_settled ? UAM_F_SETTLED : 0) | (joined ? UAM_F_ADDRESS : 0));
+  ev->flags = (uint16_t)((l->in_settled ? UAM_FLAG_SETTLED : 0) | (joined ? UAM_FLAG_ADDRESS : 0));
   uint64_t base = joined ? 0 : (uint64_t)(uintptr_t)e->window[e->win].data;
   if (whole.len > 0) ev->offset = (uint64_t)(uintptr_t)whole.ptr - base;
   if (tag.len > 0) ev->tag_offset = (uint64_t)(uintptr_t)tag.ptr - base;
 }
 
-static void finish(uam_engine *e, uam_lnk *l, const uam_p_transfer *p, uam_span payload, bool single) {
+static void finish(uam_engine *e, uam_link *l, const uam_p_transfer *p, uam_span payload, bool single) {
   l->receiving = false;
   if (p->aborted || l->in_void) {
     drop_joined(e, l);
@@ -329,7 +329,7 @@ static void finish(uam_engine *e, uam_lnk *l, const uam_p_transfer *p, uam_span 
   deliver(e, l, (uam_span){at, n}, (uam_span){at + n, l->in_tag_len}, true);
 }
 
-static bool join(uam_engine *e, uam_lnk *l, uam_span payload) {
+static bool join(uam_engine *e, uam_link *l, uam_span payload) {
   if (e->joining + payload.len > UAM_MAX_JOINING) {
     uam_link_error(e, l, "amqp:resource-limit-exceeded", "messages in parts of more than %u bytes in all", UAM_MAX_JOINING);
     return false;
@@ -342,7 +342,7 @@ static bool join(uam_engine *e, uam_lnk *l, uam_span payload) {
   return true;
 }
 
-void uam_delivery_on_transfer(uam_engine *e, uam_lnk *l, const uam_p_transfer *p, uam_span payload) {
+void uam_delivery_on_transfer(uam_engine *e, uam_link *l, const uam_p_transfer *p, uam_span payload) {
   if (l->state != UAM_LINK_ATTACHED) return; /* we have detached: discarded */
   if (l->sender) {
     uam_session_error(e, l->session, "amqp:not-allowed", "transfer on handle %lu, whose sender is this end", (unsigned long)l->handle);
@@ -382,16 +382,16 @@ static void put_disposition(uam_engine *e, uam_session *s) {
     p.set |= UAM_SET(disposition, state);
     p.state = uam_buf_span(&s->disp_state);
   }
-  if (p.state.len > 256 && uam_frame_size(e, UAM_PERF_disposition, &p) > e->remote_max_frame) {
+  if (p.state.len > 256 && uam_frame_size(e, UAM_COMPOSITE_disposition, &p) > e->remote_max_frame) {
     memcpy(small, bare, sizeof small); /* the outcome without its explanation */
     small[2] = p.state.ptr[2];
     p.state = (uam_span){small, sizeof small};
   }
-  uam_frame_put(e, 0, s->channel, UAM_PERF_disposition, &p);
+  uam_frame_put(e, 0, s->channel, UAM_COMPOSITE_disposition, &p);
 }
 
 void uam_delivery_flush(uam_engine *e, uam_session *s) {
-  bool up = s->state == UAM_SESS_MAPPED;
+  bool up = s->state == UAM_SESSION_MAPPED;
   if (s->disp_open && up && e->conn_state == UAM_CONN_OPENED) put_disposition(e, s);
 }
 
@@ -422,14 +422,14 @@ typedef struct verdict {
 } verdict;
 
 /* To a peer that left it to us to settle what it said (§2.6.12): done. A receiver names the outcome, as always. */
-static void answer(uam_engine *e, uam_lnk *l, uint32_t first, uint32_t last, uint32_t code) {
+static void answer(uam_engine *e, uam_link *l, uint32_t first, uint32_t last, uint32_t code) {
   const uint8_t outcome[4] = {0x00, 0x53, (uint8_t)code, 0x45};
   bool named = !l->sender || e->all_fields;
   hold_disposition(e, l->session, !l->sender, first, last, true, (uam_span){outcome, named ? sizeof outcome : 0});
 }
 
 /* The sender is done with the delivery that has come in part: what it took back is no message when its last frame comes. */
-static void settle_incoming(uam_engine *e, uam_lnk *l, uint32_t first, uint32_t last, const verdict *v) {
+static void settle_incoming(uam_engine *e, uam_link *l, uint32_t first, uint32_t last, const verdict *v) {
   if (!l->receiving || seq_lt(l->in_id, first) || seq_lt(last, l->in_id) || l->in_settled || l->in_void) return;
   if (v->code >= UAM_OUT_REJECTED && v->code <= UAM_OUT_MODIFIED) {
     l->in_void = true;
@@ -441,7 +441,7 @@ static void settle_incoming(uam_engine *e, uam_lnk *l, uint32_t first, uint32_t 
 }
 
 /* Deliveries of one link inside first..last: runs of them leave as one event each. */
-static void settle_range(uam_engine *e, uam_lnk *l, uint32_t first, uint32_t last, const verdict *v) {
+static void settle_range(uam_engine *e, uam_link *l, uint32_t first, uint32_t last, const verdict *v) {
   uam_ring *r = &l->unsettled;
   bool run = false;
   uint32_t from = 0, to = 0;
@@ -451,7 +451,7 @@ static void settle_range(uam_engine *e, uam_lnk *l, uint32_t first, uint32_t las
     if (l->partial && l->partial_id == d->id && d->end == UAM_FOREVER) abort_partial(e, l); /* decided before its end */
     uam_ring_gone(r, i);
     if (run && d->id != to + 1) {
-      uam_event_settled(e, l->id, from, to, v->code, v->settled ? UAM_F_SETTLED : 0, v->state);
+      uam_event_settled(e, l->id, from, to, v->code, v->settled ? UAM_FLAG_SETTLED : 0, v->state);
       if (v->answer) answer(e, l, from, to, v->code);
       run = false;
     }
@@ -460,7 +460,7 @@ static void settle_range(uam_engine *e, uam_lnk *l, uint32_t first, uint32_t las
     run = true;
   }
   if (run) {
-    uam_event_settled(e, l->id, from, to, v->code, v->settled ? UAM_F_SETTLED : 0, v->state);
+    uam_event_settled(e, l->id, from, to, v->code, v->settled ? UAM_FLAG_SETTLED : 0, v->state);
     if (v->answer) answer(e, l, from, to, v->code);
   }
   uam_ring_trim(r);
@@ -487,7 +487,7 @@ void uam_delivery_on_disposition(uam_engine *e, uam_session *s, const uam_p_disp
   if (v.code == UAM_OUT_ACCEPTED || v.code == UAM_OUT_NONE) v.state = (uam_span){NULL, 0};
   uam_event_new_state(e);
   for (size_t i = 0; i < s->cap_links; i++) {
-    uam_lnk *l = s->links[i];
+    uam_link *l = s->links[i];
     if (l == NULL || l->sender != p->role) continue;
     if (l->unsettled.count > 0) settle_range(e, l, p->first, last, &v);
     if (!l->sender) settle_incoming(e, l, p->first, last, &v);
@@ -509,7 +509,7 @@ static size_t section_head(uint8_t *h, uint32_t n) {
   return 8;
 }
 
-static bool has_room(const uam_engine *e, const uam_lnk *l) {
+static bool has_room(const uam_engine *e, const uam_link *l) {
   return l->credit > 0 && !l->partial && l->session->remote_incoming_window > 0 && uam_buf_len(&e->out) < e->output_cap &&
          l->unsettled.live < UAM_MAX_UNSETTLED && l->sent.live < UAM_MAX_UNSETTLED;
 }
@@ -517,24 +517,24 @@ static bool has_room(const uam_engine *e, const uam_lnk *l) {
 int64_t uam_send_messages(uam_engine *e, uint32_t link, const uint8_t *buf, const uint32_t *lens, size_t n,
                           uint32_t message_format, int flags, uint32_t *first_id) {
   if (e->fatal) return e->fatal;
-  uam_lnk *l = uam_link_by_id(e, link);
+  uam_link *l = uam_link_by_id(e, link);
   if (l == NULL || !l->sender || l->want_detach || l->state >= UAM_LINK_DETACH_SENT)
-    return uam_refuse(e, UAM_E_STATE, "no such sending link");
+    return uam_refuse(e, UAM_ERR_STATE, "no such sending link");
   *first_id = l->session->next_delivery_id;
-  bool up = l->state == UAM_LINK_ATTACHED && l->session->state == UAM_SESS_MAPPED && e->conn_state == UAM_CONN_OPENED;
+  bool up = l->state == UAM_LINK_ATTACHED && l->session->state == UAM_SESSION_MAPPED && e->conn_state == UAM_CONN_OPENED;
   size_t i = 0;
   for (; up && i < n && has_room(e, l); i++) {
     uint8_t head[8];
     size_t tag = (flags & UAM_SEND_TAGGED) ? UAM_TAG_BYTES : 0;
     if (lens[i] < tag) {
       if (i > 0) break;
-      return uam_refuse(e, UAM_E_ARG, "%lu bytes are no delivery-tag", (unsigned long)lens[i]);
+      return uam_refuse(e, UAM_ERR_ARG, "%lu bytes are no delivery-tag", (unsigned long)lens[i]);
     }
     uint32_t len = lens[i] - (uint32_t)tag;
     size_t head_len = (flags & UAM_SEND_DATA) ? section_head(head, len) : 0;
     if (l->remote_max_message != 0 && (uint64_t)len + head_len > l->remote_max_message) {
       if (i > 0) break;
-      return uam_refuse(e, UAM_E_SIZE, "message of %lu bytes > the peer's max-message-size %llu",
+      return uam_refuse(e, UAM_ERR_SIZE, "message of %lu bytes > the peer's max-message-size %llu",
                         (unsigned long)(len + head_len), (unsigned long long)l->remote_max_message);
     }
     set_tag(l, tag > 0 ? buf : NULL);
@@ -547,10 +547,10 @@ int64_t uam_send_messages(uam_engine *e, uint32_t link, const uint8_t *buf, cons
 
 int uam_settle(uam_engine *e, uint32_t link, uint32_t first, uint32_t last, int settled, const uint8_t *state, size_t n) {
   if (e->fatal) return e->fatal;
-  uam_lnk *l = uam_link_by_id(e, link);
-  if (l == NULL || l->state != UAM_LINK_ATTACHED || l->session->state != UAM_SESS_MAPPED)
-    return uam_refuse(e, UAM_E_STATE, "no such attached link");
-  if (n > UAM_MAX_STATE || seq_lt(last, first)) return uam_refuse(e, UAM_E_ARG, "state of %lu bytes, or last < first", (unsigned long)n);
+  uam_link *l = uam_link_by_id(e, link);
+  if (l == NULL || l->state != UAM_LINK_ATTACHED || l->session->state != UAM_SESSION_MAPPED)
+    return uam_refuse(e, UAM_ERR_STATE, "no such attached link");
+  if (n > UAM_MAX_STATE || seq_lt(last, first)) return uam_refuse(e, UAM_ERR_ARG, "state of %lu bytes, or last < first", (unsigned long)n);
   uam_ring *r = &l->unsettled;
   size_t found = 0;
   uam_span what = {state, n};
@@ -564,6 +564,6 @@ int uam_settle(uam_engine *e, uint32_t link, uint32_t first, uint32_t last, int 
     if (settled) uam_ring_gone(r, i);
   }
   uam_ring_trim(r);
-  if (found == 0) return uam_refuse(e, UAM_E_STATE, "no such delivery is unsettled");
+  if (found == 0) return uam_refuse(e, UAM_ERR_STATE, "no such delivery is unsettled");
   return e->fatal;
 }

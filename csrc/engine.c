@@ -48,18 +48,18 @@ int uam_set(uam_engine *e, int option, uint64_t value) {
   switch (option) {
     case UAM_OPT_PIPELINE: e->pipeline = value != 0; return UAM_OK;
     case UAM_OPT_HEARTBEAT:
-      if (value < 1 || value > 1000) return uam_refuse(e, UAM_E_ARG, "heartbeat of %llu per mille", (unsigned long long)value);
+      if (value < 1 || value > 1000) return uam_refuse(e, UAM_ERR_ARG, "heartbeat of %llu per mille", (unsigned long long)value);
       e->heartbeat_permille = (uint32_t)value;
       return UAM_OK;
     case UAM_OPT_TRACE: e->trace = (int)(value < 2 ? value : 2); return UAM_OK;
     case UAM_OPT_MAX_MESSAGE: e->max_message = value < UAM_MAX_MESSAGE ? value : UAM_MAX_MESSAGE; return UAM_OK;
     case UAM_OPT_OUTPUT_CAP:
-      if (value == 0 || value > UAM_OUTPUT_HARD) return uam_refuse(e, UAM_E_ARG, "output cap of %llu bytes", (unsigned long long)value);
+      if (value == 0 || value > UAM_OUTPUT_HARD) return uam_refuse(e, UAM_ERR_ARG, "output cap of %llu bytes", (unsigned long long)value);
       e->output_cap = (size_t)value;
       return UAM_OK;
     case UAM_OPT_SASL_REQUIRED: e->sasl_required = value != 0; return UAM_OK;
     case UAM_OPT_EXPLICIT: e->all_fields = value != 0; return UAM_OK;
-    default: return uam_refuse(e, UAM_E_ARG, "no option %d", option);
+    default: return uam_refuse(e, UAM_ERR_ARG, "no option %d", option);
   }
 }
 
@@ -77,12 +77,12 @@ const char *uam_trace(uam_engine *e, size_t *n) {
 
 /* ---- dispatch ---- */
 static void on_session_frame(uam_engine *e, uam_session *s, uint32_t code, const uam_any *any, uam_span list, uam_span payload) {
-  uam_lnk *l = NULL;
+  uam_link *l = NULL;
   switch (code) {
-    case UAM_PERF_attach: uam_link_on_attach(e, s, &any->attach, list); return;
-    case UAM_PERF_flow: uam_session_on_flow(e, s, &any->flow); return;
-    case UAM_PERF_disposition: uam_delivery_on_disposition(e, s, &any->disposition); return;
-    case UAM_PERF_transfer:
+    case UAM_COMPOSITE_attach: uam_link_on_attach(e, s, &any->attach, list); return;
+    case UAM_COMPOSITE_flow: uam_session_on_flow(e, s, &any->flow); return;
+    case UAM_COMPOSITE_disposition: uam_delivery_on_disposition(e, s, &any->disposition); return;
+    case UAM_COMPOSITE_transfer:
       s->next_incoming_id++;
       if (s->incoming_window == 0) {
         uam_session_error(e, s, "amqp:session:window-violation", "transfer beyond incoming-window");
@@ -95,15 +95,15 @@ static void on_session_frame(uam_engine *e, uam_session *s, uint32_t code, const
       l = uam_map_get(&s->by_remote_handle, any->transfer.handle);
       if (l != NULL) uam_delivery_on_transfer(e, l, &any->transfer, payload);
       break;
-    case UAM_PERF_detach:
+    case UAM_COMPOSITE_detach:
       l = uam_map_get(&s->by_remote_handle, any->detach.handle);
       if (l != NULL) uam_link_on_detach(e, l, &any->detach);
       break;
     default: return;
   }
   if (l == NULL)
-    uam_session_error(e, s, "amqp:session:unattached-handle", "%s.handle %lu is not attached", uam_perf_name(code),
-                      (unsigned long)(code == UAM_PERF_transfer ? any->transfer.handle : any->detach.handle));
+    uam_session_error(e, s, "amqp:session:unattached-handle", "%s.handle %lu is not attached", uam_composite_name(code),
+                      (unsigned long)(code == UAM_COMPOSITE_transfer ? any->transfer.handle : any->detach.handle));
 }
 
 /* Frames on a session's channel: which of them count in which of its states (§2.5.5). */
@@ -111,31 +111,31 @@ static void on_channel(uam_engine *e, uint16_t channel, uint32_t code, const uam
   uam_session *s = uam_map_get(&e->by_remote_channel, channel);
   if (s == NULL) {
     if (uam_session_late(e, channel, code)) return;
-    uam_conn_error(e, "amqp:not-allowed", "%s on channel %u, which is not begun", uam_perf_name(code), (unsigned)channel);
+    uam_conn_error(e, "amqp:not-allowed", "%s on channel %u, which is not begun", uam_composite_name(code), (unsigned)channel);
     return;
   }
-  if (code == UAM_PERF_end) {
+  if (code == UAM_COMPOSITE_end) {
     uam_session_on_end(e, s, &any->end);
     return;
   }
-  bool closing = s->state == UAM_SESS_END_SENT && (code == UAM_PERF_disposition || code == UAM_PERF_detach);
-  if (s->state == UAM_SESS_MAPPED || s->state == UAM_SESS_BEGIN_RCVD || closing)
+  bool closing = s->state == UAM_SESSION_END_SENT && (code == UAM_COMPOSITE_disposition || code == UAM_COMPOSITE_detach);
+  if (s->state == UAM_SESSION_MAPPED || s->state == UAM_SESSION_BEGIN_RCVD || closing)
     on_session_frame(e, s, code, any, list, payload);
 }
 
 static void on_performative(uam_engine *e, uint16_t channel, uint32_t code, const uam_any *any, uam_span list, uam_span payload) {
   bool opened = e->conn_state == UAM_CONN_OPENED || e->conn_state == UAM_CONN_OPEN_RCVD;
   switch (code) {
-    case UAM_PERF_open: uam_conn_on_open(e, &any->open, list); return;
-    case UAM_PERF_close: uam_conn_on_close(e, &any->close); return;
-    case UAM_PERF_begin:
+    case UAM_COMPOSITE_open: uam_conn_on_open(e, &any->open, list); return;
+    case UAM_COMPOSITE_close: uam_conn_on_close(e, &any->close); return;
+    case UAM_COMPOSITE_begin:
       if (opened) uam_session_on_begin(e, channel, &any->begin, list);
       break;
     default:
       if (opened) on_channel(e, channel, code, any, list, payload);
   }
   bool over = e->conn_state == UAM_CONN_CLOSE_SENT || e->conn_state == UAM_CONN_CLOSE_RCVD;
-  if (!opened && !over) uam_conn_error(e, "amqp:not-allowed", "%s before open", uam_perf_name(code));
+  if (!opened && !over) uam_conn_error(e, "amqp:not-allowed", "%s before open", uam_composite_name(code));
 }
 
 static void on_amqp_frame(uam_engine *e, const uam_frame *f) {
@@ -146,16 +146,16 @@ static void on_amqp_frame(uam_engine *e, const uam_frame *f) {
   if (f->body.len == 0) return; /* a heartbeat */
   uam_reader r = uam_reader_of(f->body.ptr, f->body.len);
   uint64_t code = uam_read_descriptor(&r);
-  bool often = code >= UAM_PERF_flow && code <= UAM_PERF_disposition; /* uam_perf_decode checks every field anyway */
+  bool often = code >= UAM_COMPOSITE_flow && code <= UAM_COMPOSITE_disposition; /* uam_composite_decode checks every field anyway */
   uam_span list = often ? uam_read_outline(&r) : uam_read_value(&r);
-  if (e->conn_state == UAM_CONN_DISCARDING && code != UAM_PERF_close && !r.err) return;
-  if (r.err || code < UAM_PERF_open || code > UAM_PERF_close) {
+  if (e->conn_state == UAM_CONN_DISCARDING && code != UAM_COMPOSITE_close && !r.err) return;
+  if (r.err || code < UAM_COMPOSITE_open || code > UAM_COMPOSITE_close) {
     uam_conn_error(e, "amqp:decode-error", "frame with %s", r.err ? r.why : "a body that is no performative");
     return;
   }
   uam_any any;
   uam_fault fault = {0};
-  if (uam_perf_decode((uint32_t)code, list, &any, &fault) != 0) {
+  if (uam_composite_decode((uint32_t)code, list, &any, &fault) != 0) {
     uam_conn_error(e, fault.condition, "%s", fault.text);
     return;
   }
@@ -225,19 +225,19 @@ static void flush_sessions_begin(uam_engine *e) {
         if (s->links[i] != NULL) uam_link_dirty(e, s->links[i]);
 }
 
-static bool link_waits(const uam_lnk *l) { return l->want_attach || l->want_detach || l->want_flow || l->partial; }
+static bool link_waits(const uam_link *l) { return l->want_attach || l->want_detach || l->want_flow || l->partial; }
 
 static void flush_links(uam_engine *e) {
-  uam_lnk *list = e->dirty_links, *turned = NULL;
+  uam_link *list = e->dirty_links, *turned = NULL;
   e->dirty_links = NULL;
   while (list != NULL) { /* oldest first: links attach in the order they were asked for */
-    uam_lnk *next = list->next_dirty;
+    uam_link *next = list->next_dirty;
     list->next_dirty = turned;
     turned = list;
     list = next;
   }
   while (turned != NULL) {
-    uam_lnk *l = turned;
+    uam_link *l = turned;
     turned = l->next_dirty;
     l->dirty = false;
     if (uam_link_flush(e, l)) {
@@ -249,7 +249,7 @@ static void flush_links(uam_engine *e) {
 }
 
 static void undirty_links(uam_engine *e, const uam_session *s) {
-  for (uam_lnk **at = &e->dirty_links; *at != NULL;) {
+  for (uam_link **at = &e->dirty_links; *at != NULL;) {
     if ((*at)->session == s) *at = (*at)->next_dirty;
     else at = &(*at)->next_dirty;
   }
@@ -335,7 +335,7 @@ uint8_t *uam_recv_window(uam_engine *e, size_t *cap) {
 
 static int commit_received(uam_engine *e, size_t n) {
   uam_event_reset(e);
-  if (n > 0 && n > e->window[e->win].cap - e->tail) return uam_refuse(e, UAM_E_ARG, "more bytes than the window had");
+  if (n > 0 && n > e->window[e->win].cap - e->tail) return uam_refuse(e, UAM_ERR_ARG, "more bytes than the window had");
   e->tail += n;
   if (n > 0) e->last_received = e->now;
   take_all(e);
@@ -358,7 +358,7 @@ const uint8_t *uam_send_window(uam_engine *e, size_t *n) {
 }
 
 static int commit_sent(uam_engine *e, size_t n) {
-  if (n > uam_buf_len(&e->out)) return uam_refuse(e, UAM_E_ARG, "more bytes than the window had");
+  if (n > uam_buf_len(&e->out)) return uam_refuse(e, UAM_ERR_ARG, "more bytes than the window had");
   uam_buf_consume(&e->out, n);
   if (e->offered > uam_buf_len(&e->out)) e->offered = uam_buf_len(&e->out);
   e->committed += n;
@@ -383,7 +383,7 @@ size_t uam_events(uam_engine *e, const uam_event **events) {
 
 int uam_flushed(uam_engine *e, uint64_t total) {
   if (e->fatal) return e->fatal;
-  if (total < e->flushed || total > e->committed) return uam_refuse(e, UAM_E_ARG, "flushed %llu", (unsigned long long)total);
+  if (total < e->flushed || total > e->committed) return uam_refuse(e, UAM_ERR_ARG, "flushed %llu", (unsigned long long)total);
   if (total == e->flushed) return UAM_OK;
   e->flushed = total;
   uam_delivery_sent(e);
@@ -418,10 +418,10 @@ int uam_lost(uam_engine *e) {
   e->lost = true;
   uam_conn_settle_all(e);
   if (e->conn_state != UAM_CONN_END) {
-    uam_event_state(e, UAM_EV_CONN_STATE, 0, e->conn_state, UAM_CONN_END);
+    uam_event_state(e, UAM_EVENT_CONN_STATE, 0, e->conn_state, UAM_CONN_END);
     e->conn_state = UAM_CONN_END;
     e->in_stage = UAM_IN_DONE;
   }
-  uam_event_push(e, UAM_EV_LOST, 0);
+  uam_event_push(e, UAM_EVENT_LOST, 0);
   return e->fatal;
 }

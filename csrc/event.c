@@ -39,7 +39,7 @@ void uam_event_text(uam_engine *e, uam_event *ev, uam_span span) {
     uam_oom(e);
     return;
   }
-  ev->flags = (uint16_t)(ev->flags | UAM_F_ADDRESS | EV_TEXT);
+  ev->flags = (uint16_t)(ev->flags | UAM_FLAG_ADDRESS | EV_TEXT);
   ev->offset = at;
   ev->length = span.len;
 }
@@ -54,8 +54,8 @@ void uam_event_state(uam_engine *e, uint16_t kind, uint32_t id, uint32_t old, ui
 
 static bool extends(const uam_engine *e, const uam_event *ev, uint32_t link, uint32_t first, uint32_t code,
                     uint16_t flags, uam_span state) {
-  if (ev->kind != UAM_EV_SETTLED || ev->id != link || ev->code != code || ev->last + 1 != first) return false;
-  if ((ev->flags & UAM_F_SETTLED) != flags || ev->length != state.len) return false;
+  if (ev->kind != UAM_EVENT_SETTLED || ev->id != link || ev->code != code || ev->last + 1 != first) return false;
+  if ((ev->flags & UAM_FLAG_SETTLED) != flags || ev->length != state.len) return false;
   return state.len == 0 || memcmp(e->text.data + ev->offset, state.ptr, state.len) == 0;
 }
 
@@ -69,7 +69,7 @@ static void put_state(uam_engine *e, uam_event *ev, uam_span state) {
     uam_event_text(e, ev, state);
     return;
   }
-  ev->flags = (uint16_t)(ev->flags | UAM_F_ADDRESS | EV_TEXT);
+  ev->flags = (uint16_t)(ev->flags | UAM_FLAG_ADDRESS | EV_TEXT);
   ev->offset = e->state_at;
   ev->length = state.len;
 }
@@ -80,7 +80,7 @@ void uam_event_settled(uam_engine *e, uint32_t link, uint32_t first, uint32_t la
     e->events[e->n_events - 1].last = last;
     return;
   }
-  uam_event *ev = uam_event_push(e, UAM_EV_SETTLED, link);
+  uam_event *ev = uam_event_push(e, UAM_EVENT_SETTLED, link);
   if (ev == NULL) return;
   ev->first = first;
   ev->last = last;
@@ -90,7 +90,7 @@ void uam_event_settled(uam_engine *e, uint32_t link, uint32_t first, uint32_t la
 }
 
 void uam_event_error(uam_engine *e, uint32_t scope, uint32_t id, uam_span error) {
-  uam_event *ev = uam_event_push(e, UAM_EV_PEER_ERROR, id);
+  uam_event *ev = uam_event_push(e, UAM_EVENT_PEER_ERROR, id);
   if (ev == NULL) return;
   ev->code = scope;
   uam_event_text(e, ev, error);

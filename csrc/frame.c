@@ -40,12 +40,12 @@ void uam_frame_empty(uam_engine *e) {
 
 /* Absent fields at the end may be left out (§1.4). There are peers (Azure's clients in Python) that look for a field in its
  * place all the same: UAM_OPT_EXPLICIT is for them. */
-static void encode(const uam_engine *e, uam_writer *w, uint32_t code, const void *perf) {
-  if (e->all_fields) uam_perf_encode_all(w, code, perf);
-  else uam_perf_encode(w, code, perf);
+static void encode(const uam_engine *e, uam_writer *w, uint32_t code, const void *performative) {
+  if (e->all_fields) uam_composite_encode_all(w, code, performative);
+  else uam_composite_encode(w, code, performative);
 }
 
-void uam_frame_put(uam_engine *e, uint8_t type, uint16_t channel, uint32_t code, const void *perf) {
+void uam_frame_put(uam_engine *e, uint8_t type, uint16_t channel, uint32_t code, const void *performative) {
   uam_buf *o = &e->out;
   uam_writer w;
   size_t room = FRAME_GUESS;
@@ -55,7 +55,7 @@ void uam_frame_put(uam_engine *e, uint8_t type, uint16_t channel, uint32_t code,
       return;
     }
     w = (uam_writer){o->data + o->tail + 8, 0, room};
-    encode(e, &w, code, perf);
+    encode(e, &w, code, performative);
     if (w.len <= room) break;
     room = w.len;
   }
@@ -69,29 +69,29 @@ void uam_frame_put(uam_engine *e, uint8_t type, uint16_t channel, uint32_t code,
 }
 
 /* A detach, end or close. Where its error does not fit into the peer's frames (§2.3.1) its condition goes alone, or nothing of it. */
-void uam_frame_put_last(uam_engine *e, uint16_t channel, uint32_t code, void *perf, uam_span *error) {
+void uam_frame_put_last(uam_engine *e, uint16_t channel, uint32_t code, void *performative, uam_span *error) {
   uint8_t room[UAM_MIN_MAX_FRAME / 2];
   uam_p_error whole;
   uam_fault fault = {0};
-  if (error->len > sizeof room && uam_frame_size(e, code, perf) > e->remote_max_frame) {
+  if (error->len > sizeof room && uam_frame_size(e, code, performative) > e->remote_max_frame) {
     uam_writer w = {room, 0, sizeof room};
     uam_reader r = uam_reader_of(error->ptr, error->len);
     uint64_t what = uam_read_descriptor(&r);
     uam_span list = uam_read_value(&r);
     *error = (uam_span){0};
-    if (r.err == 0 && what == UAM_PERF_error && uam_perf_decode(UAM_PERF_error, list, &whole, &fault) == 0) {
+    if (r.err == 0 && what == UAM_COMPOSITE_error && uam_composite_decode(UAM_COMPOSITE_error, list, &whole, &fault) == 0) {
       whole.set = UAM_SET(error, condition);
-      encode(e, &w, UAM_PERF_error, &whole);
+      encode(e, &w, UAM_COMPOSITE_error, &whole);
       if (w.len <= sizeof room) *error = (uam_span){room, w.len};
     }
-    if (error->len == 0) *(uint32_t *)perf &= ~(1u << (uam_perf_field_count(code) - 1)); /* `set`, its first member */
+    if (error->len == 0) *(uint32_t *)performative &= ~(1u << (uam_composite_field_count(code) - 1)); /* `set`, its first member */
   }
-  uam_frame_put(e, 0, channel, code, perf);
+  uam_frame_put(e, 0, channel, code, performative);
 }
 
-size_t uam_frame_size(const uam_engine *e, uint32_t code, const void *perf) {
+size_t uam_frame_size(const uam_engine *e, uint32_t code, const void *performative) {
   uam_writer w = {NULL, 0, 0};
-  encode(e, &w, code, perf);
+  encode(e, &w, code, performative);
   return 8 + w.len;
 }
 
@@ -124,6 +124,6 @@ void uam_error_encode(uam_engine *e, uam_buf *b, const char *condition, const ch
   err.description = (uam_span){(const uint8_t *)text, strlen(text)};
   uint8_t room[512];
   uam_writer w = {room, 0, sizeof room};
-  encode(e, &w, UAM_PERF_error, &err);
+  encode(e, &w, UAM_COMPOSITE_error, &err);
   uam_keep(e, b, room, w.len <= sizeof room ? w.len : 0);
 }

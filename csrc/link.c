@@ -5,22 +5,22 @@
 
 #include "uam_int.h"
 
-uam_lnk *uam_link_by_id(const uam_engine *e, uint32_t id) {
+uam_link *uam_link_by_id(const uam_engine *e, uint32_t id) {
   size_t slot = id & 0xffff;
   if (id == 0 || slot >= e->cap_links) return NULL;
-  uam_lnk *l = e->links[slot];
+  uam_link *l = e->links[slot];
   return l != NULL && l->id == id ? l : NULL;
 }
 
-static void move(uam_engine *e, uam_lnk *l, int input) {
+static void move(uam_engine *e, uam_link *l, int input) {
   uint8_t next = uam_link_next(l->state, input);
   if (next == 0) return;
   uint8_t old = l->state;
   l->state = (uint8_t)(next - 1);
-  uam_event_state(e, UAM_EV_LINK_STATE, l->id, old, l->state);
+  uam_event_state(e, UAM_EVENT_LINK_STATE, l->id, old, l->state);
 }
 
-void uam_link_dirty(uam_engine *e, uam_lnk *l) {
+void uam_link_dirty(uam_engine *e, uam_link *l) {
   if (l->dirty) return;
   l->dirty = true;
   l->next_dirty = e->dirty_links;
@@ -28,10 +28,10 @@ void uam_link_dirty(uam_engine *e, uam_lnk *l) {
 }
 
 /* Room for one more pointer at index `at` of a table that grows. */
-static bool room_at(uam_engine *e, uam_lnk ***table, size_t *cap, size_t at) {
+static bool room_at(uam_engine *e, uam_link ***table, size_t *cap, size_t at) {
   if (at < *cap) return true;
   size_t bigger = *cap ? *cap * 2 : 4;
-  uam_lnk **grown = uam_mem_realloc(&e->mem, *table, bigger * sizeof *grown);
+  uam_link **grown = uam_mem_realloc(&e->mem, *table, bigger * sizeof *grown);
   if (grown == NULL) return false;
   memset(grown + *cap, 0, (bigger - *cap) * sizeof *grown);
   *table = grown;
@@ -39,16 +39,16 @@ static bool room_at(uam_engine *e, uam_lnk ***table, size_t *cap, size_t at) {
   return true;
 }
 
-static size_t free_at(uam_lnk *const *table, size_t cap, size_t at) {
+static size_t free_at(uam_link *const *table, size_t cap, size_t at) {
   while (at < cap && table[at] != NULL) at++;
   return at;
 }
 
-static uam_lnk *link_new(uam_engine *e, uam_session *s) {
+static uam_link *link_new(uam_engine *e, uam_session *s) {
   size_t slot = free_at(e->links, e->cap_links, e->free_link);
   size_t handle = free_at(s->links, s->cap_links, s->free_handle);
   bool room = room_at(e, &e->links, &e->cap_links, slot) && room_at(e, &s->links, &s->cap_links, handle);
-  uam_lnk *l = room ? uam_mem_alloc(&e->mem, sizeof *l) : NULL;
+  uam_link *l = room ? uam_mem_alloc(&e->mem, sizeof *l) : NULL;
   if (l == NULL) {
     uam_oom(e);
     return NULL;
@@ -65,14 +65,14 @@ static uam_lnk *link_new(uam_engine *e, uam_session *s) {
   return l;
 }
 
-static void start_detaching(uam_engine *e, uam_lnk *l) {
+static void start_detaching(uam_engine *e, uam_link *l) {
   if (l->detaching) return;
   l->detaching = true;
   e->n_detaching++;
 }
 
 /* It must not stand in the list of dirty ones: engine.c sees to that. */
-void uam_link_free(uam_engine *e, uam_lnk *l) {
+void uam_link_free(uam_engine *e, uam_link *l) {
   uam_session *s = l->session;
   uam_delivery_abandon(e, l);
   e->n_presettled -= l->sent.live;
@@ -98,7 +98,7 @@ void uam_link_free(uam_engine *e, uam_lnk *l) {
   uam_mem_free(&e->mem, l);
 }
 
-static void put_detach(uam_engine *e, uam_lnk *l) {
+static void put_detach(uam_engine *e, uam_link *l) {
   uam_delivery_flush(e, l->session);
   uam_delivery_abandon(e, l);
   uam_p_detach p = {.set = UAM_SET(detach, handle), .handle = l->handle};
@@ -111,12 +111,12 @@ static void put_detach(uam_engine *e, uam_lnk *l) {
     p.error = uam_buf_span(&l->error);
   }
   l->want_detach = l->want_flow = false;
-  uam_frame_put_last(e, l->session->channel, UAM_PERF_detach, &p, &p.error);
+  uam_frame_put_last(e, l->session->channel, UAM_COMPOSITE_detach, &p, &p.error);
   move(e, l, UAM_S_DETACH);
 }
 
 /* The peer broke a rule of the link, or we can't attach it: detach with an error. */
-void uam_link_error(uam_engine *e, uam_lnk *l, const char *condition, const char *format, ...) {
+void uam_link_error(uam_engine *e, uam_link *l, const char *condition, const char *format, ...) {
   char text[160];
   va_list args;
   va_start(args, format);
@@ -132,23 +132,23 @@ void uam_link_error(uam_engine *e, uam_lnk *l, const char *condition, const char
 }
 
 /* ---- attach ---- */
-static bool same_name(const uam_lnk *a, uam_span name) {
+static bool same_name(const uam_link *a, uam_span name) {
   /* of no bytes there may be no address */
   return a->name.len == name.len && (name.len == 0 || memcmp(a->name.ptr, name.ptr, name.len) == 0);
 }
 
 /* Does a link that is still detaching hold this one's name? Then attaching now would look like stealing it. */
-static bool name_held(const uam_engine *e, const uam_lnk *l) {
+static bool name_held(const uam_engine *e, const uam_link *l) {
   if (e->n_detaching == 0) return false;
   for (size_t i = 0; i < e->cap_links; i++) {
-    const uam_lnk *o = e->links[i];
+    const uam_link *o = e->links[i];
     if (o != NULL && o != l && o->detaching && o->attach_sent && o->sender == l->sender && same_name(o, l->name)) return true;
   }
   return false;
 }
 
 /* Its handle was the lowest free one when it was made; a lower one may have come back since. */
-static void lower_handle(uam_session *s, uam_lnk *l) {
+static void lower_handle(uam_session *s, uam_link *l) {
   size_t handle = free_at(s->links, l->handle, 0);
   if (handle >= l->handle) return;
   s->links[l->handle] = NULL;
@@ -158,7 +158,7 @@ static void lower_handle(uam_session *s, uam_lnk *l) {
 }
 
 /* Is its handle above what the peer allows, while one that it does allow is on its way back? */
-static bool waits_for_handle(uam_lnk *l) {
+static bool waits_for_handle(uam_link *l) {
   uam_session *s = l->session;
   if (l->handle <= s->remote_handle_max) return false;
   lower_handle(s, l);
@@ -168,12 +168,12 @@ static bool waits_for_handle(uam_lnk *l) {
   return false;
 }
 
-static bool put_attach(uam_engine *e, uam_lnk *l) {
+static bool put_attach(uam_engine *e, uam_link *l) {
   uam_session *s = l->session;
   uam_p_attach p;
   uam_fault fault = {0};
-  if (uam_perf_decode(UAM_PERF_attach, uam_buf_span(&l->args), &p, &fault) != 0) {
-    e->fatal = UAM_E_BROKEN;
+  if (uam_composite_decode(UAM_COMPOSITE_attach, uam_buf_span(&l->args), &p, &fault) != 0) {
+    e->fatal = UAM_ERR_BROKEN;
     return false;
   }
   p.handle = l->handle;
@@ -183,7 +183,7 @@ static bool put_attach(uam_engine *e, uam_lnk *l) {
     p.set |= UAM_SET(attach, initial_delivery_count);
     p.initial_delivery_count = l->initial_count;
   }
-  size_t size = uam_frame_size(e, UAM_PERF_attach, &p);
+  size_t size = uam_frame_size(e, UAM_COMPOSITE_attach, &p);
   bool fits = size <= e->remote_max_frame;
   if (!fits || l->handle > s->remote_handle_max) {
     l->want_attach = false;
@@ -202,22 +202,22 @@ static bool put_attach(uam_engine *e, uam_lnk *l) {
   }
   l->want_attach = false;
   l->attach_sent = true;
-  uam_frame_put(e, 0, s->channel, UAM_PERF_attach, &p);
+  uam_frame_put(e, 0, s->channel, UAM_COMPOSITE_attach, &p);
   move(e, l, UAM_S_ATTACH);
   if (l->state == UAM_LINK_ATTACH_SENT) s->n_attaching++;
   return true;
 }
 
-static uam_lnk *waiting_for(const uam_session *s, const uam_p_attach *p) {
+static uam_link *waiting_for(const uam_session *s, const uam_p_attach *p) {
   if (s->n_attaching == 0) return NULL;
   for (size_t i = 0; i < s->cap_links; i++) {
-    uam_lnk *l = s->links[i];
+    uam_link *l = s->links[i];
     if (l != NULL && l->state == UAM_LINK_ATTACH_SENT && l->sender == p->role && same_name(l, p->name)) return l;
   }
   return NULL;
 }
 
-static uam_lnk *attached_by_peer(uam_engine *e, uam_session *s, const uam_p_attach *p) {
+static uam_link *attached_by_peer(uam_engine *e, uam_session *s, const uam_p_attach *p) {
   if (e->n_links >= UAM_MAX_LINKS) {
     uam_conn_error(e, "amqp:resource-limit-exceeded", "more than %u links", UAM_MAX_LINKS);
     return NULL;
@@ -230,7 +230,7 @@ static uam_lnk *attached_by_peer(uam_engine *e, uam_session *s, const uam_p_atta
     uam_conn_error(e, "amqp:resource-limit-exceeded", "more than %u links attached to a client", UAM_MAX_GUESTS);
     return NULL;
   }
-  uam_lnk *l = link_new(e, s);
+  uam_link *l = link_new(e, s);
   if (l != NULL) {
     l->guest = true;
     e->n_guests++;
@@ -243,9 +243,9 @@ static uam_lnk *attached_by_peer(uam_engine *e, uam_session *s, const uam_p_atta
 }
 
 /* The delivery-count up to which our credit goes, or as much of it as serial numbers can tell. */
-static uint32_t credit_end(const uam_lnk *l) { return l->delivery_count + (l->credit < INT32_MAX ? l->credit : INT32_MAX); }
+static uint32_t credit_end(const uam_link *l) { return l->delivery_count + (l->credit < INT32_MAX ? l->credit : INT32_MAX); }
 
-static void take_attach(uam_lnk *l, const uam_p_attach *p) {
+static void take_attach(uam_link *l, const uam_p_attach *p) {
   l->remote_handle = p->handle;
   l->mapped_remote = true;
   l->remote_max_message = p->max_message_size;
@@ -265,7 +265,7 @@ void uam_link_on_attach(uam_engine *e, uam_session *s, const uam_p_attach *p, ua
     uam_session_error(e, s, "amqp:session:handle-in-use", "attach.handle %lu is in use", (unsigned long)p->handle);
     return;
   }
-  uam_lnk *l = waiting_for(s, p);
+  uam_link *l = waiting_for(s, p);
   bool reply = l != NULL;
   if (!reply) l = attached_by_peer(e, s, p);
   if (l == NULL) return;
@@ -275,11 +275,11 @@ void uam_link_on_attach(uam_engine *e, uam_session *s, const uam_p_attach *p, ua
   }
   take_attach(l, p);
   if (reply) s->n_attaching--;
-  uam_event *ev = uam_event_push(e, UAM_EV_ATTACH, l->id);
+  uam_event *ev = uam_event_push(e, UAM_EVENT_ATTACH, l->id);
   uam_event_window(e, ev, list);
   if (ev != NULL) {
     ev->first = s->id;
-    ev->flags = (uint16_t)(ev->flags | (reply ? UAM_F_REPLY : 0) | (l->sender ? UAM_F_SENDER : 0));
+    ev->flags = (uint16_t)(ev->flags | (reply ? UAM_FLAG_REPLY : 0) | (l->sender ? UAM_FLAG_SENDER : 0));
   }
   move(e, l, UAM_R_ATTACH);
   uam_link_dirty(e, l);
@@ -287,7 +287,7 @@ void uam_link_on_attach(uam_engine *e, uam_session *s, const uam_p_attach *p, ua
 
 /* ---- detach ---- */
 /* `waiting`: what a delivery is called that lies whole in the output. A peer that has detached, ended or closed passes it over. */
-void uam_link_settle_all(uam_engine *e, uam_lnk *l, uint32_t waiting) {
+void uam_link_settle_all(uam_engine *e, uam_link *l, uint32_t waiting) {
   static const uam_span none;
   uam_delivery_abandon(e, l);
   for (int pass = 0; pass < 2; pass++) {
@@ -306,11 +306,11 @@ void uam_link_settle_all(uam_engine *e, uam_lnk *l, uint32_t waiting) {
   l->credit = 0;
 }
 
-void uam_link_on_detach(uam_engine *e, uam_lnk *l, const uam_p_detach *p) {
+void uam_link_on_detach(uam_engine *e, uam_link *l, const uam_p_detach *p) {
   uam_link_settle_all(e, l, UAM_OUT_NOT_DELIVERED);
-  uam_event *ev = uam_event_push(e, UAM_EV_DETACH, l->id);
+  uam_event *ev = uam_event_push(e, UAM_EVENT_DETACH, l->id);
   uam_event_window(e, ev, p->error);
-  if (ev != NULL && p->closed) ev->flags = UAM_F_CLOSED;
+  if (ev != NULL && p->closed) ev->flags = UAM_FLAG_CLOSED;
   bool answer = l->state != UAM_LINK_DETACH_SENT;
   move(e, l, UAM_R_DETACH);
   uam_map_remove(&l->session->by_remote_handle, l->remote_handle);
@@ -325,7 +325,7 @@ void uam_link_on_detach(uam_engine *e, uam_lnk *l, const uam_p_detach *p) {
 }
 
 /* ---- credit (§2.6.7) ---- */
-static void flow_for_sender(uam_lnk *l, const uam_p_flow *p) {
+static void flow_for_sender(uam_link *l, const uam_p_flow *p) {
   if (UAM_HAS(*p, flow, link_credit)) {
     uint32_t count = UAM_HAS(*p, flow, delivery_count) ? p->delivery_count : l->initial_count;
     int32_t credit = seq_diff(count + p->link_credit, l->delivery_count);
@@ -334,7 +334,7 @@ static void flow_for_sender(uam_lnk *l, const uam_p_flow *p) {
   l->peer_drain = l->drain_told = p->drain;
 }
 
-static void flow_for_receiver(uam_lnk *l, const uam_p_flow *p) {
+static void flow_for_receiver(uam_link *l, const uam_p_flow *p) {
   int32_t skipped = UAM_HAS(*p, flow, delivery_count) ? seq_diff(p->delivery_count, l->delivery_count) : 0;
   if (skipped > 0) {
     int64_t over = (int64_t)seq_diff(l->delivery_count, l->granted) + skipped;
@@ -344,17 +344,17 @@ static void flow_for_receiver(uam_lnk *l, const uam_p_flow *p) {
   }
 }
 
-void uam_link_event_credit(uam_engine *e, uam_lnk *l, uint32_t available) {
-  uam_event *ev = uam_event_push(e, UAM_EV_CREDIT, l->id);
+void uam_link_event_credit(uam_engine *e, uam_link *l, uint32_t available) {
+  uam_event *ev = uam_event_push(e, UAM_EVENT_CREDIT, l->id);
   if (ev == NULL) return;
   ev->first = l->credit;
   ev->last = available;
   bool drained = !l->sender && l->want_drain && l->credit == 0;
   if (drained) l->want_drain = false;
-  if (drained || (l->sender && l->peer_drain)) ev->flags = UAM_F_DRAIN;
+  if (drained || (l->sender && l->peer_drain)) ev->flags = UAM_FLAG_DRAIN;
 }
 
-void uam_link_on_flow(uam_engine *e, uam_lnk *l, const uam_p_flow *p) {
+void uam_link_on_flow(uam_engine *e, uam_link *l, const uam_p_flow *p) {
   if (l->state != UAM_LINK_ATTACHED && l->state != UAM_LINK_ATTACH_RCVD) return;
   if (l->sender) flow_for_sender(l, p);
   else flow_for_receiver(l, p);
@@ -366,18 +366,18 @@ void uam_link_on_flow(uam_engine *e, uam_lnk *l, const uam_p_flow *p) {
 }
 
 /* ---- phase of output ---- */
-static bool may_attach(const uam_engine *e, uam_lnk *l) {
+static bool may_attach(const uam_engine *e, uam_link *l) {
   const uam_session *s = l->session;
-  bool mapped = s->state == UAM_SESS_MAPPED || (e->pipeline && s->state == UAM_SESS_BEGIN_SENT);
+  bool mapped = s->state == UAM_SESSION_MAPPED || (e->pipeline && s->state == UAM_SESSION_BEGIN_SENT);
   return l->want_attach && mapped && !name_held(e, l) && !waits_for_handle(l);
 }
 
 /* After our end nothing more may be said on its channel; the links go with the session (§2.5.5). */
 static bool ended(const uam_session *s) {
-  return s->state == UAM_SESS_END_SENT || s->state == UAM_SESS_DISCARDING || (s->state == UAM_SESS_UNMAPPED && s->begin_sent);
+  return s->state == UAM_SESSION_END_SENT || s->state == UAM_SESSION_DISCARDING || (s->state == UAM_SESSION_UNMAPPED && s->begin_sent);
 }
 
-bool uam_link_flush(uam_engine *e, uam_lnk *l) {
+bool uam_link_flush(uam_engine *e, uam_link *l) {
   if (l->want_detach && !l->attach_sent && !l->mapped_remote && l->state == UAM_LINK_DETACHED) return true; /* unborn */
   if (ended(l->session)) return false;
   if (may_attach(e, l) && !put_attach(e, l)) return false;
@@ -399,21 +399,21 @@ int64_t uam_attach(uam_engine *e, uint32_t session, uint32_t link, const uint8_t
   if (e->fatal) return e->fatal;
   uam_p_attach p;
   uam_fault fault = {0};
-  if (uam_perf_decode(UAM_PERF_attach, (uam_span){attach, n}, &p, &fault) != 0)
-    return uam_refuse(e, UAM_E_ARG, "%s", fault.text);
+  if (uam_composite_decode(UAM_COMPOSITE_attach, (uam_span){attach, n}, &p, &fault) != 0)
+    return uam_refuse(e, UAM_ERR_ARG, "%s", fault.text);
   uam_session *s = uam_session_by_id(e, session);
-  if (s == NULL || s->want_end || s->state >= UAM_SESS_END_SENT) return uam_refuse(e, UAM_E_STATE, "no such session");
-  uam_lnk *l = link != 0 ? uam_link_by_id(e, link) : NULL;
+  if (s == NULL || s->want_end || s->state >= UAM_SESSION_END_SENT) return uam_refuse(e, UAM_ERR_STATE, "no such session");
+  uam_link *l = link != 0 ? uam_link_by_id(e, link) : NULL;
   if (link != 0 && (l == NULL || l->session != s || l->attach_sent || l->want_attach || !l->mapped_remote))
-    if (l == NULL || l->state != UAM_LINK_DETACH_RCVD || l->attach_sent) return uam_refuse(e, UAM_E_STATE, "no attach to answer");
+    if (l == NULL || l->state != UAM_LINK_DETACH_RCVD || l->attach_sent) return uam_refuse(e, UAM_ERR_STATE, "no attach to answer");
   if (l == NULL) {
-    if (e->n_links >= UAM_MAX_LINKS) return uam_refuse(e, UAM_E_LIMIT, "more than %u links", UAM_MAX_LINKS);
+    if (e->n_links >= UAM_MAX_LINKS) return uam_refuse(e, UAM_ERR_LIMIT, "more than %u links", UAM_MAX_LINKS);
     l = link_new(e, s);
   }
   if (l == NULL || !uam_keep(e, &l->args, attach, n)) return e->fatal;
   if (link == 0) { /* the name is borrowed from our copy of the list */
     l->sender = !p.role;
-    if (uam_perf_decode(UAM_PERF_attach, uam_buf_span(&l->args), &p, &fault) != 0) return e->fatal = UAM_E_BROKEN;
+    if (uam_composite_decode(UAM_COMPOSITE_attach, uam_buf_span(&l->args), &p, &fault) != 0) return e->fatal = UAM_ERR_BROKEN;
     l->name = p.name;
   }
   l->max_message = p.max_message_size;
@@ -425,9 +425,9 @@ int64_t uam_attach(uam_engine *e, uint32_t session, uint32_t link, const uint8_t
 
 int uam_detach(uam_engine *e, uint32_t link, int closed, const uint8_t *error, size_t n) {
   if (e->fatal) return e->fatal;
-  uam_lnk *l = uam_link_by_id(e, link);
-  if (l == NULL || l->want_detach || l->state == UAM_LINK_DETACH_SENT) return uam_refuse(e, UAM_E_STATE, "no such link");
-  if (n > UAM_MAX_STATE) return uam_refuse(e, UAM_E_ARG, "error of %lu bytes", (unsigned long)n);
+  uam_link *l = uam_link_by_id(e, link);
+  if (l == NULL || l->want_detach || l->state == UAM_LINK_DETACH_SENT) return uam_refuse(e, UAM_ERR_STATE, "no such link");
+  if (n > UAM_MAX_STATE) return uam_refuse(e, UAM_ERR_ARG, "error of %lu bytes", (unsigned long)n);
   if (!uam_keep(e, &l->error, error, n)) return e->fatal;
   l->want_detach = true;
   l->detach_closed = closed != 0;
@@ -438,14 +438,14 @@ int uam_detach(uam_engine *e, uint32_t link, int closed, const uint8_t *error, s
 
 int uam_flow(uam_engine *e, uint32_t link, uint32_t credit, int flags) {
   if (e->fatal) return e->fatal;
-  uam_lnk *l = uam_link_by_id(e, link);
+  uam_link *l = uam_link_by_id(e, link);
   if (l == NULL || l->sender || l->want_detach || l->state >= UAM_LINK_DETACH_SENT)
-    return uam_refuse(e, UAM_E_STATE, "no such receiving link");
+    return uam_refuse(e, UAM_ERR_STATE, "no such receiving link");
   l->credit = credit;
   if (seq_lt(l->granted, credit_end(l))) l->granted = credit_end(l);
   if (l->most_credit < credit) l->most_credit = credit;
-  l->want_drain = (flags & UAM_F_DRAIN) != 0;
-  l->want_echo = (flags & UAM_F_ECHO) != 0;
+  l->want_drain = (flags & UAM_FLAG_DRAIN) != 0;
+  l->want_echo = (flags & UAM_FLAG_ECHO) != 0;
   l->want_flow = true;
   uam_link_dirty(e, l);
   return UAM_OK;
@@ -453,8 +453,8 @@ int uam_flow(uam_engine *e, uint32_t link, uint32_t credit, int flags) {
 
 int uam_drained(uam_engine *e, uint32_t link) {
   if (e->fatal) return e->fatal;
-  uam_lnk *l = uam_link_by_id(e, link);
-  if (l == NULL || !l->sender || !l->peer_drain) return uam_refuse(e, UAM_E_STATE, "nobody asked to drain");
+  uam_link *l = uam_link_by_id(e, link);
+  if (l == NULL || !l->sender || !l->peer_drain) return uam_refuse(e, UAM_ERR_STATE, "nobody asked to drain");
   l->peer_drain = false;
   l->delivery_count += l->credit;
   l->credit = 0;
@@ -463,10 +463,10 @@ int uam_drained(uam_engine *e, uint32_t link) {
   return UAM_OK;
 }
 
-int uam_link(const uam_engine *e, uint32_t link, uam_link_info *out) {
-  const uam_lnk *l = uam_link_by_id(e, link);
+int uam_get_link(const uam_engine *e, uint32_t link, uam_link_info *out) {
+  const uam_link *l = uam_link_by_id(e, link);
   memset(out, 0, sizeof *out);
-  if (l == NULL) return UAM_E_STATE;
+  if (l == NULL) return UAM_ERR_STATE;
   *out = (uam_link_info){.session = l->session->id, .state = l->state, .is_sender = l->sender, .credit = l->credit,
                          .delivery_count = l->delivery_count, .handle = l->handle,
                          .unsettled = (uint32_t)l->unsettled.live, .drain = l->peer_drain,

@@ -39,7 +39,7 @@ static void put_mechanisms(uam_engine *e) {
   array[3] = 0xa3;
   uam_p_sasl_mechanisms m = {.set = UAM_SET(sasl_mechanisms, sasl_server_mechanisms)};
   m.sasl_server_mechanisms = (uam_span){array, w.len + 4};
-  uam_frame_put(e, 1, 0, UAM_PERF_sasl_mechanisms, &m);
+  uam_frame_put(e, 1, 0, UAM_COMPOSITE_sasl_mechanisms, &m);
 }
 
 void uam_sasl_header(uam_engine *e) {
@@ -82,7 +82,7 @@ static bool offered(uam_span value, uam_span name) {
 static void on_mechanisms(uam_engine *e, const uam_p_sasl_mechanisms *p, uam_event *ev) {
   uam_span name = span_of(&e->sasl_mechanism);
   if (!offered(p->sasl_server_mechanisms, name)) {
-    if (ev != NULL) ev->flags = (uint16_t)(ev->flags | UAM_F_NOT_OFFERED);
+    if (ev != NULL) ev->flags = (uint16_t)(ev->flags | UAM_FLAG_NOT_OFFERED);
     char text[160];
     snprintf(text, sizeof text, "the server does not offer SASL mechanism %.*s", (int)(name.len < 60 ? name.len : 60),
              (const char *)name.ptr);
@@ -99,7 +99,7 @@ static void on_mechanisms(uam_engine *e, const uam_p_sasl_mechanisms *p, uam_eve
     init.set |= UAM_SET(sasl_init, hostname);
     init.hostname = span_of(&e->sasl_hostname);
   }
-  uam_frame_put(e, 1, 0, UAM_PERF_sasl_init, &init);
+  uam_frame_put(e, 1, 0, UAM_COMPOSITE_sasl_init, &init);
 }
 
 static void on_outcome(uam_engine *e, const uam_p_sasl_outcome *p, uam_event *ev) {
@@ -117,11 +117,11 @@ static void on_outcome(uam_engine *e, const uam_p_sasl_outcome *p, uam_event *ev
 
 static uint16_t event_of(uint32_t code) {
   switch (code) {
-    case UAM_PERF_sasl_mechanisms: return UAM_EV_SASL_MECHANISMS;
-    case UAM_PERF_sasl_init: return UAM_EV_SASL_INIT;
-    case UAM_PERF_sasl_challenge: return UAM_EV_SASL_CHALLENGE;
-    case UAM_PERF_sasl_response: return UAM_EV_SASL_RESPONSE;
-    default: return UAM_EV_SASL_OUTCOME;
+    case UAM_COMPOSITE_sasl_mechanisms: return UAM_EVENT_SASL_MECHANISMS;
+    case UAM_COMPOSITE_sasl_init: return UAM_EVENT_SASL_INIT;
+    case UAM_COMPOSITE_sasl_challenge: return UAM_EVENT_SASL_CHALLENGE;
+    case UAM_COMPOSITE_sasl_response: return UAM_EVENT_SASL_RESPONSE;
+    default: return UAM_EVENT_SASL_OUTCOME;
   }
 }
 
@@ -129,11 +129,11 @@ static uint16_t event_of(uint32_t code) {
 static bool due(const uam_engine *e, uint64_t code) {
   bool client = e->role == UAM_CLIENT;
   switch (code) {
-    case UAM_PERF_sasl_mechanisms: return client && e->sasl_step == STEP_OFFER;
-    case UAM_PERF_sasl_challenge:
-    case UAM_PERF_sasl_outcome: return client && e->sasl_step == STEP_ASKED;
-    case UAM_PERF_sasl_init: return !client && e->sasl_step == STEP_OFFER;
-    case UAM_PERF_sasl_response: return !client && e->sasl_step == STEP_CHALLENGED;
+    case UAM_COMPOSITE_sasl_mechanisms: return client && e->sasl_step == STEP_OFFER;
+    case UAM_COMPOSITE_sasl_challenge:
+    case UAM_COMPOSITE_sasl_outcome: return client && e->sasl_step == STEP_ASKED;
+    case UAM_COMPOSITE_sasl_init: return !client && e->sasl_step == STEP_OFFER;
+    case UAM_COMPOSITE_sasl_response: return !client && e->sasl_step == STEP_CHALLENGED;
     default: return false;
   }
 }
@@ -148,22 +148,22 @@ void uam_sasl_frame(uam_engine *e, const uam_frame *f) {
     uam_conn_fail(e, "amqp:decode-error", "not a SASL frame that is due");
     return;
   }
-  if (uam_perf_decode((uint32_t)code, list, &any, &fault) != 0) {
+  if (uam_composite_decode((uint32_t)code, list, &any, &fault) != 0) {
     uam_conn_fail(e, fault.condition, fault.text);
     return;
   }
   uam_event *ev = uam_event_push(e, event_of((uint32_t)code), 0);
   uam_event_window(e, ev, list);
   if (e->role == UAM_SERVER) e->sasl_step = STEP_ASKED;
-  if (code == UAM_PERF_sasl_mechanisms) on_mechanisms(e, &any.sasl_mechanisms, ev);
-  else if (code == UAM_PERF_sasl_outcome) on_outcome(e, &any.sasl_outcome, ev);
+  if (code == UAM_COMPOSITE_sasl_mechanisms) on_mechanisms(e, &any.sasl_mechanisms, ev);
+  else if (code == UAM_COMPOSITE_sasl_outcome) on_outcome(e, &any.sasl_outcome, ev);
 }
 
 /* ---- public ---- */
 static int fresh(uam_engine *e) {
   if (e->fatal) return e->fatal;
   if (e->header_sent || e->sasl_header_sent || e->sasl == UAM_SASL_RUNNING || e->conn_state != UAM_CONN_START)
-    return uam_refuse(e, UAM_E_STATE, "SASL is chosen before the first byte");
+    return uam_refuse(e, UAM_ERR_STATE, "SASL is chosen before the first byte");
   return UAM_OK;
 }
 
@@ -172,7 +172,7 @@ int uam_sasl_client(uam_engine *e, const char *mechanism, const uint8_t *respons
   int rc = fresh(e);
   if (rc != UAM_OK) return rc;
   size_t len = strlen(mechanism);
-  if (e->role != UAM_CLIENT || len == 0 || len > 255) return uam_refuse(e, UAM_E_ARG, "no SASL mechanism for a client");
+  if (e->role != UAM_CLIENT || len == 0 || len > 255) return uam_refuse(e, UAM_ERR_ARG, "no SASL mechanism for a client");
   e->sasl = UAM_SASL_WANT;
   e->sasl_has_response = has_response != 0;
   uam_keep(e, &e->sasl_mechanism, mechanism, len);
@@ -185,7 +185,7 @@ int uam_sasl_server(uam_engine *e, const char *mechanisms) {
   int rc = fresh(e);
   if (rc != UAM_OK) return rc;
   size_t len = strlen(mechanisms);
-  if (e->role != UAM_SERVER || len == 0 || len > 240) return uam_refuse(e, UAM_E_ARG, "no SASL mechanisms for a server");
+  if (e->role != UAM_SERVER || len == 0 || len > 240) return uam_refuse(e, UAM_ERR_ARG, "no SASL mechanisms for a server");
   e->sasl = UAM_SASL_WANT;
   uam_keep(e, &e->sasl_mechanism, mechanisms, len);
   return e->fatal;
@@ -194,7 +194,7 @@ int uam_sasl_server(uam_engine *e, const char *mechanisms) {
 static int running(uam_engine *e, int role) {
   if (e->fatal) return e->fatal;
   if (e->role != role || e->sasl != UAM_SASL_RUNNING || e->sasl_step != STEP_ASKED || e->conn_state == UAM_CONN_END)
-    return uam_refuse(e, UAM_E_STATE, "no SASL exchange is going on");
+    return uam_refuse(e, UAM_ERR_STATE, "no SASL exchange is going on");
   return UAM_OK;
 }
 
@@ -203,7 +203,7 @@ int uam_sasl_challenge(uam_engine *e, const uint8_t *data, size_t n) {
   if (rc != UAM_OK) return rc;
   e->sasl_step = STEP_CHALLENGED;
   uam_p_sasl_challenge p = {.set = UAM_SET(sasl_challenge, challenge), .challenge = {data, n}};
-  uam_frame_put(e, 1, 0, UAM_PERF_sasl_challenge, &p);
+  uam_frame_put(e, 1, 0, UAM_COMPOSITE_sasl_challenge, &p);
   return e->fatal;
 }
 
@@ -211,16 +211,16 @@ int uam_sasl_response(uam_engine *e, const uint8_t *data, size_t n) {
   int rc = running(e, UAM_CLIENT);
   if (rc != UAM_OK) return rc;
   uam_p_sasl_response p = {.set = UAM_SET(sasl_response, response), .response = {data, n}};
-  uam_frame_put(e, 1, 0, UAM_PERF_sasl_response, &p);
+  uam_frame_put(e, 1, 0, UAM_COMPOSITE_sasl_response, &p);
   return e->fatal;
 }
 
 int uam_sasl_outcome(uam_engine *e, int code) {
   int rc = running(e, UAM_SERVER);
   if (rc != UAM_OK) return rc;
-  if (code < 0 || code > 4) return uam_refuse(e, UAM_E_ARG, "SASL outcome %d", code);
+  if (code < 0 || code > 4) return uam_refuse(e, UAM_ERR_ARG, "SASL outcome %d", code);
   uam_p_sasl_outcome p = {.set = UAM_SET(sasl_outcome, code), .code = (uint8_t)code};
-  uam_frame_put(e, 1, 0, UAM_PERF_sasl_outcome, &p);
+  uam_frame_put(e, 1, 0, UAM_COMPOSITE_sasl_outcome, &p);
   if (code == 0) {
     e->sasl = UAM_SASL_DONE;
     e->in_stage = UAM_IN_HEADER;

@@ -13,11 +13,11 @@ uam_session *uam_session_by_id(const uam_engine *e, uint32_t id) {
 }
 
 static void move(uam_engine *e, uam_session *s, int input) {
-  uint8_t next = uam_sess_next(s->state, input);
+  uint8_t next = uam_session_next(s->state, input);
   if (next == 0) return;
   uint8_t old = s->state;
   s->state = (uint8_t)(next - 1);
-  uam_event_state(e, UAM_EV_SESSION_STATE, s->id, old, s->state);
+  uam_event_state(e, UAM_EVENT_SESSION_STATE, s->id, old, s->state);
 }
 
 void uam_session_dirty(uam_engine *e, uam_session *s) {
@@ -73,7 +73,7 @@ bool uam_session_late(uam_engine *e, uint16_t channel, uint32_t code) {
     uam_late *late = &e->late[i];
     if (late->frames == 0 || late->channel != channel || e->now > late->until) continue;
     if (late->frames == UAM_LATE_FRAMES) {
-      uam_event *ev = uam_event_push(e, UAM_EV_LATE, 0);
+      uam_event *ev = uam_event_push(e, UAM_EVENT_LATE, 0);
       ev->first = channel;
       ev->code = code;
     }
@@ -107,8 +107,8 @@ static void put_end(uam_engine *e, uam_session *s) {
   bool error = uam_buf_len(&s->error) > 0;
   if (error) p = (uam_p_end){.set = UAM_SET(end, error), .error = uam_buf_span(&s->error)};
   s->want_end = false;
-  uam_frame_put_last(e, s->channel, UAM_PERF_end, &p, &p.error);
-  move(e, s, error && s->state == UAM_SESS_MAPPED ? UAM_S_END_ERR : UAM_S_END);
+  uam_frame_put_last(e, s->channel, UAM_COMPOSITE_end, &p, &p.error);
+  move(e, s, error && s->state == UAM_SESSION_MAPPED ? UAM_S_END_ERR : UAM_S_END);
 }
 
 static void settle_links(uam_engine *e, uam_session *s, uint32_t waiting) {
@@ -123,8 +123,8 @@ void uam_session_error(uam_engine *e, uam_session *s, const char *condition, con
   va_start(args, format);
   vsnprintf(text, sizeof text, format, args);
   va_end(args);
-  if (s->state == UAM_SESS_END_SENT) return; /* it crossed our end, and may speak of what came after that: void */
-  if (s->state != UAM_SESS_MAPPED) {
+  if (s->state == UAM_SESSION_END_SENT) return; /* it crossed our end, and may speak of what came after that: void */
+  if (s->state != UAM_SESSION_MAPPED) {
     uam_conn_error(e, condition, "%s", text);
     return;
   }
@@ -136,7 +136,7 @@ void uam_session_error(uam_engine *e, uam_session *s, const char *condition, con
 }
 
 /* ---- windows (§2.5.6) ---- */
-void uam_session_put_flow(uam_engine *e, uam_session *s, uam_lnk *l, bool echo) {
+void uam_session_put_flow(uam_engine *e, uam_session *s, uam_link *l, bool echo) {
   s->want_flow = false;
   s->incoming_window = s->incoming_window_max;
   uam_p_flow p = {0};
@@ -162,13 +162,13 @@ void uam_session_put_flow(uam_engine *e, uam_session *s, uam_lnk *l, bool echo) 
     p.set |= UAM_SET(flow, echo);
     p.echo = true;
   }
-  uam_frame_put(e, 0, s->channel, UAM_PERF_flow, &p);
+  uam_frame_put(e, 0, s->channel, UAM_COMPOSITE_flow, &p);
 }
 
 /* There is room for transfers: half-sent messages go on; links that were held up by a shut window take messages again. */
-static void window_open(uam_engine *e, uam_session *s, bool was_shut, const uam_lnk *told) {
+static void window_open(uam_engine *e, uam_session *s, bool was_shut, const uam_link *told) {
   for (size_t i = 0; i < s->cap_links; i++) {
-    uam_lnk *l = s->links[i];
+    uam_link *l = s->links[i];
     if (l == NULL) continue;
     if (l->partial) uam_link_dirty(e, l);
     else if (was_shut && l != told && l->sender && l->state == UAM_LINK_ATTACHED && l->credit > 0)
@@ -182,14 +182,14 @@ void uam_session_on_flow(uam_engine *e, uam_session *s, const uam_p_flow *p) {
   bool was_shut = s->remote_incoming_window == 0;
   s->next_incoming_id = p->next_outgoing_id; /* §2.5.6: the sender's word counts, not what we counted */
   s->remote_incoming_window = p->incoming_window > INT32_MAX ? p->incoming_window : room > 0 ? (uint32_t)room : 0;
-  const uam_lnk *told = NULL;
+  const uam_link *told = NULL;
   if (!UAM_HAS(*p, flow, handle)) {
     if (p->echo) {
       s->want_flow = true;
       uam_session_dirty(e, s);
     }
   } else {
-    uam_lnk *l = uam_map_get(&s->by_remote_handle, p->handle);
+    uam_link *l = uam_map_get(&s->by_remote_handle, p->handle);
     if (l == NULL) {
       uam_session_error(e, s, "amqp:session:unattached-handle", "flow.handle %lu is not attached", (unsigned long)p->handle);
       return;
@@ -235,7 +235,7 @@ void uam_session_on_begin(uam_engine *e, uint16_t channel, const uam_p_begin *p,
   }
   bool reply = UAM_HAS(*p, begin, remote_channel);
   uam_session *s = reply ? by_channel(e, p->remote_channel) : begun_by_peer(e, channel);
-  if (s == NULL || (reply && s->state != UAM_SESS_BEGIN_SENT)) {
+  if (s == NULL || (reply && s->state != UAM_SESSION_BEGIN_SENT)) {
     if (reply)
       uam_conn_error(e, "amqp:illegal-state", "begin.remote-channel %u was not begun", (unsigned)p->remote_channel);
     return;
@@ -245,9 +245,9 @@ void uam_session_on_begin(uam_engine *e, uint16_t channel, const uam_p_begin *p,
     return;
   }
   take_begin(s, p, channel);
-  uam_event *ev = uam_event_push(e, UAM_EV_BEGIN, s->id);
+  uam_event *ev = uam_event_push(e, UAM_EVENT_BEGIN, s->id);
   uam_event_window(e, ev, list);
-  if (ev != NULL && reply) ev->flags = UAM_F_REPLY;
+  if (ev != NULL && reply) ev->flags = UAM_FLAG_REPLY;
   move(e, s, UAM_R_BEGIN);
   uam_session_dirty(e, s);
   for (size_t i = 0; i < s->cap_links; i++)
@@ -255,12 +255,12 @@ void uam_session_on_begin(uam_engine *e, uint16_t channel, const uam_p_begin *p,
 }
 
 void uam_session_on_end(uam_engine *e, uam_session *s, const uam_p_end *p) {
-  if (s->state == UAM_SESS_END_RCVD) return; /* once more before our answer left: as late as any other frame */
+  if (s->state == UAM_SESSION_END_RCVD) return; /* once more before our answer left: as late as any other frame */
   settle_links(e, s, UAM_OUT_NOT_DELIVERED);
-  uam_event_window(e, uam_event_push(e, UAM_EV_END, s->id), p->error);
+  uam_event_window(e, uam_event_push(e, UAM_EVENT_END, s->id), p->error);
   move(e, s, UAM_R_END);
-  if (s->state == UAM_SESS_UNMAPPED) leave_channel(e, s); /* both ends are out: the peer may use the channel again at once */
-  if (s->state == UAM_SESS_END_RCVD) {
+  if (s->state == UAM_SESSION_UNMAPPED) leave_channel(e, s); /* both ends are out: the peer may use the channel again at once */
+  if (s->state == UAM_SESSION_END_RCVD) {
     uam_buf_free(&s->error, &e->mem);
     s->want_end = true;
   }
@@ -272,8 +272,8 @@ static bool channel_returns(const uam_engine *e, uint32_t max) {
   for (size_t i = 0; i < e->cap_sessions; i++) {
     const uam_session *s = e->sessions[i];
     if (s == NULL || !s->has_channel || s->channel > max) continue;
-    bool over = s->state == UAM_SESS_UNMAPPED && s->begin_sent; /* it goes in this very flush */
-    if (over || s->want_end || s->state == UAM_SESS_END_SENT || s->state == UAM_SESS_DISCARDING) return true;
+    bool over = s->state == UAM_SESSION_UNMAPPED && s->begin_sent; /* it goes in this very flush */
+    if (over || s->want_end || s->state == UAM_SESSION_END_SENT || s->state == UAM_SESSION_DISCARDING) return true;
   }
   return false;
 }
@@ -314,8 +314,8 @@ bool uam_session_flush_begin(uam_engine *e, uam_session *s) {
   if (!s->want_begin || unborn || !opened || !choose_channel(e, s)) return false;
   uam_p_begin p;
   uam_fault fault = {0};
-  if (uam_perf_decode(UAM_PERF_begin, uam_buf_span(&s->args), &p, &fault) != 0) {
-    e->fatal = UAM_E_BROKEN;
+  if (uam_composite_decode(UAM_COMPOSITE_begin, uam_buf_span(&s->args), &p, &fault) != 0) {
+    e->fatal = UAM_ERR_BROKEN;
     return false;
   }
   if (s->mapped_remote) {
@@ -324,29 +324,29 @@ bool uam_session_flush_begin(uam_engine *e, uam_session *s) {
   }
   s->want_begin = false;
   s->begin_sent = true;
-  uam_frame_put(e, 0, s->channel, UAM_PERF_begin, &p);
+  uam_frame_put(e, 0, s->channel, UAM_COMPOSITE_begin, &p);
   move(e, s, UAM_S_BEGIN);
   return true;
 }
 
 bool uam_session_flush_end(uam_engine *e, uam_session *s) {
-  bool up = s->state == UAM_SESS_MAPPED;
+  bool up = s->state == UAM_SESSION_MAPPED;
   if (up && s->want_flow && e->conn_state == UAM_CONN_OPENED) uam_session_put_flow(e, s, NULL, false);
-  if (s->want_end && !s->want_begin && (up || (s->state == UAM_SESS_END_RCVD && s->begin_sent))) put_end(e, s);
+  if (s->want_end && !s->want_begin && (up || (s->state == UAM_SESSION_END_RCVD && s->begin_sent))) put_end(e, s);
   if (s->want_end && !s->mapped_remote && !s->begin_sent) { /* never begun: nothing to end */
     s->want_begin = s->want_end = false;
     return true;
   }
   uam_delivery_flush(e, s);
-  return s->state == UAM_SESS_UNMAPPED && !s->want_begin && s->begin_sent;
+  return s->state == UAM_SESSION_UNMAPPED && !s->want_begin && s->begin_sent;
 }
 
 /* ---- public ---- */
 static int check_begin(uam_engine *e, const uint8_t *begin, size_t n, uam_p_begin *p) {
   uam_fault fault = {0};
-  if (uam_perf_decode(UAM_PERF_begin, (uam_span){begin, n}, p, &fault) != 0)
-    return uam_refuse(e, UAM_E_ARG, "%s", fault.text);
-  if (p->incoming_window == 0) return uam_refuse(e, UAM_E_ARG, "begin.incoming-window 0");
+  if (uam_composite_decode(UAM_COMPOSITE_begin, (uam_span){begin, n}, p, &fault) != 0)
+    return uam_refuse(e, UAM_ERR_ARG, "%s", fault.text);
+  if (p->incoming_window == 0) return uam_refuse(e, UAM_ERR_ARG, "begin.incoming-window 0");
   return UAM_OK;
 }
 
@@ -356,13 +356,13 @@ int64_t uam_begin(uam_engine *e, uint32_t session, const uint8_t *begin, size_t 
   int rc = check_begin(e, begin, n, &p);
   if (rc != UAM_OK) return rc;
   if (e->conn_state == UAM_CONN_END || e->want_close || e->close_sent)
-    return uam_refuse(e, UAM_E_STATE, "the connection is closed");
+    return uam_refuse(e, UAM_ERR_STATE, "the connection is closed");
   uam_session *s = NULL;
   if (session != 0) {
     s = uam_session_by_id(e, session);
-    if (s == NULL || s->want_begin || s->begin_sent) return uam_refuse(e, UAM_E_STATE, "no begin to answer");
+    if (s == NULL || s->want_begin || s->begin_sent) return uam_refuse(e, UAM_ERR_STATE, "no begin to answer");
   } else if (e->n_sessions >= UAM_MAX_SESSIONS) {
-    return uam_refuse(e, UAM_E_LIMIT, "more than %u sessions", UAM_MAX_SESSIONS);
+    return uam_refuse(e, UAM_ERR_LIMIT, "more than %u sessions", UAM_MAX_SESSIONS);
   } else {
     s = uam_session_new(e);
   }
@@ -379,9 +379,9 @@ int64_t uam_begin(uam_engine *e, uint32_t session, const uint8_t *begin, size_t 
 int uam_end(uam_engine *e, uint32_t session, const uint8_t *error, size_t n) {
   if (e->fatal) return e->fatal;
   uam_session *s = uam_session_by_id(e, session);
-  bool over = s == NULL || s->want_end || s->state == UAM_SESS_END_SENT || s->state == UAM_SESS_DISCARDING;
-  if (over) return uam_refuse(e, UAM_E_STATE, "no such session");
-  if (n > UAM_MAX_STATE) return uam_refuse(e, UAM_E_ARG, "error of %lu bytes", (unsigned long)n);
+  bool over = s == NULL || s->want_end || s->state == UAM_SESSION_END_SENT || s->state == UAM_SESSION_DISCARDING;
+  if (over) return uam_refuse(e, UAM_ERR_STATE, "no such session");
+  if (n > UAM_MAX_STATE) return uam_refuse(e, UAM_ERR_ARG, "error of %lu bytes", (unsigned long)n);
   if (!uam_keep(e, &s->error, error, n)) return e->fatal;
   s->want_end = true;
   uam_session_dirty(e, s);

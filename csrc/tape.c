@@ -58,7 +58,7 @@ static void put_data(tape *t, uam_reader *r, uint8_t code);
 
 static void put_array(tape *t, const uam_item *array) {
   uam_reader r = uam_reader_of(array->data.ptr, array->data.len);
-  put_kind(t, UAM_K_ARRAY, array->count);
+  put_kind(t, UAM_KIND_ARRAY, array->count);
   size_t constructor = t->len;
   put(t, 0x40);
   if (r.p == r.end) return; /* no elements, no constructor */
@@ -74,26 +74,26 @@ static void put_array(tape *t, const uam_item *array) {
 
 static void put_items(tape *t, const uam_item *item) {
   uam_reader r = uam_reader_of(item->data.ptr, item->data.len);
-  put_kind(t, item->kind, item->kind == UAM_K_MAP ? item->count / 2 : item->count);
+  put_kind(t, item->kind, item->kind == UAM_KIND_MAP ? item->count / 2 : item->count);
   for (uint32_t i = 0; i < item->count; i++) put_value(t, &r);
 }
 
 /* What was checked by uam_read_value is not checked again. */
 static void put_data(tape *t, uam_reader *r, uint8_t code) {
   uam_item item = uam_read_item(r, code);
-  if (item.kind < UAM_K_BYTE || item.kind == UAM_K_CHAR || item.kind == UAM_K_FLOAT) {
+  if (item.kind < UAM_KIND_BYTE || item.kind == UAM_KIND_CHAR || item.kind == UAM_KIND_FLOAT) {
     put_kind(t, item.kind, uam_item_bits(&item));
-  } else if (item.kind <= UAM_K_INT) {
+  } else if (item.kind <= UAM_KIND_INT) {
     put_kind(t, item.kind, uam_item_bits(&item) + ((uint64_t)1 << 31));
-  } else if (item.kind <= UAM_K_DOUBLE) {
+  } else if (item.kind <= UAM_KIND_DOUBLE) {
     put_kind(t, item.kind, 0);
     put(t, uam_item_bits(&item));
-  } else if (item.kind <= UAM_K_SYMBOL) {
+  } else if (item.kind <= UAM_KIND_SYMBOL) {
     put_kind(t, item.kind, item.data.len);
     put(t, (uint64_t)(item.data.ptr - t->base));
-  } else if (item.kind <= UAM_K_MAP) {
+  } else if (item.kind <= UAM_KIND_MAP) {
     put_items(t, &item);
-  } else if (item.kind == UAM_K_ARRAY) {
+  } else if (item.kind == UAM_KIND_ARRAY) {
     put_array(t, &item);
   } else {
     put_kind(t, item.kind, 0);
@@ -113,10 +113,10 @@ int64_t uam_tape(const uint8_t *buf, size_t n, uint64_t *words, size_t cap) {
   uam_reader r = uam_reader_of(buf, n);
   while (r.p != r.end) {
     uam_span value = uam_read_value(&r);
-    if (r.err != 0) return UAM_E_DECODE;
+    if (r.err != 0) return UAM_ERR_DECODE;
     uam_reader checked = uam_reader_of(value.ptr, value.len);
     put_value(&t, &checked);
-    if (t.len > 2 * (n + UAM_MAX_ITEMS)) return UAM_E_DECODE; /* many values, all of elements without bytes */
+    if (t.len > 2 * (n + UAM_MAX_ITEMS)) return UAM_ERR_DECODE; /* many values, all of elements without bytes */
   }
   return (int64_t)t.len;
 }
@@ -131,7 +131,7 @@ int64_t uam_sections(const uint8_t *buf, size_t n, uint64_t *out, size_t cap) {
     const uint8_t *section = r.p;
     uint64_t code = uam_read_descriptor(&r);
     uam_span value = uam_read_value(&r);
-    if (r.err != 0) return UAM_E_DECODE;
+    if (r.err != 0) return UAM_ERR_DECODE;
     uint64_t row[4] = {code, (uint64_t)(value.ptr - buf), value.len, (uint64_t)(section - buf)};
     for (size_t i = 0; i < 4; i++, words++) {
       if (words < cap) out[words] = row[i];
@@ -142,7 +142,7 @@ int64_t uam_sections(const uint8_t *buf, size_t n, uint64_t *out, size_t cap) {
 
 /* ---- whether a message can be read ---- */
 
-#define KIND(k) ((uint32_t)1 << UAM_K_##k)
+#define KIND(k) ((uint32_t)1 << UAM_KIND_##k)
 static const uint32_t IS_BOOL = KIND(BOOL), IS_LIST = KIND(LIST), IS_MAP = KIND(MAP), IS_BINARY = KIND(BINARY);
 static const uint32_t IS_INT = KIND(UBYTE) | KIND(USHORT) | KIND(UINT) | KIND(ULONG) | KIND(BYTE) | KIND(SHORT) | KIND(INT) |
                                KIND(LONG) | KIND(TIMESTAMP);
@@ -187,7 +187,7 @@ static bool section_is(uint64_t code, uam_span value) {
   const uint32_t properties[] = {IS_SCALAR, IS_BYTES, IS_SCALAR, IS_BYTES, IS_SCALAR, IS_SCALAR, IS_BYTES,
                                  IS_BYTES,  IS_INT,   IS_INT,    IS_BYTES, IS_INT,    IS_BYTES};
   uint8_t first = uam_kind_of(value.ptr[0]);
-  if (first == UAM_K_NULL) return true;
+  if (first == UAM_KIND_NULL) return true;
   uint32_t kind = (uint32_t)1 << first;
   switch (code) {
     case 0x70: return kind == IS_LIST && fields_are(value, header, sizeof header / sizeof *header);
@@ -207,9 +207,9 @@ int uam_message_check(const uint8_t *buf, size_t n) {
   while (r.p != r.end) {
     uint64_t code = uam_read_descriptor(&r);
     uam_span value = uam_read_value(&r);
-    if (r.err != 0 || code < 0x70 || code > 0x78 || !section_is(code, value)) return UAM_E_DECODE;
+    if (r.err != 0 || code < 0x70 || code > 0x78 || !section_is(code, value)) return UAM_ERR_DECODE;
     uint32_t bit = 1u << (code - 0x70);
-    if ((seen & bit & ~many) != 0 || ((bit & body) != 0 && (seen & body & ~bit) != 0)) return UAM_E_DECODE;
+    if ((seen & bit & ~many) != 0 || ((bit & body) != 0 && (seen & body & ~bit) != 0)) return UAM_ERR_DECODE;
     seen |= bit;
   }
   return 0;

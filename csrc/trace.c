@@ -142,24 +142,24 @@ typedef struct context {
   bool secret;
 } context;
 
-static const context anywhere = {UAM_K_ILLEGAL, false};
+static const context anywhere = {UAM_KIND_ILLEGAL, false};
 
 static void put_scalar(text *t, const uam_item *item, uint8_t expected) {
-  static const char *const suffixes[] = {[UAM_K_UBYTE] = "u8",  [UAM_K_USHORT] = "u16", [UAM_K_UINT] = "u32",
-                                         [UAM_K_BYTE] = "i8",   [UAM_K_SHORT] = "i16",  [UAM_K_INT] = "i32",
-                                         [UAM_K_ULONG] = "u64", [UAM_K_LONG] = "i64"};
-  uint64_t v = item->kind == UAM_K_NULL || item->kind >= UAM_K_UUID ? 0 : uam_item_bits(item);
+  static const char *const suffixes[] = {[UAM_KIND_UBYTE] = "u8",  [UAM_KIND_USHORT] = "u16", [UAM_KIND_UINT] = "u32",
+                                         [UAM_KIND_BYTE] = "i8",   [UAM_KIND_SHORT] = "i16",  [UAM_KIND_INT] = "i32",
+                                         [UAM_KIND_ULONG] = "u64", [UAM_KIND_LONG] = "i64"};
+  uint64_t v = item->kind == UAM_KIND_NULL || item->kind >= UAM_KIND_UUID ? 0 : uam_item_bits(item);
   switch (item->kind) {
-    case UAM_K_NULL: put_text(t, "null"); break;
-    case UAM_K_BOOL: put_text(t, v != 0 ? "true" : "false"); break;
-    case UAM_K_CHAR: put_number(t, "char(0x%" PRIx64 ")", v); break;
-    case UAM_K_FLOAT: put_number(t, "float(0x%08" PRIx64 ")", v); break;
-    case UAM_K_DOUBLE: put_number(t, "double(0x%016" PRIx64 ")", v); break;
-    case UAM_K_BYTE: case UAM_K_SHORT: case UAM_K_INT: case UAM_K_LONG: case UAM_K_TIMESTAMP:
-      if (item->kind == UAM_K_TIMESTAMP) put_text(t, "timestamp(");
+    case UAM_KIND_NULL: put_text(t, "null"); break;
+    case UAM_KIND_BOOL: put_text(t, v != 0 ? "true" : "false"); break;
+    case UAM_KIND_CHAR: put_number(t, "char(0x%" PRIx64 ")", v); break;
+    case UAM_KIND_FLOAT: put_number(t, "float(0x%08" PRIx64 ")", v); break;
+    case UAM_KIND_DOUBLE: put_number(t, "double(0x%016" PRIx64 ")", v); break;
+    case UAM_KIND_BYTE: case UAM_KIND_SHORT: case UAM_KIND_INT: case UAM_KIND_LONG: case UAM_KIND_TIMESTAMP:
+      if (item->kind == UAM_KIND_TIMESTAMP) put_text(t, "timestamp(");
       if (v >> 63 != 0) put_char(t, '-');
       put_number(t, "%" PRIu64, v >> 63 != 0 ? 0 - v : v);
-      put_text(t, item->kind == UAM_K_TIMESTAMP ? ")" : suffixes[item->kind]);
+      put_text(t, item->kind == UAM_KIND_TIMESTAMP ? ")" : suffixes[item->kind]);
       break;
     default:
       put_number(t, "%" PRIu64, v);
@@ -171,16 +171,16 @@ static void put_scalar(text *t, const uam_item *item, uint8_t expected) {
 static void put_bytes(text *t, const uam_item *item) {
   static const char *const decimals[] = {"decimal32(", "decimal64(", "decimal128("};
   switch (item->kind) {
-    case UAM_K_BINARY: put_hex(t, item->data.ptr, item->data.len); break;
-    case UAM_K_STRING: put_quoted(t, item->data); break;
-    case UAM_K_SYMBOL: put_symbol(t, item->data); break;
-    case UAM_K_UUID:
+    case UAM_KIND_BINARY: put_hex(t, item->data.ptr, item->data.len); break;
+    case UAM_KIND_STRING: put_quoted(t, item->data); break;
+    case UAM_KIND_SYMBOL: put_symbol(t, item->data); break;
+    case UAM_KIND_UUID:
       put_text(t, "uuid(");
       put_uuid(t, item->data.ptr);
       put_char(t, ')');
       break;
     default:
-      put_text(t, decimals[item->kind - UAM_K_DECIMAL32]);
+      put_text(t, decimals[item->kind - UAM_KIND_DECIMAL32]);
       put_hex(t, item->data.ptr, item->data.len);
       put_char(t, ')');
       break;
@@ -192,13 +192,13 @@ static void put_value(text *t, uam_reader *constructor, uam_reader *data, contex
 /* Numbers of descriptors are usually written in hexadecimal. */
 static void put_descriptor(text *t, uam_span descriptor) {
   uam_reader r = uam_reader_of(descriptor.ptr, descriptor.len);
-  if (uam_kind_of(descriptor.ptr[0]) == UAM_K_ULONG) put_number(t, "0x%" PRIx64 "u64", uam_read_ulong(&r));
+  if (uam_kind_of(descriptor.ptr[0]) == UAM_KIND_ULONG) put_number(t, "0x%" PRIx64 "u64", uam_read_ulong(&r));
   else put_value(t, &r, &r, anywhere);
 }
 
 static void put_type(text *t, uam_reader *constructor) {
   if (constructor->p == constructor->end) {
-    put_text(t, uam_kind_names[UAM_K_NULL]);
+    put_text(t, uam_kind_names[UAM_KIND_NULL]);
     return;
   }
   uint8_t code = uam_read_code(constructor);
@@ -237,7 +237,7 @@ static void put_array(text *t, const uam_item *array) {
 
 static void put_items(text *t, const uam_item *item) {
   uam_reader r = uam_reader_of(item->data.ptr, item->data.len);
-  bool map = item->kind == UAM_K_MAP;
+  bool map = item->kind == UAM_KIND_MAP;
   put_char(t, map ? '{' : '[');
   for (uint32_t i = 0; i < item->count && t->len <= UAM_MAX_LINE; i++) {
     if (i != 0) put_char(t, map && i % 2 != 0 ? '=' : ' ');
@@ -247,15 +247,15 @@ static void put_items(text *t, const uam_item *item) {
 }
 
 static bool is_secret(uint32_t code, uint32_t field) {
-  return code == UAM_PERF_sasl_challenge || code == UAM_PERF_sasl_response ||
-         (code == UAM_PERF_sasl_init && field == UAM_INDEX_sasl_init_initial_response) ||
-         (code == UAM_PERF_sasl_outcome && field == UAM_INDEX_sasl_outcome_additional_data);
+  return code == UAM_COMPOSITE_sasl_challenge || code == UAM_COMPOSITE_sasl_response ||
+         (code == UAM_COMPOSITE_sasl_init && field == UAM_INDEX_sasl_init_initial_response) ||
+         (code == UAM_COMPOSITE_sasl_outcome && field == UAM_INDEX_sasl_outcome_additional_data);
 }
 
 static void put_composite(text *t, uint32_t code, const uam_item *list) {
   uam_reader r = uam_reader_of(list->data.ptr, list->data.len);
   bool first = true;
-  put_name(t, uam_perf_name(code));
+  put_name(t, uam_composite_name(code));
   put_char(t, '(');
   for (uint32_t i = 0; i < list->count; i++) {
     if (uam_read_null(&r)) continue;
@@ -271,13 +271,13 @@ static void put_composite(text *t, uint32_t code, const uam_item *list) {
 /* The code when `descriptor` is a ulong that the specification names for values of format `code`; else 0. */
 static uint32_t named(uam_span descriptor, uint8_t code, const uam_reader *data) {
   uam_reader r = uam_reader_of(descriptor.ptr, descriptor.len);
-  if (uam_kind_of(descriptor.ptr[0]) != UAM_K_ULONG) return 0;
+  if (uam_kind_of(descriptor.ptr[0]) != UAM_KIND_ULONG) return 0;
   uint64_t number = uam_read_ulong(&r);
   if (number > UINT32_MAX) return 0;
   if (uam_section_name((uint32_t)number) != NULL) return (uint32_t)number;
   uam_reader peek = *data;
-  if (uam_perf_name((uint32_t)number) == NULL || uam_kind_of(code) != UAM_K_LIST) return 0;
-  return uam_read_item(&peek, code).count <= uam_perf_field_count((uint32_t)number) ? (uint32_t)number : 0;
+  if (uam_composite_name((uint32_t)number) == NULL || uam_kind_of(code) != UAM_KIND_LIST) return 0;
+  return uam_read_item(&peek, code).count <= uam_composite_field_count((uint32_t)number) ? (uint32_t)number : 0;
 }
 
 static void put_described(text *t, uam_reader *constructor, uam_reader *data) {
@@ -309,7 +309,7 @@ static void put_value(text *t, uam_reader *constructor, uam_reader *data, contex
   if (c.secret && !t->secrets) {
     uam_span value = uam_read_value(constructor);
     uam_reader r = uam_reader_of(start, value.len);
-    uint64_t n = uam_kind_of(*start) == UAM_K_BINARY ? uam_read_binary(&r).len : value.len;
+    uint64_t n = uam_kind_of(*start) == UAM_KIND_BINARY ? uam_read_binary(&r).len : value.len;
     put_number(t, "(%" PRIu64 " bytes)", n);
     return;
   }
@@ -319,9 +319,9 @@ static void put_value(text *t, uam_reader *constructor, uam_reader *data, contex
     return;
   }
   uam_item item = uam_read_item(data, code);
-  if (item.kind < UAM_K_UUID) put_scalar(t, &item, c.expected);
-  else if (item.kind <= UAM_K_SYMBOL) put_bytes(t, &item);
-  else if (item.kind <= UAM_K_MAP) put_items(t, &item);
+  if (item.kind < UAM_KIND_UUID) put_scalar(t, &item, c.expected);
+  else if (item.kind <= UAM_KIND_SYMBOL) put_bytes(t, &item);
+  else if (item.kind <= UAM_KIND_MAP) put_items(t, &item);
   else put_array(t, &item);
 }
 
@@ -338,7 +338,7 @@ static void put_protocol_header(text *t, const uint8_t *p) {
   for (size_t i = 4; i < 8; i++) put_number(t, i == 4 ? "%" PRIu64 : ".%" PRIu64, p[i]);
 }
 
-static bool is_sasl(uint64_t code) { return code >= UAM_PERF_sasl_mechanisms && code <= UAM_PERF_sasl_outcome; }
+static bool is_sasl(uint64_t code) { return code >= UAM_COMPOSITE_sasl_mechanisms && code <= UAM_COMPOSITE_sasl_outcome; }
 
 /* The code of a body in composite notation, else 0. */
 static uint32_t composite_of(uam_span body) {

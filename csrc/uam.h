@@ -6,12 +6,12 @@
  *
  * Conventions
  *   - `now` is a monotonic count of milliseconds. Same calls, same bytes, same `now`: same output.
- *   - Sessions and links are named by 32-bit ids (slot and generation), never 0. A stale id gives UAM_E_STATE.
+ *   - Sessions and links are named by 32-bit ids (slot and generation), never 0. A stale id gives UAM_ERR_STATE.
  *   - Performatives, errors and delivery states enter and leave as encoded AMQP. A performative is its list, without
  *     the descriptor; an error is the described list `error` (0x1d) or nothing; a state is a described value.
  *   - Arguments are *copied*: no pointer is kept after a call returns. What the engine lends is *borrowed* until the
  *     call named there.
- *   - A negative return is our caller's mistake and changed nothing, but for UAM_E_NOMEM and UAM_E_BROKEN, after which
+ *   - A negative return is our caller's mistake and changed nothing, but for UAM_ERR_NOMEM and UAM_ERR_BROKEN, after which
  *     the engine is dead and repeats that code. A peer's mistake is never a return code: it is an event, and the
  *     close, end or detach that the specification asks for is already queued.
  */
@@ -38,52 +38,52 @@ enum uam_role { UAM_CLIENT = 0, UAM_SERVER = 1 };
 
 enum uam_result {
   UAM_OK = 0,
-  UAM_E_ARG = -1,      /* an argument is malformed; uam_problem() says which */
-  UAM_E_STATE = -2,    /* not now: stale id, not attached, already closed */
-  UAM_E_LIMIT = -3,    /* channels, handles or a bound of limits.h used up */
-  UAM_E_SIZE = -4,     /* the message is larger than the peer's max-message-size */
-  UAM_E_DECODE = -5,   /* codec functions: malformed or truncated bytes */
-  UAM_E_NOMEM = -6,    /* fatal */
-  UAM_E_BROKEN = -7    /* fatal: an invariant does not hold */
+  UAM_ERR_ARG = -1,      /* an argument is malformed; uam_problem() says which */
+  UAM_ERR_STATE = -2,    /* not now: stale id, not attached, already closed */
+  UAM_ERR_LIMIT = -3,    /* channels, handles or a bound of limits.h used up */
+  UAM_ERR_SIZE = -4,     /* the message is larger than the peer's max-message-size */
+  UAM_ERR_DECODE = -5,   /* codec functions: malformed or truncated bytes */
+  UAM_ERR_NOMEM = -6,    /* fatal */
+  UAM_ERR_BROKEN = -7    /* fatal: an invariant does not hold */
 };
 
 /* Events. `id` is a link id, or a session id where that is said; `offset, length` is the span of what is described. */
 enum uam_event_kind {
-  UAM_EV_CONN_STATE = 1,       /* first = old, last = new uam_conn_state */
-  UAM_EV_SESSION_STATE = 2,    /* id = session; first = old, last = new uam_session_state */
-  UAM_EV_LINK_STATE = 3,       /* first = old, last = new uam_link_state */
-  UAM_EV_SASL_MECHANISMS = 4,  /* client; span = the list of the frame. Nothing to do unless NOT_OFFERED is flagged */
-  UAM_EV_SASL_INIT = 5,        /* server; span = the list; answer with uam_sasl_challenge or uam_sasl_outcome */
-  UAM_EV_SASL_CHALLENGE = 6,   /* client; span = the list; answer with uam_sasl_response */
-  UAM_EV_SASL_RESPONSE = 7,    /* server; span = the list */
-  UAM_EV_SASL_OUTCOME = 8,     /* client; code = 0 ok, 1 auth, 2 sys, 3 sys-perm, 4 sys-temp; span = the list */
-  UAM_EV_OPEN = 9,             /* the peer's; span = the list */
-  UAM_EV_CLOSE = 10,           /* the peer's; span = its error, may be empty. Answered already */
-  UAM_EV_BEGIN = 11,           /* the peer's; id = session; span = the list; flags REPLY when it answers ours */
-  UAM_EV_END = 12,             /* the peer's; id = session; span = its error. Answered already */
-  UAM_EV_ATTACH = 13,          /* the peer's; first = session; span = the list; flags REPLY when it answers ours */
-  UAM_EV_DETACH = 14,          /* the peer's; span = its error; flags CLOSED. Answered already */
-  UAM_EV_CREDIT = 15,          /* first = credit in hand now; flags DRAIN; last = the peer's `available` or 0 */
-  UAM_EV_MESSAGE = 16,         /* first = delivery-id, last = message-format; flags SETTLED; span = the payload;
+  UAM_EVENT_CONN_STATE = 1,       /* first = old, last = new uam_conn_state */
+  UAM_EVENT_SESSION_STATE = 2,    /* id = session; first = old, last = new uam_session_state */
+  UAM_EVENT_LINK_STATE = 3,       /* first = old, last = new uam_link_state */
+  UAM_EVENT_SASL_MECHANISMS = 4,  /* client; span = the list of the frame. Nothing to do unless NOT_OFFERED is flagged */
+  UAM_EVENT_SASL_INIT = 5,        /* server; span = the list; answer with uam_sasl_challenge or uam_sasl_outcome */
+  UAM_EVENT_SASL_CHALLENGE = 6,   /* client; span = the list; answer with uam_sasl_response */
+  UAM_EVENT_SASL_RESPONSE = 7,    /* server; span = the list */
+  UAM_EVENT_SASL_OUTCOME = 8,     /* client; code = 0 ok, 1 auth, 2 sys, 3 sys-perm, 4 sys-temp; span = the list */
+  UAM_EVENT_OPEN = 9,             /* the peer's; span = the list */
+  UAM_EVENT_CLOSE = 10,           /* the peer's; span = its error, may be empty. Answered already */
+  UAM_EVENT_BEGIN = 11,           /* the peer's; id = session; span = the list; flags REPLY when it answers ours */
+  UAM_EVENT_END = 12,             /* the peer's; id = session; span = its error. Answered already */
+  UAM_EVENT_ATTACH = 13,          /* the peer's; first = session; span = the list; flags REPLY when it answers ours */
+  UAM_EVENT_DETACH = 14,          /* the peer's; span = its error; flags CLOSED. Answered already */
+  UAM_EVENT_CREDIT = 15,          /* first = credit in hand now; flags DRAIN; last = the peer's `available` or 0 */
+  UAM_EVENT_MESSAGE = 16,         /* first = delivery-id, last = message-format; flags SETTLED; span = the payload;
                                   tag_length bytes of delivery-tag stand at tag_offset */
-  UAM_EV_SETTLED = 17,         /* deliveries first..last of this link (ids in between that are not this link's do not
+  UAM_EVENT_SETTLED = 17,         /* deliveries first..last of this link (ids in between that are not this link's do not
                                   count); code = uam_outcome; flags SETTLED if the peer has settled; span = state. Of a
                                   receiving link: the sender took them back, or settled them by itself */
-  UAM_EV_PEER_ERROR = 18,      /* the peer broke the rules or fell silent: span = the error we send; code = scope */
-  UAM_EV_LOST = 19,            /* after uam_lost, the last event there is */
-  UAM_EV_LATE = 20             /* a frame on a channel that has just ended was ignored: first = channel, code = its
+  UAM_EVENT_PEER_ERROR = 18,      /* the peer broke the rules or fell silent: span = the error we send; code = scope */
+  UAM_EVENT_LOST = 19,            /* after uam_lost, the last event there is */
+  UAM_EVENT_LATE = 20             /* a frame on a channel that has just ended was ignored: first = channel, code = its
                                   performative. Told for the first one there; limits.h says how many may follow */
 };
 
 enum uam_event_flag {
-  UAM_F_ADDRESS = 1,      /* span and tag are absolute addresses, not offsets from uam_io.base */
-  UAM_F_SETTLED = 2,
-  UAM_F_REPLY = 4,
-  UAM_F_CLOSED = 8,
-  UAM_F_DRAIN = 16,
-  UAM_F_NOT_OFFERED = 32,
-  UAM_F_SENDER = 64,      /* ATTACH: the local role of the link is sender */
-  UAM_F_ECHO = 128
+  UAM_FLAG_ADDRESS = 1,      /* span and tag are absolute addresses, not offsets from uam_io.base */
+  UAM_FLAG_SETTLED = 2,
+  UAM_FLAG_REPLY = 4,
+  UAM_FLAG_CLOSED = 8,
+  UAM_FLAG_DRAIN = 16,
+  UAM_FLAG_NOT_OFFERED = 32,
+  UAM_FLAG_SENDER = 64,      /* ATTACH: the local role of the link is sender */
+  UAM_FLAG_ECHO = 128
 };
 
 /* What became of a delivery: descriptor codes of the specification (§3.4), and our own below 0x20. */
@@ -113,8 +113,8 @@ enum uam_conn_state {          /* §2.4.6; the numbers are c_uamqp.ConnectionSta
   UAM_CONN_CLOSE_RCVD = 10, UAM_CONN_CLOSE_SENT = 11, UAM_CONN_DISCARDING = 12, UAM_CONN_END = 13
 };
 enum uam_session_state {       /* §2.5.5 */
-  UAM_SESS_UNMAPPED = 0, UAM_SESS_BEGIN_SENT = 1, UAM_SESS_BEGIN_RCVD = 2, UAM_SESS_MAPPED = 3, UAM_SESS_END_SENT = 4,
-  UAM_SESS_END_RCVD = 5, UAM_SESS_DISCARDING = 6
+  UAM_SESSION_UNMAPPED = 0, UAM_SESSION_BEGIN_SENT = 1, UAM_SESSION_BEGIN_RCVD = 2, UAM_SESSION_MAPPED = 3, UAM_SESSION_END_SENT = 4,
+  UAM_SESSION_END_RCVD = 5, UAM_SESSION_DISCARDING = 6
 };
 enum uam_link_state {          /* §2.6.3, §2.6.6 */
   UAM_LINK_DETACHED = 0, UAM_LINK_ATTACH_SENT = 1, UAM_LINK_ATTACH_RCVD = 2, UAM_LINK_ATTACHED = 3,
@@ -141,7 +141,7 @@ enum uam_send_flag {
 uam_engine *uam_new(const uam_mem *mem, int role);        /* mem NULL: the C library's. NULL when memory is short */
 void uam_free(uam_engine *e);                             /* legal in every state; NULL too */
 int uam_set(uam_engine *e, int option, uint64_t value);
-const char *uam_problem(const uam_engine *e);             /* why the last call gave UAM_E_ARG, LIMIT or BROKEN; borrowed
+const char *uam_problem(const uam_engine *e);             /* why the last call gave UAM_ERR_ARG, LIMIT or BROKEN; borrowed
                                                              until the next call */
 
 /* ---- bytes: the whole I/O surface ---- */
@@ -196,7 +196,7 @@ int uam_end(uam_engine *e, uint32_t session, const uint8_t *error, size_t n);
 int64_t uam_attach(uam_engine *e, uint32_t session, uint32_t link, const uint8_t *attach, size_t n); /* link 0: a new
                                                              one; handle and initial-delivery-count are the engine's */
 int uam_detach(uam_engine *e, uint32_t link, int closed, const uint8_t *error, size_t n);
-int uam_flow(uam_engine *e, uint32_t link, uint32_t credit, int flags);      /* receiver; UAM_F_DRAIN, UAM_F_ECHO */
+int uam_flow(uam_engine *e, uint32_t link, uint32_t credit, int flags);      /* receiver; UAM_FLAG_DRAIN, UAM_FLAG_ECHO */
 int uam_drained(uam_engine *e, uint32_t link);                               /* sender: nothing more to offer (§2.6.7) */
 
 typedef struct uam_link_info {
@@ -205,17 +205,17 @@ typedef struct uam_link_info {
   uint32_t partial;                   /* 1: a message waits half sent for the session window */
   uint32_t remote_snd_settle_mode;
 } uam_link_info;
-int uam_link(const uam_engine *e, uint32_t link, uam_link_info *out);
+int uam_get_link(const uam_engine *e, uint32_t link, uam_link_info *out);
 
 typedef struct uam_conn_info {
   uint32_t state, remote_max_frame_size, remote_idle_timeout, remote_channel_max, max_frame_size;
   uint32_t transport_done;            /* 1: nothing more will be sent or understood; close the transport */
 } uam_conn_info;
-int uam_conn(const uam_engine *e, uam_conn_info *out);
+int uam_get_conn(const uam_engine *e, uam_conn_info *out);
 
 /* ---- deliveries ---- */
 /* Offers n messages, joined in buf, lens[i] bytes each. Returns how many were taken (credit, output cap); their
- * delivery-ids are *first_id onwards, one apart. UAM_E_SIZE when the first one is too large for the peer. */
+ * delivery-ids are *first_id onwards, one apart. UAM_ERR_SIZE when the first one is too large for the peer. */
 int64_t uam_send_messages(uam_engine *e, uint32_t link, const uint8_t *buf, const uint32_t *lens, size_t n,
                           uint32_t message_format, int flags, uint32_t *first_id);
 /* Disposition (§2.7.6) for first..last of this link, of either role. state may be empty. Adjacent calls with the same
@@ -224,20 +224,20 @@ int uam_settle(uam_engine *e, uint32_t link, uint32_t first, uint32_t last, int 
 
 /* ---- codec, no engine needed ---- */
 /* One encoded value (or as many as n bytes hold) as a flat tape of 64-bit words; see tape.c for its words.
- * Returns the words needed: when more than cap, nothing past cap was written. UAM_E_DECODE when malformed. */
+ * Returns the words needed: when more than cap, nothing past cap was written. UAM_ERR_DECODE when malformed. */
 int64_t uam_tape(const uint8_t *buf, size_t n, uint64_t *tape, size_t cap);
 /* The sections of an encoded message: four words each (descriptor code, offset of the section's value, its length,
  * offset of the section itself). */
 int64_t uam_sections(const uint8_t *buf, size_t n, uint64_t *out, size_t cap);
 /* Whether that message can be read: 0 when all of it are sections that there are, none but those of the body twice, each
- * of its type, header and properties with fields of theirs. Else UAM_E_DECODE. */
+ * of its type, header and properties with fields of theirs. Else UAM_ERR_DECODE. */
 int uam_message_check(const uint8_t *buf, size_t n);
 /* One frame (or protocol header) at buf as a line of text; *used = its bytes. flags 1: with payload and SASL data. */
 int64_t uam_dump(const uint8_t *buf, size_t n, int flags, char *text, size_t cap, size_t *used);
 /* The reverse: one line of that notation as bytes. */
 int64_t uam_undump(const char *text, size_t n, uint8_t *buf, size_t cap);
 /* Names of the wire: the performative (or section, terminus, outcome) of that code, and its i-th field; NULL past the end. */
-const char *uam_perf_name(uint32_t code);
+const char *uam_composite_name(uint32_t code);
 const char *uam_field_name(uint32_t code, uint32_t i);
 
 /* Lines since the last call, '\n'-separated; borrowed until the next call. */

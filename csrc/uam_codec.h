@@ -54,7 +54,7 @@ void uam_buf_consume(uam_buf *b, size_t n);                   /* head += n; an e
 void uam_buf_free(uam_buf *b, const uam_mem *m);
 
 /* ---- reader: codec.c ------------------------------------------------------------------------------------------- */
-/* Sticky: the first failure sets err (UAM_E_DECODE) and why; every later read gives zeros. */
+/* Sticky: the first failure sets err (UAM_ERR_DECODE) and why; every later read gives zeros. */
 typedef struct uam_reader {
   const uint8_t *p, *end;
   int err;
@@ -81,10 +81,10 @@ uint64_t uam_read_descriptor(uam_reader *r);                  /* 0x00 + ulong (o
 
 /* The parts of any value: what tape.c and trace.c walk with. Kinds are those of the tape. */
 enum uam_kind {
-  UAM_K_NULL = 0, UAM_K_BOOL, UAM_K_UBYTE, UAM_K_USHORT, UAM_K_UINT, UAM_K_BYTE, UAM_K_SHORT, UAM_K_INT, UAM_K_CHAR,
-  UAM_K_FLOAT, UAM_K_ULONG, UAM_K_LONG, UAM_K_TIMESTAMP, UAM_K_DOUBLE, UAM_K_UUID, UAM_K_DECIMAL32, UAM_K_DECIMAL64,
-  UAM_K_DECIMAL128, UAM_K_BINARY, UAM_K_STRING, UAM_K_SYMBOL, UAM_K_LIST, UAM_K_MAP, UAM_K_ARRAY, UAM_K_DESCRIBED,
-  UAM_K_ILLEGAL
+  UAM_KIND_NULL = 0, UAM_KIND_BOOL, UAM_KIND_UBYTE, UAM_KIND_USHORT, UAM_KIND_UINT, UAM_KIND_BYTE, UAM_KIND_SHORT, UAM_KIND_INT, UAM_KIND_CHAR,
+  UAM_KIND_FLOAT, UAM_KIND_ULONG, UAM_KIND_LONG, UAM_KIND_TIMESTAMP, UAM_KIND_DOUBLE, UAM_KIND_UUID, UAM_KIND_DECIMAL32, UAM_KIND_DECIMAL64,
+  UAM_KIND_DECIMAL128, UAM_KIND_BINARY, UAM_KIND_STRING, UAM_KIND_SYMBOL, UAM_KIND_LIST, UAM_KIND_MAP, UAM_KIND_ARRAY, UAM_KIND_DESCRIBED,
+  UAM_KIND_ILLEGAL
 };
 typedef struct uam_item {
   uint8_t kind, code;   /* code: the constructor's format code */
@@ -94,8 +94,8 @@ typedef struct uam_item {
 /* The data that belongs to format code `code`. A described value (code 0) has no data: descriptor and value follow. */
 uam_item uam_read_item(uam_reader *r, uint8_t code);
 uint8_t uam_read_code(uam_reader *r);                         /* one byte */
-uint8_t uam_kind_of(uint8_t code);                            /* UAM_K_ILLEGAL when there is no such format code */
-extern const char *const uam_kind_names[UAM_K_ILLEGAL];       /* the specification's */
+uint8_t uam_kind_of(uint8_t code);                            /* UAM_KIND_ILLEGAL when there is no such format code */
+extern const char *const uam_kind_names[UAM_KIND_ILLEGAL];       /* the specification's */
 uint64_t uam_item_bits(const uam_item *item);                 /* booleans and fixed widths: value, signed ones extended */
 
 /* ---- writer: codec.c ------------------------------------------------------------------------------------------- */
@@ -121,43 +121,43 @@ void uam_write_symbol(uam_writer *w, uam_span v);
 /* Every composite of the specification that the engine looks into is a struct made from performatives.def:
  * `uam_p_<name>` with one member per field (bool, uint8_t, uint16_t, uint32_t, uint64_t or uam_span by type; RAW fields
  * are spans of whole encoded values, constructor included) and `uint32_t set`, whose bit i says that field i is present.
- * UAM_SET(name, field) is that bit; UAM_CODE(name) the descriptor code, UAM_PERF_open and so on. */
-#define UAM_C_BOOL bool
-#define UAM_C_UBYTE uint8_t
-#define UAM_C_USHORT uint16_t
-#define UAM_C_UINT uint32_t
-#define UAM_C_ULONG uint64_t
-#define UAM_C_TIMESTAMP uint64_t
-#define UAM_C_STRING uam_span
-#define UAM_C_SYMBOL uam_span
-#define UAM_C_BINARY uam_span
-#define UAM_C_RAW uam_span
+ * UAM_SET(name, field) is that bit; UAM_CODE(name) the descriptor code, UAM_COMPOSITE_open and so on. */
+#define UAM_CTYPE_BOOL bool
+#define UAM_CTYPE_UBYTE uint8_t
+#define UAM_CTYPE_USHORT uint16_t
+#define UAM_CTYPE_UINT uint32_t
+#define UAM_CTYPE_ULONG uint64_t
+#define UAM_CTYPE_TIMESTAMP uint64_t
+#define UAM_CTYPE_STRING uam_span
+#define UAM_CTYPE_SYMBOL uam_span
+#define UAM_CTYPE_BINARY uam_span
+#define UAM_CTYPE_RAW uam_span
 
-#define UAM_PERF(n, code) typedef struct uam_p_##n { uint32_t set;
-#define UAM_FIELD(n, f, T, need) UAM_C_##T f;
+#define UAM_COMPOSITE(n, code) typedef struct uam_p_##n { uint32_t set;
+#define UAM_FIELD(n, f, T, need) UAM_CTYPE_##T f;
 #define UAM_END(n) } uam_p_##n;
 #include "performatives.def"
-#undef UAM_PERF
+#undef UAM_COMPOSITE
 #undef UAM_FIELD
 #undef UAM_END
 
 enum {
-#define UAM_PERF(n, code) UAM_PERF_##n = code,
+#define UAM_COMPOSITE(n, code) UAM_COMPOSITE_##n = code,
 #define UAM_FIELD(n, f, T, need)
 #define UAM_END(n)
 #include "performatives.def"
-#undef UAM_PERF
+#undef UAM_COMPOSITE
 #undef UAM_FIELD
 #undef UAM_END
-  UAM_PERF_none = 0
+  UAM_COMPOSITE_none = 0
 };
 
 enum {
-#define UAM_PERF(n, code)
+#define UAM_COMPOSITE(n, code)
 #define UAM_FIELD(n, f, T, need) UAM_INDEX_##n##_##f,
 #define UAM_END(n) UAM_COUNT_##n, UAM_RESET_##n = -1,
 #include "performatives.def"
-#undef UAM_PERF
+#undef UAM_COMPOSITE
 #undef UAM_FIELD
 #undef UAM_END
   UAM_INDEX_none
@@ -166,11 +166,11 @@ enum {
 #define UAM_HAS(v, n, f) (((v).set & UAM_SET(n, f)) != 0)
 
 typedef union uam_any {
-#define UAM_PERF(n, code) uam_p_##n n;
+#define UAM_COMPOSITE(n, code) uam_p_##n n;
 #define UAM_FIELD(n, f, T, need)
 #define UAM_END(n)
 #include "performatives.def"
-#undef UAM_PERF
+#undef UAM_COMPOSITE
 #undef UAM_FIELD
 #undef UAM_END
 } uam_any;
@@ -185,14 +185,14 @@ void uam_fault_set(uam_fault *f, const char *condition, const char *format, ...)
 /* The list of composite `code` (list0, list8 or list32, whole) into *out, a struct of that composite (or uam_any).
  * Absent fields are zero with their bit clear. Fields more than the table has are an error; fewer are absent. A missing
  * REQUIRED field, a wrong type or malformed bytes set *fault (amqp:decode-error, or amqp:invalid-field for a
- * missing field) and give UAM_E_DECODE. */
-int uam_perf_decode(uint32_t code, uam_span list, void *out, uam_fault *fault);
+ * missing field) and give UAM_ERR_DECODE. */
+int uam_composite_decode(uint32_t code, uam_span list, void *out, uam_fault *fault);
 /* Descriptor and list of *in: fields whose bit is clear are null, trailing ones left out; smallest forms. */
-void uam_perf_encode(uam_writer *w, uint32_t code, const void *in);
-void uam_perf_encode_all(uam_writer *w, uint32_t code, const void *in); /* absent fields at the end as nulls, too */
+void uam_composite_encode(uam_writer *w, uint32_t code, const void *in);
+void uam_composite_encode_all(uam_writer *w, uint32_t code, const void *in); /* absent fields at the end as nulls, too */
 /* 0 when the code is not in the table. */
-uint32_t uam_perf_field_count(uint32_t code);
-/* The kind of the i-th field; UAM_K_ILLEGAL for RAW ones and past the end. */
+uint32_t uam_composite_field_count(uint32_t code);
+/* The kind of the i-th field; UAM_KIND_ILLEGAL for RAW ones and past the end. */
 uint8_t uam_field_kind(uint32_t code, uint32_t i);
 
 /* ---- notation: trace.c (out), undump.c (in) ---------------------------------------------------------------------- */

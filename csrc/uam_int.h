@@ -48,14 +48,14 @@ void uam_ring_free(uam_ring *r, const uam_mem *m);
 
 /* ---- objects ---- */
 typedef struct uam_session uam_session;
-typedef struct uam_link_ uam_lnk;
+typedef struct uam_link uam_link;
 
 enum { UAM_TAG_BYTES = 16 }; /* of a delivery-tag that our caller gives */
 
-struct uam_link_ {
+struct uam_link {
   uint32_t id;
   uam_session *session;
-  uam_lnk *next_dirty;
+  uam_link *next_dirty;
   bool dirty, sender, mapped_remote, want_attach, want_detach, detach_closed, want_flow, want_drain, want_echo;
   bool peer_drain, drain_told, attach_sent, detaching; /* peer_drain: and we have not answered yet */
   bool guest;          /* the peer attached it first */
@@ -98,7 +98,7 @@ struct uam_session {
   uint32_t next_outgoing_id, outgoing_window, remote_incoming_window;
   uint32_t handle_max, remote_handle_max, initial_outgoing_id;
   uint32_t next_delivery_id;
-  uam_lnk **links;     /* by local handle */
+  uam_link **links;     /* by local handle */
   size_t cap_links, n_links, free_handle;
   uam_map by_remote_handle;
   size_t n_attaching;
@@ -168,7 +168,7 @@ struct uam_engine {
   uam_session **sessions;
   size_t cap_sessions, n_sessions, free_session; /* no slot before free_session is free, and so below */
   uint64_t channels[UAM_MAX_SESSIONS / 64];      /* a bit for each channel of ours that is taken */
-  uam_lnk **links;
+  uam_link **links;
   size_t cap_links, n_links, free_link;
   size_t names;        /* bytes of peer_name of all links */
   size_t joining;      /* bytes of `in` of all links */
@@ -177,7 +177,7 @@ struct uam_engine {
   uam_late late[UAM_LATE_CHANNELS];
   size_t next_late;     /* the oldest of them */
   uam_session *dirty_sessions;
-  uam_lnk *dirty_links;
+  uam_link *dirty_links;
   size_t n_guests;      /* links that the peer attached first */
   size_t n_detaching;   /* links whose detach is not complete: their names are still held */
   size_t n_presettled;  /* deliveries in `sent` rings */
@@ -205,9 +205,9 @@ void uam_event_reset(uam_engine *e);
 void uam_event_resolve(uam_engine *e);
 
 /* ---- frame.c ---- */
-void uam_frame_put(uam_engine *e, uint8_t type, uint16_t channel, uint32_t code, const void *perf);
-size_t uam_frame_size(const uam_engine *e, uint32_t code, const void *perf);   /* of a frame without payload */
-void uam_frame_put_last(uam_engine *e, uint16_t channel, uint32_t code, void *perf, uam_span *error); /* error: perf's last field */
+void uam_frame_put(uam_engine *e, uint8_t type, uint16_t channel, uint32_t code, const void *performative);
+size_t uam_frame_size(const uam_engine *e, uint32_t code, const void *performative);   /* of a frame without payload */
+void uam_frame_put_last(uam_engine *e, uint16_t channel, uint32_t code, void *performative, uam_span *error); /* error: its last field */
 void uam_frame_empty(uam_engine *e);
 void uam_frame_header(uam_engine *e, uint8_t protocol);
 void uam_frame_trace(uam_engine *e, bool out, const uint8_t *frame, size_t n);
@@ -227,12 +227,12 @@ void uam_sasl_frame(uam_engine *e, const uam_frame *f);
 
 /* ---- states.c ---- */
 enum uam_conn_input { UAM_R_HDR, UAM_S_HDR, UAM_S_OPEN, UAM_R_OPEN, UAM_S_CLOSE, UAM_S_CLOSE_ERR, UAM_R_CLOSE, UAM_N_CONN_INPUT };
-enum uam_sess_input { UAM_S_BEGIN, UAM_R_BEGIN, UAM_S_END, UAM_S_END_ERR, UAM_R_END, UAM_N_SESS_INPUT };
+enum uam_session_input { UAM_S_BEGIN, UAM_R_BEGIN, UAM_S_END, UAM_S_END_ERR, UAM_R_END, UAM_N_SESSION_INPUT };
 enum uam_link_input { UAM_S_ATTACH, UAM_R_ATTACH, UAM_S_DETACH, UAM_R_DETACH, UAM_N_LINK_INPUT };
 
 /* The tables: next[state][input] + 1, 0 where there is no edge. */
 uint8_t uam_conn_next(uint8_t state, int input);
-uint8_t uam_sess_next(uint8_t state, int input);
+uint8_t uam_session_next(uint8_t state, int input);
 uint8_t uam_link_next(uint8_t state, int input);
 
 /* ---- conn.c ---- */
@@ -260,26 +260,26 @@ bool uam_session_late(uam_engine *e, uint16_t channel, uint32_t code); /* true: 
 void uam_session_on_flow(uam_engine *e, uam_session *s, const uam_p_flow *p);
 bool uam_session_flush_begin(uam_engine *e, uam_session *s);
 bool uam_session_flush_end(uam_engine *e, uam_session *s); /* true: nothing left to do for it */
-void uam_session_put_flow(uam_engine *e, uam_session *s, uam_lnk *l, bool echo);
+void uam_session_put_flow(uam_engine *e, uam_session *s, uam_link *l, bool echo);
 
 /* ---- link.c ---- */
-uam_lnk *uam_link_by_id(const uam_engine *e, uint32_t id);
-void uam_link_free(uam_engine *e, uam_lnk *l);
-void uam_link_dirty(uam_engine *e, uam_lnk *l);
-void uam_link_error(uam_engine *e, uam_lnk *l, const char *condition, const char *format, ...);
-void uam_link_settle_all(uam_engine *e, uam_lnk *l, uint32_t waiting);
+uam_link *uam_link_by_id(const uam_engine *e, uint32_t id);
+void uam_link_free(uam_engine *e, uam_link *l);
+void uam_link_dirty(uam_engine *e, uam_link *l);
+void uam_link_error(uam_engine *e, uam_link *l, const char *condition, const char *format, ...);
+void uam_link_settle_all(uam_engine *e, uam_link *l, uint32_t waiting);
 void uam_link_on_attach(uam_engine *e, uam_session *s, const uam_p_attach *p, uam_span list);
-void uam_link_on_detach(uam_engine *e, uam_lnk *l, const uam_p_detach *p);
-void uam_link_on_flow(uam_engine *e, uam_lnk *l, const uam_p_flow *p);
-void uam_link_event_credit(uam_engine *e, uam_lnk *l, uint32_t available);
-bool uam_link_flush(uam_engine *e, uam_lnk *l);            /* true: nothing left to do for it */
+void uam_link_on_detach(uam_engine *e, uam_link *l, const uam_p_detach *p);
+void uam_link_on_flow(uam_engine *e, uam_link *l, const uam_p_flow *p);
+void uam_link_event_credit(uam_engine *e, uam_link *l, uint32_t available);
+bool uam_link_flush(uam_engine *e, uam_link *l);            /* true: nothing left to do for it */
 
 /* ---- delivery.c ---- */
-void uam_delivery_on_transfer(uam_engine *e, uam_lnk *l, const uam_p_transfer *p, uam_span payload);
+void uam_delivery_on_transfer(uam_engine *e, uam_link *l, const uam_p_transfer *p, uam_span payload);
 void uam_delivery_on_disposition(uam_engine *e, uam_session *s, const uam_p_disposition *p);
-void uam_delivery_abandon(uam_engine *e, uam_lnk *l);     /* the half-sent one is given up; nothing is put out */
+void uam_delivery_abandon(uam_engine *e, uam_link *l);     /* the half-sent one is given up; nothing is put out */
 void uam_delivery_flush(uam_engine *e, uam_session *s);    /* the disposition held open */
-void uam_delivery_resume(uam_engine *e, uam_lnk *l);       /* the half-sent one, as the session window allows */
+void uam_delivery_resume(uam_engine *e, uam_link *l);       /* the half-sent one, as the session window allows */
 void uam_delivery_sent(uam_engine *e);                     /* after e->flushed grew */
 
 #endif

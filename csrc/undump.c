@@ -233,7 +233,7 @@ static uint8_t narrow_code(uint8_t code) {
 
 /* Data of `item` as format `code` wants it, into `out`, which may overlap it in front. Gives its length. */
 static size_t form_data(uint8_t *out, const uam_item *item, uint8_t code) {
-  uint64_t bits = item->kind < UAM_K_UUID && item->kind != UAM_K_NULL ? uam_item_bits(item) : 0;
+  uint64_t bits = item->kind < UAM_KIND_UUID && item->kind != UAM_KIND_NULL ? uam_item_bits(item) : 0;
   size_t n = item->data.len;
   switch (code) {
     case 0x52: case 0x53: case 0x54: case 0x55: case 0x56: out[0] = (uint8_t)bits; return 1;
@@ -255,7 +255,7 @@ static size_t form_data(uint8_t *out, const uam_item *item, uint8_t code) {
 }
 
 static bool fits_narrow(const uam_item *item, uint8_t narrow) {
-  uint64_t bits = item->kind == UAM_K_NULL || item->kind >= UAM_K_UUID ? 0 : uam_item_bits(item);
+  uint64_t bits = item->kind == UAM_KIND_NULL || item->kind >= UAM_KIND_UUID ? 0 : uam_item_bits(item);
   if (narrow == 0x52 || narrow == 0x53) return bits <= 255;
   if (narrow == 0x54 || narrow == 0x55) return bits + 128 <= 255;
   if (narrow >> 4 == 0xa) return item->data.len <= 255;
@@ -335,14 +335,14 @@ static void read_type(source *s) {
   if (same(name, "described")) {
     expect(s, '(', "expected (");
     write_byte(s, 0x00);
-    read_value(s, UAM_K_ILLEGAL);
+    read_value(s, UAM_KIND_ILLEGAL);
     read_type(s);
     expect(s, ')', "expected )");
     return;
   }
-  static const uint8_t codes[UAM_K_DESCRIBED] = {0x40, 0x56, 0x50, 0x60, 0x52, 0x51, 0x61, 0x54, 0x73, 0x72, 0x53, 0x55,
+  static const uint8_t codes[UAM_KIND_DESCRIBED] = {0x40, 0x56, 0x50, 0x60, 0x52, 0x51, 0x61, 0x54, 0x73, 0x72, 0x53, 0x55,
                                                  0x83, 0x82, 0x98, 0x74, 0x84, 0x94, 0xa0, 0xa1, 0xa3, 0xc0, 0xc1, 0xe0};
-  for (size_t i = 0; i < UAM_K_DESCRIBED; i++) {
+  for (size_t i = 0; i < UAM_KIND_DESCRIBED; i++) {
     if (same(name, uam_kind_names[i])) {
       write_byte(s, codes[i]);
       return;
@@ -359,7 +359,7 @@ static void read_array(source *s) {
   while (s->why == NULL && !next_is(s, ']')) {
     size_t at = s->w.len;
     if (typed || a.count == UAM_MAX_ITEMS) fail(s, typed ? "an array with elements names no type" : "too many elements");
-    read_value(s, UAM_K_ILLEGAL);
+    read_value(s, UAM_KIND_ILLEGAL);
     if (s->why == NULL && a.count == 0 && accept(s, '*')) {
       read_repeat(s, &a, at);
       break;
@@ -380,10 +380,10 @@ typedef struct suffix {
   uint8_t kind, code, bits, small; /* code of the full width; small: of the form with one byte, 0 if there is none */
 } suffix;
 
-static const suffix suffixes[] = {{"u8", UAM_K_UBYTE, 0x50, 8, 0},      {"u16", UAM_K_USHORT, 0x60, 16, 0},
-                                  {"u32", UAM_K_UINT, 0x70, 32, 0x52},  {"u64", UAM_K_ULONG, 0x80, 64, 0x53},
-                                  {"i8", UAM_K_BYTE, 0x51, 8, 0},       {"i16", UAM_K_SHORT, 0x61, 16, 0},
-                                  {"i32", UAM_K_INT, 0x71, 32, 0x54},   {"i64", UAM_K_LONG, 0x81, 64, 0x55}};
+static const suffix suffixes[] = {{"u8", UAM_KIND_UBYTE, 0x50, 8, 0},      {"u16", UAM_KIND_USHORT, 0x60, 16, 0},
+                                  {"u32", UAM_KIND_UINT, 0x70, 32, 0x52},  {"u64", UAM_KIND_ULONG, 0x80, 64, 0x53},
+                                  {"i8", UAM_KIND_BYTE, 0x51, 8, 0},       {"i16", UAM_KIND_SHORT, 0x61, 16, 0},
+                                  {"i32", UAM_KIND_INT, 0x71, 32, 0x54},   {"i64", UAM_KIND_LONG, 0x81, 64, 0x55}};
 
 static void write_bits(source *s, uint8_t code, uint64_t v, unsigned bits) {
   uint8_t b[9] = {code};
@@ -393,7 +393,7 @@ static void write_bits(source *s, uint8_t code, uint64_t v, unsigned bits) {
 
 static void write_number(source *s, const suffix *f, uint64_t v) {
   bool is_signed = f->text[0] == 'i', small = is_signed ? v + 128 <= 255 : v <= 255;
-  if (v == 0 && f->small != 0 && !is_signed) write_byte(s, f->kind == UAM_K_UINT ? 0x43 : 0x44);
+  if (v == 0 && f->small != 0 && !is_signed) write_byte(s, f->kind == UAM_KIND_UINT ? 0x43 : 0x44);
   else if (small && f->small != 0) write_bits(s, f->small, v, 8);
   else write_bits(s, f->code, v, f->bits);
 }
@@ -464,8 +464,8 @@ static bool read_special(source *s, uam_span name) {
   else if (same(name, "enc")) read_hex(s);
   else if (same(name, "described")) {
     write_byte(s, 0x00);
-    read_value(s, UAM_K_ILLEGAL);
-    read_value(s, UAM_K_ILLEGAL);
+    read_value(s, UAM_KIND_ILLEGAL);
+    read_value(s, UAM_KIND_ILLEGAL);
   } else {
     return false;
   }
@@ -479,8 +479,8 @@ static void read_fields(source *s, uint32_t code) {
   while (s->why == NULL && !next_is(s, ')')) {
     uam_span name = read_name(s);
     uint32_t i = 0;
-    while (i < uam_perf_field_count(code) && !same(name, uam_field_name(code, i))) i++;
-    if (i == uam_perf_field_count(code)) fail(s, "unknown field");
+    while (i < uam_composite_field_count(code) && !same(name, uam_field_name(code, i))) i++;
+    if (i == uam_composite_field_count(code)) fail(s, "unknown field");
     else if (i < count) fail(s, "field out of order");
     if (s->why != NULL) return;
     for (; count < i; count++) uam_write_null(&s->w);
@@ -498,7 +498,7 @@ static void read_fields(source *s, uint32_t code) {
 
 static uint32_t code_of(uam_span name) {
   for (uint32_t code = 1; code < 0x80; code++) {
-    const char *known = uam_perf_name(code) != NULL ? uam_perf_name(code) : uam_section_name(code);
+    const char *known = uam_composite_name(code) != NULL ? uam_composite_name(code) : uam_section_name(code);
     if (known != NULL && same(name, known)) return code;
   }
   return 0;
@@ -520,7 +520,7 @@ static void read_word(source *s) {
   if (s->why == NULL && code != 0) {
     uint8_t descriptor[] = {0x00, 0x53, (uint8_t)code};
     uam_write_raw(&s->w, descriptor, sizeof descriptor);
-    if (uam_section_name(code) != NULL) read_value(s, UAM_K_ILLEGAL);
+    if (uam_section_name(code) != NULL) read_value(s, UAM_KIND_ILLEGAL);
     else read_fields(s, code);
   } else if (s->why == NULL && !read_special(s, name)) {
     s->p = from;
@@ -534,7 +534,7 @@ static void read_word(source *s) {
 static void read_list(source *s) {
   size_t start = s->w.len;
   uint32_t count = 0;
-  for (; s->why == NULL && !next_is(s, ']'); count++) read_value(s, UAM_K_ILLEGAL);
+  for (; s->why == NULL && !next_is(s, ']'); count++) read_value(s, UAM_KIND_ILLEGAL);
   expect(s, ']', "expected ]");
   finish_many(s, start, 0xc0, count);
 }
@@ -543,9 +543,9 @@ static void read_map(source *s) {
   size_t start = s->w.len;
   uint32_t count = 0;
   for (; s->why == NULL && !next_is(s, '}'); count += 2) {
-    read_value(s, UAM_K_ILLEGAL);
+    read_value(s, UAM_KIND_ILLEGAL);
     expect(s, '=', "expected = behind a map's key");
-    read_value(s, UAM_K_ILLEGAL);
+    read_value(s, UAM_KIND_ILLEGAL);
   }
   expect(s, '}', "expected }");
   finish_many(s, start, 0xc1, count);
@@ -634,7 +634,7 @@ static void read_payload(source *s) {
     read_raw(s);
     return;
   }
-  while (s->why == NULL && !next_is(s, ')')) read_value(s, UAM_K_ILLEGAL);
+  while (s->why == NULL && !next_is(s, ')')) read_value(s, UAM_KIND_ILLEGAL);
   expect(s, ')', "expected )");
 }
 
@@ -652,7 +652,7 @@ static void read_frame(source *s) {
     type = s->end - s->p > 5 && memcmp(s->p, "sasl-", 5) == 0 ? 1 : 0;
   }
   if (!accept_text(s, "empty")) {
-    read_value(s, UAM_K_ILLEGAL);
+    read_value(s, UAM_KIND_ILLEGAL);
     if (accept_text(s, "payload=")) read_payload(s);
   }
   store_be32(header, (uint32_t)s->w.len);
@@ -676,5 +676,5 @@ int64_t uam_undump(const char *text, size_t n, uint8_t *buf, size_t cap) {
   if (s.p != s.end) fail(&s, "unexpected text behind the frame");
   if (s.why == NULL) return (int64_t)s.w.len;
   if (cap != 0) (void)snprintf((char *)buf, cap, "%s, at character %lu", s.why, (unsigned long)(s.p - s.start));
-  return UAM_E_ARG;
+  return UAM_ERR_ARG;
 }

@@ -82,7 +82,7 @@ static void test_no_memory(void) {
 static void test_sticky(void) {
   uam_reader r = reader_of("5205a0");
   CHECK(uam_read_uint(&r) == 5);
-  CHECK(uam_read_binary(&r).len == 0 && r.err == UAM_E_DECODE);
+  CHECK(uam_read_binary(&r).len == 0 && r.err == UAM_ERR_DECODE);
   const char *why = r.why;
   CHECK(uam_read_uint(&r) == 0 && uam_read_value(&r).len == 0 && !uam_read_null(&r));
   uam_read_fail(&r, "another");
@@ -109,11 +109,11 @@ static void test_wrong_types(void) {
   for (size_t i = 0; i < sizeof values / sizeof *values; i++) {
     uam_reader r = reader_of(values[i]);
     (void)uam_read_bool(&r);
-    CHECK(r.err == UAM_E_DECODE && r.why != NULL && r.p == r.end);
+    CHECK(r.err == UAM_ERR_DECODE && r.why != NULL && r.p == r.end);
     r = reader_of(values[i]);
-    CHECK(uam_read_uint(&r) == 0 && r.err == UAM_E_DECODE);
+    CHECK(uam_read_uint(&r) == 0 && r.err == UAM_ERR_DECODE);
     r = reader_of(values[i]);
-    CHECK(uam_read_symbol(&r).ptr == NULL && r.err == UAM_E_DECODE);
+    CHECK(uam_read_symbol(&r).ptr == NULL && r.err == UAM_ERR_DECODE);
   }
 }
 
@@ -124,7 +124,7 @@ static void test_lists(void) {
     uam_reader r = reader_of(lists[i]);
     uam_reader in = uam_read_list(&r, &count);
     if (i == 0) { /* one byte short: the last item is cut */
-      CHECK(count == 2 && uam_read_uint(&in) == 5 && uam_read_uint(&in) == 0 && in.err == UAM_E_DECODE && r.err == 0);
+      CHECK(count == 2 && uam_read_uint(&in) == 5 && uam_read_uint(&in) == 0 && in.err == UAM_ERR_DECODE && r.err == 0);
       continue;
     }
     CHECK(count == 2 && uam_read_uint(&in) == 5 && uam_read_uint(&in) == 6 && in.err == 0 && in.p == in.end);
@@ -139,18 +139,18 @@ static void test_lists(void) {
   CHECK(count == 0 && in.p == in.end && r.err == 0);
   r = reader_of("c00305" "4040");
   (void)uam_read_list(&r, &count);
-  CHECK(r.err == UAM_E_DECODE && count == 0);
+  CHECK(r.err == UAM_ERR_DECODE && count == 0);
 }
 
 static void test_outline(void) {
   uam_reader r = reader_of("c003013f3f" "d00000000400000000" "00532445a10161");
   CHECK(uam_read_outline(&r).len == 5 && uam_read_outline(&r).len == 9 && uam_read_outline(&r).len == 4);
   CHECK(uam_read_outline(&r).len == 3 && r.err == 0 && r.p == r.end);
-  CHECK(uam_read_outline(&r).len == 0 && r.err == UAM_E_DECODE);
+  CHECK(uam_read_outline(&r).len == 0 && r.err == UAM_ERR_DECODE);
   r = reader_of("c00401");
-  CHECK(uam_read_outline(&r).len == 0 && r.err == UAM_E_DECODE);
+  CHECK(uam_read_outline(&r).len == 0 && r.err == UAM_ERR_DECODE);
   r = reader_of("3f00");
-  CHECK(uam_read_outline(&r).len == 0 && r.err == UAM_E_DECODE);
+  CHECK(uam_read_outline(&r).len == 0 && r.err == UAM_ERR_DECODE);
 }
 
 static uint64_t descriptor(const char *text, int *err) {
@@ -171,9 +171,9 @@ static void test_descriptors(void) {
   CHECK(descriptor("00a313" "616d71703a7361736c2d696e69743a6c697374", &err) == 0x41 && err == 0);
   CHECK(descriptor("00b300000010" "616d71703a646174613a62696e617279", &err) == 0x75 && err == 0);
   CHECK(descriptor("00a10161", &err) == 0 && err == 0);
-  CHECK(descriptor("00", &err) == 0 && err == UAM_E_DECODE);
-  CHECK(descriptor("0053", &err) == 0 && err == UAM_E_DECODE);
-  CHECK(descriptor("45", &err) == 0 && err == UAM_E_DECODE);
+  CHECK(descriptor("00", &err) == 0 && err == UAM_ERR_DECODE);
+  CHECK(descriptor("0053", &err) == 0 && err == UAM_ERR_DECODE);
+  CHECK(descriptor("45", &err) == 0 && err == UAM_ERR_DECODE);
 }
 
 /* Depth and count bounds: one within, one beyond. */
@@ -208,12 +208,12 @@ static int read_empties(uint32_t each, unsigned arrays) {
 
 static void test_bounds(void) {
   CHECK(read_nested(UAM_MAX_DEPTH) == 0);
-  CHECK(read_nested(UAM_MAX_DEPTH + 1) == UAM_E_DECODE);
+  CHECK(read_nested(UAM_MAX_DEPTH + 1) == UAM_ERR_DECODE);
   CHECK(read_empties(UAM_MAX_ITEMS, 1) == 0);
-  CHECK(read_empties(UAM_MAX_ITEMS + 1, 1) == UAM_E_DECODE);
+  CHECK(read_empties(UAM_MAX_ITEMS + 1, 1) == UAM_ERR_DECODE);
   CHECK(read_empties(UAM_MAX_ITEMS / 2, 2) == 0);
-  CHECK(read_empties(UAM_MAX_ITEMS / 2 + 1, 2) == UAM_E_DECODE);
-  CHECK(read_empties(UINT32_MAX, 1) == UAM_E_DECODE);
+  CHECK(read_empties(UAM_MAX_ITEMS / 2 + 1, 2) == UAM_ERR_DECODE);
+  CHECK(read_empties(UINT32_MAX, 1) == UAM_ERR_DECODE);
 }
 
 /* ---- writer ---- */
@@ -261,36 +261,36 @@ static void test_writer(void) {
 /* ---- composites ---- */
 
 static void test_perf_names(void) {
-  CHECK(strcmp(uam_perf_name(0x10), "open") == 0 && strcmp(uam_perf_name(0x44), "sasl_outcome") == 0);
-  CHECK(uam_perf_name(0) == NULL && uam_perf_name(0x19) == NULL && uam_perf_name(UINT32_MAX) == NULL);
+  CHECK(strcmp(uam_composite_name(0x10), "open") == 0 && strcmp(uam_composite_name(0x44), "sasl_outcome") == 0);
+  CHECK(uam_composite_name(0) == NULL && uam_composite_name(0x19) == NULL && uam_composite_name(UINT32_MAX) == NULL);
   CHECK(strcmp(uam_field_name(0x10, 9), "properties") == 0 && uam_field_name(0x10, 10) == NULL);
-  CHECK(uam_field_name(0x24, 0) == NULL && uam_perf_field_count(0x12) == 14 && uam_perf_field_count(0x99) == 0);
+  CHECK(uam_field_name(0x24, 0) == NULL && uam_composite_field_count(0x12) == 14 && uam_composite_field_count(0x99) == 0);
   CHECK(strcmp(uam_field_name(0x73, 12), "reply_to_group_id") == 0 && strcmp(uam_field_name(0x28, 7), "filter") == 0);
-  CHECK(uam_field_kind(0x12, 4) == UAM_K_UBYTE && uam_field_kind(0x12, 5) == UAM_K_ILLEGAL);
+  CHECK(uam_field_kind(0x12, 4) == UAM_KIND_UBYTE && uam_field_kind(0x12, 5) == UAM_KIND_ILLEGAL);
 }
 
 static void test_perf_decode(void) {
   uam_fault fault = {0};
   uam_p_transfer t;
-  CHECK(uam_perf_decode(0x14, bytes_of("c00d055207700000ffffa001014041"), &t, &fault) == 0);
+  CHECK(uam_composite_decode(0x14, bytes_of("c00d055207700000ffffa001014041"), &t, &fault) == 0);
   CHECK(t.set == (UAM_SET(transfer, handle) | UAM_SET(transfer, delivery_id) | UAM_SET(transfer, delivery_tag) |
                   UAM_SET(transfer, settled)));
   CHECK(t.handle == 7 && t.delivery_id == 0xffff && t.delivery_tag.len == 1 && t.settled && !t.more);
   uam_p_disposition d;
-  CHECK(uam_perf_decode(0x15, bytes_of("c00a05414344404100532445"), &d, &fault) != 0);
-  CHECK(uam_perf_decode(0x15, bytes_of("c009054143404100532445"), &d, &fault) == 0);
+  CHECK(uam_composite_decode(0x15, bytes_of("c00a05414344404100532445"), &d, &fault) != 0);
+  CHECK(uam_composite_decode(0x15, bytes_of("c009054143404100532445"), &d, &fault) == 0);
   CHECK(d.role && d.first == 0 && !UAM_HAS(d, disposition, last) && d.settled && d.state.len == 4);
   uam_any any;
-  CHECK(uam_perf_decode(0x24, bytes_of("45"), &any, &fault) == 0 && any.accepted.set == 0);
-  CHECK(uam_perf_decode(0x13, bytes_of("d00000000a0000000540520552064352ff"), &any, &fault) != 0);
-  CHECK(uam_perf_decode(0x13, bytes_of("d00000000c000000054052055206435201"), &any, &fault) == 0);
+  CHECK(uam_composite_decode(0x24, bytes_of("45"), &any, &fault) == 0 && any.accepted.set == 0);
+  CHECK(uam_composite_decode(0x13, bytes_of("d00000000a0000000540520552064352ff"), &any, &fault) != 0);
+  CHECK(uam_composite_decode(0x13, bytes_of("d00000000c000000054052055206435201"), &any, &fault) == 0);
   CHECK(!UAM_HAS(any.flow, flow, next_incoming_id) && any.flow.incoming_window == 5 && any.flow.handle == 1);
 }
 
 static void expect_fault(uint32_t code, const char *list, const char *condition, const char *text) {
   uam_fault fault = {0};
   uam_any any;
-  CHECK(uam_perf_decode(code, bytes_of(list), &any, &fault) == UAM_E_DECODE);
+  CHECK(uam_composite_decode(code, bytes_of(list), &any, &fault) == UAM_ERR_DECODE);
   CHECK(fault.condition != NULL && strcmp(fault.condition, condition) == 0);
   if (strcmp(fault.text, text) != 0) FAIL("%s instead of %s", fault.text, text);
 }
@@ -315,32 +315,32 @@ static void test_perf_faults(void) {
 static void test_perf_encode(void) {
   uint8_t b[2048], blob[300] = {0xb0, 0, 0, 1, 0x27};
   uam_writer w = {b, 0, sizeof b};
-  uam_perf_encode(&w, UAM_PERF_accepted, &(uam_p_accepted){0});
+  uam_composite_encode(&w, UAM_COMPOSITE_accepted, &(uam_p_accepted){0});
   CHECK(wrote(&w, "00532445"));
   w.len = 0;
   uam_p_transfer t = {.set = UAM_SET(transfer, handle) | UAM_SET(transfer, delivery_tag) | UAM_SET(transfer, more),
                       .handle = 3, .delivery_tag = {(const uint8_t *)"\1\2", 2}, .more = true};
-  uam_perf_encode(&w, UAM_PERF_transfer, &t);
+  uam_composite_encode(&w, UAM_COMPOSITE_transfer, &t);
   CHECK(wrote(&w, "005314c00b06520340a0020102404041"));
   w.len = 0;
   uam_p_open o = {.set = UAM_SET(open, container_id) | UAM_SET(open, properties), .container_id = {blob, 1},
                   .properties = {blob, sizeof blob}};
-  uam_perf_encode(&w, UAM_PERF_open, &o);
+  uam_composite_encode(&w, UAM_COMPOSITE_open, &o);
   CHECK(w.len == 12 + 3 + 8 + 300 && b[3] == 0xd0 && load_be32(b + 4) == w.len - 8 && load_be32(b + 8) == 10);
   uam_p_open back;
   uam_fault fault = {0};
-  CHECK(uam_perf_decode(0x10, (uam_span){b + 3, w.len - 3}, &back, &fault) == 0);
+  CHECK(uam_composite_decode(0x10, (uam_span){b + 3, w.len - 3}, &back, &fault) == 0);
   CHECK(back.set == o.set && back.properties.len == 300 && memcmp(back.properties.ptr, blob, 300) == 0);
   size_t full = w.len;
   for (size_t cap = 0; cap < full; cap++) {
     uint8_t *exact = malloc(cap + 1);
     w = (uam_writer){exact, 0, cap};
-    uam_perf_encode(&w, UAM_PERF_open, &o);
+    uam_composite_encode(&w, UAM_COMPOSITE_open, &o);
     if (w.len != full) FAIL("counted %zu at cap %zu", w.len, cap);
     free(exact);
   }
   w = (uam_writer){b, 0, sizeof b};
-  uam_perf_encode(&w, 0x99, &o);
+  uam_composite_encode(&w, 0x99, &o);
   CHECK(w.len == 0);
 }
 

@@ -1,6 +1,6 @@
 /* test_failmalloc.c - a whole conversation between a client and a server engine with one allocator, whose n-th allocation
  * fails, for every n until none does; once alone, once with all that follow. An engine that was refused memory says
- * UAM_E_NOMEM from then on, to every call, even when there is memory again; nothing crashes and nothing is left. */
+ * UAM_ERR_NOMEM from then on, to every call, even when there is memory again; nothing crashes and nothing is left. */
 #include "check.h"
 #include "heap.h"
 #include "notation.h"
@@ -9,7 +9,7 @@
 typedef struct end {
   uam_engine *e;
   uam_buf wire; /* on its way here */
-  bool dead;    /* has said UAM_E_NOMEM */
+  bool dead;    /* has said UAM_ERR_NOMEM */
   uint32_t session, links[2], n_links;
   unsigned long messages, settled;
 } end;
@@ -20,17 +20,17 @@ static unsigned long calls;
 /* Every result passes here. */
 static int64_t told(end *x, int64_t rc) {
   calls++;
-  if (x->dead && rc != UAM_E_NOMEM) FAIL("a dead engine says %ld", (long)rc);
-  if (rc < 0 && rc != UAM_E_NOMEM) FAIL("gives %ld: %s", (long)rc, uam_problem(x->e));
-  if (rc == UAM_E_NOMEM) x->dead = true;
+  if (x->dead && rc != UAM_ERR_NOMEM) FAIL("a dead engine says %ld", (long)rc);
+  if (rc < 0 && rc != UAM_ERR_NOMEM) FAIL("gives %ld: %s", (long)rc, uam_problem(x->e));
+  if (rc == UAM_ERR_NOMEM) x->dead = true;
   return rc;
 }
 
 static int64_t with_list(end *x, int what, uint32_t a, uint32_t b, const char *text) {
   uam_span v = list_of(text);
   switch (what) {
-    case UAM_PERF_open: return told(x, uam_open(x->e, v.ptr, v.len));
-    case UAM_PERF_begin: return told(x, uam_begin(x->e, a, v.ptr, v.len));
+    case UAM_COMPOSITE_open: return told(x, uam_open(x->e, v.ptr, v.len));
+    case UAM_COMPOSITE_begin: return told(x, uam_begin(x->e, a, v.ptr, v.len));
     default: return told(x, uam_attach(x->e, a, b, v.ptr, v.len));
   }
 }
@@ -41,32 +41,32 @@ static void settle(end *x, uint32_t link, uint32_t id, int settled, const char *
 }
 
 static void answer(end *x, const uam_event *ev) {
-  const bool reply = (ev->flags & UAM_F_REPLY) != 0;
+  const bool reply = (ev->flags & UAM_FLAG_REPLY) != 0;
   switch (ev->kind) {
-    case UAM_EV_SASL_CHALLENGE: told(x, uam_sasl_response(x->e, (const uint8_t *)"r", 1)); break;
-    case UAM_EV_SASL_INIT: told(x, uam_sasl_challenge(x->e, (const uint8_t *)"c", 1)); break;
-    case UAM_EV_SASL_RESPONSE: told(x, uam_sasl_outcome(x->e, 0)); break;
-    case UAM_EV_BEGIN:
+    case UAM_EVENT_SASL_CHALLENGE: told(x, uam_sasl_response(x->e, (const uint8_t *)"r", 1)); break;
+    case UAM_EVENT_SASL_INIT: told(x, uam_sasl_challenge(x->e, (const uint8_t *)"c", 1)); break;
+    case UAM_EVENT_SASL_RESPONSE: told(x, uam_sasl_outcome(x->e, 0)); break;
+    case UAM_EVENT_BEGIN:
       x->session = ev->id;
-      if (!reply) with_list(x, UAM_PERF_begin, ev->id, 0, "begin(next-outgoing-id=4294967290 incoming-window=3 outgoing-window=9)");
+      if (!reply) with_list(x, UAM_COMPOSITE_begin, ev->id, 0, "begin(next-outgoing-id=4294967290 incoming-window=3 outgoing-window=9)");
       break;
-    case UAM_EV_ATTACH:
+    case UAM_EVENT_ATTACH:
       if (x->n_links < 2) x->links[x->n_links++] = ev->id;
-      if (!reply) with_list(x, UAM_PERF_attach, ev->first, ev->id, "attach(name=\"\" handle=0 role=true source=source(address=\"q\"))");
-      if (!(ev->flags & UAM_F_SENDER)) told(x, uam_flow(x->e, ev->id, 20, UAM_F_ECHO));
+      if (!reply) with_list(x, UAM_COMPOSITE_attach, ev->first, ev->id, "attach(name=\"\" handle=0 role=true source=source(address=\"q\"))");
+      if (!(ev->flags & UAM_FLAG_SENDER)) told(x, uam_flow(x->e, ev->id, 20, UAM_FLAG_ECHO));
       break;
-    case UAM_EV_CREDIT:
-      if (ev->flags & UAM_F_DRAIN && ev->last == 0) (void)uam_drained(x->e, ev->id); /* it may be answered already */
+    case UAM_EVENT_CREDIT:
+      if (ev->flags & UAM_FLAG_DRAIN && ev->last == 0) (void)uam_drained(x->e, ev->id); /* it may be answered already */
       break;
-    case UAM_EV_MESSAGE:
+    case UAM_EVENT_MESSAGE:
       x->messages++;
-      if (ev->flags & UAM_F_SETTLED) break;
+      if (ev->flags & UAM_FLAG_SETTLED) break;
       if (ev->first % 3 == 0) settle(x, ev->id, ev->first, 1, "accepted()");
       else if (ev->first % 3 == 1) settle(x, ev->id, ev->first, 0, "accepted()");
       else settle(x, ev->id, ev->first, 1, "rejected(error=error(condition=:amqp:not-found description=\"no\"))");
       break;
-    case UAM_EV_SETTLED: x->settled++; break;
-    case UAM_EV_PEER_ERROR: FAIL("an engine finds fault"); break;
+    case UAM_EVENT_SETTLED: x->settled++; break;
+    case UAM_EVENT_PEER_ERROR: FAIL("an engine finds fault"); break;
     default: break;
   }
 }
@@ -108,12 +108,12 @@ static void set_up(end *c, end *s) {
   told(c, uam_set(c->e, UAM_OPT_TRACE, 2));
   told(c, uam_sasl_client(c->e, "PLAIN", (const uint8_t *)"\0u\0p", 4, 1, "host"));
   told(s, uam_sasl_server(s->e, "PLAIN ANONYMOUS"));
-  with_list(c, UAM_PERF_open, 0, 0, "open(container-id=\"c\" max-frame-size=600 idle-time-out=1000)");
-  with_list(s, UAM_PERF_open, 0, 0, "open(container-id=\"s\" max-frame-size=512 properties={:a=\"b\"})");
-  int64_t session = with_list(c, UAM_PERF_begin, 0, 0, "begin(next-outgoing-id=0 incoming-window=5 outgoing-window=5)");
+  with_list(c, UAM_COMPOSITE_open, 0, 0, "open(container-id=\"c\" max-frame-size=600 idle-time-out=1000)");
+  with_list(s, UAM_COMPOSITE_open, 0, 0, "open(container-id=\"s\" max-frame-size=512 properties={:a=\"b\"})");
+  int64_t session = with_list(c, UAM_COMPOSITE_begin, 0, 0, "begin(next-outgoing-id=0 incoming-window=5 outgoing-window=5)");
   if (session <= 0) return;
-  with_list(c, UAM_PERF_attach, (uint32_t)session, 0, "attach(name=\"up\" handle=0 role=false target=target(address=\"q\"))");
-  with_list(c, UAM_PERF_attach, (uint32_t)session, 0, "attach(name=\"down\" handle=0 role=true source=source(address=\"q\"))");
+  with_list(c, UAM_COMPOSITE_attach, (uint32_t)session, 0, "attach(name=\"up\" handle=0 role=false target=target(address=\"q\"))");
+  with_list(c, UAM_COMPOSITE_attach, (uint32_t)session, 0, "attach(name=\"down\" handle=0 role=true source=source(address=\"q\"))");
 }
 
 static void talk(end *x, uint32_t link, int flags) {
@@ -133,7 +133,7 @@ static void converse(end *c, end *s) {
     talk(s, s->links[1], round % 2 ? UAM_SEND_SETTLED : UAM_SEND_DATA);
     settle_down(c, s);
   }
-  if (whole(c, s)) told(c, uam_flow(c->e, c->links[1], 30, UAM_F_DRAIN));
+  if (whole(c, s)) told(c, uam_flow(c->e, c->links[1], 30, UAM_FLAG_DRAIN));
   settle_down(c, s);
   if (whole(c, s)) told(c, uam_detach(c->e, c->links[0], 1, NULL, 0));
   settle_down(c, s);
@@ -179,7 +179,7 @@ static void check_dead(end *x) {
   CHECK(uam_send_window(x->e, &n) == NULL && n == 0);
   CHECK(uam_recv_window(x->e, &n) == NULL && n == 0);
   (void)uam_events(x->e, &evs);
-  CHECK(uam_conn(x->e, &info) == UAM_OK);
+  CHECK(uam_get_conn(x->e, &info) == UAM_OK);
 }
 
 static end client, server;

@@ -18,10 +18,10 @@ static void note(void) {
   size_t n = uam_events(e, &evs);
   events += n;
   for (size_t i = 0; i < n; i++) {
-    if (evs[i].kind == UAM_EV_BEGIN) begins++, session = evs[i].id;
-    if (evs[i].kind == UAM_EV_ATTACH && n_links < 2) links[n_links++] = evs[i].id;
-    if (evs[i].kind == UAM_EV_SETTLED) settlements += evs[i].last - evs[i].first + 1;
-    if (evs[i].kind == UAM_EV_PEER_ERROR) {
+    if (evs[i].kind == UAM_EVENT_BEGIN) begins++, session = evs[i].id;
+    if (evs[i].kind == UAM_EVENT_ATTACH && n_links < 2) links[n_links++] = evs[i].id;
+    if (evs[i].kind == UAM_EVENT_SETTLED) settlements += evs[i].last - evs[i].first + 1;
+    if (evs[i].kind == UAM_EVENT_PEER_ERROR) {
       faults++;
       snprintf(fault, sizeof fault, "%s", text_of_value((const uint8_t *)(uintptr_t)evs[i].offset, (size_t)evs[i].length, 0));
     }
@@ -355,7 +355,7 @@ static void test_ranges(void) {
   feed_text("disposition(role=true first=4294967001 last=2147480000 settled=true state=accepted())");
   CHECK(settlements == MANY && faults == 0);
   uam_link_info info;
-  CHECK(uam_link(e, links[0], &info) == UAM_OK && info.unsettled == 0);
+  CHECK(uam_get_link(e, links[0], &info) == UAM_OK && info.unsettled == 0);
   stop();
 }
 
@@ -410,7 +410,7 @@ static void test_one_stays(void) {
     feed_text(text);
   }
   uam_link_info info;
-  CHECK(sent > UAM_MAX_UNSETTLED && settlements == sent && uam_link(e, links[0], &info) == UAM_OK && info.unsettled == 1);
+  CHECK(sent > UAM_MAX_UNSETTLED && settlements == sent && uam_get_link(e, links[0], &info) == UAM_OK && info.unsettled == 1);
   CHECK(e->links[links[0] & 0xffff]->unsettled.cap <= 4 * ROUND);
   feed_text("disposition(role=true first=4294967000 last=4294967000 settled=true state=accepted())");
   CHECK(settlements == sent + 1 && faults == 0);
@@ -444,7 +444,7 @@ static void test_one_kept(void) {
     if (i % 1000 == 0) swallow();
   }
   uam_link_info info;
-  CHECK(faults == 0 && uam_link(e, (uint32_t)l, &info) == UAM_OK && info.unsettled == 1);
+  CHECK(faults == 0 && uam_get_link(e, (uint32_t)l, &info) == UAM_OK && info.unsettled == 1);
   CHECK(e->links[(uint32_t)l & 0xffff]->unsettled.cap <= 128);
   CHECK(uam_settle(e, (uint32_t)l, first, first, 1, NULL, 0) == UAM_OK);
   stop();

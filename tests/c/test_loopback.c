@@ -104,8 +104,8 @@ static void on_message(side *s, channel *l, const uam_event *ev, const uint8_t *
   fill(want, i);
   CHECK(memcmp(want, p, size_of(i)) == 0);
   sent *x = &l->other->log[i];
-  CHECK(!x->arrived && x->id == ev->first && x->settled == ((ev->flags & UAM_F_SETTLED) != 0));
-  const uint8_t *tag = ev->flags & UAM_F_ADDRESS ? (const uint8_t *)(uintptr_t)ev->tag_offset : base + ev->tag_offset;
+  CHECK(!x->arrived && x->id == ev->first && x->settled == ((ev->flags & UAM_FLAG_SETTLED) != 0));
+  const uint8_t *tag = ev->flags & UAM_FLAG_ADDRESS ? (const uint8_t *)(uintptr_t)ev->tag_offset : base + ev->tag_offset;
   CHECK(ev->tag_length == 4 && (tag[0] | (uint32_t)tag[1] << 8 | (uint32_t)tag[2] << 16) == i + 1);
   x->arrived = true;
   l->taken++;
@@ -154,10 +154,10 @@ static void offer(side *s, channel *l) {
 
 static void on_attach(side *s, const uam_event *ev) {
   channel *l = link_of(s, ev->id);
-  if (!(ev->flags & UAM_F_REPLY)) {
+  if (!(ev->flags & UAM_FLAG_REPLY)) {
     l = &s->links[s->n_links];
     l->id = ev->id;
-    l->sender = (ev->flags & UAM_F_SENDER) != 0;
+    l->sender = (ev->flags & UAM_FLAG_SENDER) != 0;
     l->other = &s->peer->links[s->n_links];
     l->other->other = l;
     s->n_links++;
@@ -170,7 +170,7 @@ static void on_attach(side *s, const uam_event *ev) {
 static void on_begin(side *s, const uam_event *ev) {
   s->mapped = true;
   s->session = ev->id;
-  if (ev->flags & UAM_F_REPLY) return;
+  if (ev->flags & UAM_FLAG_REPLY) return;
   char text[128];
   snprintf(text, sizeof text, "begin(next-outgoing-id=%u incoming-window=%u outgoing-window=100)", 0u - chance(20), 1 + chance(300));
   uam_span list = list_of(text);
@@ -185,23 +185,23 @@ static void open_with(side *s) {
 }
 
 static void on_event(side *s, const uam_event *ev, const uint8_t *base) {
-  const uint8_t *p = ev->flags & UAM_F_ADDRESS ? (const uint8_t *)(uintptr_t)ev->offset : base + ev->offset;
+  const uint8_t *p = ev->flags & UAM_FLAG_ADDRESS ? (const uint8_t *)(uintptr_t)ev->offset : base + ev->offset;
   switch (ev->kind) {
-    case UAM_EV_SASL_INIT: CHECK(uam_sasl_outcome(s->e, 0) == UAM_OK); break;
-    case UAM_EV_OPEN:
+    case UAM_EVENT_SASL_INIT: CHECK(uam_sasl_outcome(s->e, 0) == UAM_OK); break;
+    case UAM_EVENT_OPEN:
       s->opened = true;
       if (s->peer->e != NULL && s->name[0] == 's') open_with(s);
       break;
-    case UAM_EV_BEGIN: on_begin(s, ev); break;
-    case UAM_EV_ATTACH: on_attach(s, ev); break;
-    case UAM_EV_MESSAGE: on_message(s, link_of(s, ev->id), ev, p, base); break;
-    case UAM_EV_SETTLED: on_settled(s, link_of(s, ev->id), ev); break;
-    case UAM_EV_DETACH:
+    case UAM_EVENT_BEGIN: on_begin(s, ev); break;
+    case UAM_EVENT_ATTACH: on_attach(s, ev); break;
+    case UAM_EVENT_MESSAGE: on_message(s, link_of(s, ev->id), ev, p, base); break;
+    case UAM_EVENT_SETTLED: on_settled(s, link_of(s, ev->id), ev); break;
+    case UAM_EVENT_DETACH:
       if (link_of(s, ev->id) != NULL) link_of(s, ev->id)->gone = true;
       break;
-    case UAM_EV_END: s->ended = true; break;
-    case UAM_EV_CLOSE: s->closed = true; break;
-    case UAM_EV_PEER_ERROR: FAIL("%s finds fault: %s", s->name, text_of_value(p, (size_t)ev->length, 0)); break;
+    case UAM_EVENT_END: s->ended = true; break;
+    case UAM_EVENT_CLOSE: s->closed = true; break;
+    case UAM_EVENT_PEER_ERROR: FAIL("%s finds fault: %s", s->name, text_of_value(p, (size_t)ev->length, 0)); break;
     default: break;
   }
 }
@@ -211,13 +211,13 @@ static void act(side *s) {
   for (uint32_t i = 0; i < s->n_links; i++) {
     channel *l = &s->links[i];
     uam_link_info info;
-    if (!l->attached || l->gone || uam_link(s->e, l->id, &info) != UAM_OK) continue;
+    if (!l->attached || l->gone || uam_get_link(s->e, l->id, &info) != UAM_OK) continue;
     if (l->sender) {
       if (chance(2) == 0) offer(s, l);
       if (info.drain && chance(2) == 0) uam_drained(s->e, l->id);
     } else {
       if (chance(3) == 0) pay(s, l);
-      if (info.credit < 5 && chance(4) == 0) uam_flow(s->e, l->id, chance(3) == 0 ? chance(4) : chance(200), chance(20) == 0 ? UAM_F_DRAIN : 0);
+      if (info.credit < 5 && chance(4) == 0) uam_flow(s->e, l->id, chance(3) == 0 ? chance(4) : chance(200), chance(20) == 0 ? UAM_FLAG_DRAIN : 0);
     }
   }
 }
@@ -316,8 +316,8 @@ static void finish(side *c, side *v) {
   CHECK(uam_close(c->e, NULL, 0) == UAM_OK);
   for (int i = 0; i < 1000 && !c->closed; i++) step(c, uam_buf_len(&c->wire), SIZE_MAX), step(v, uam_buf_len(&v->wire), SIZE_MAX);
   uam_conn_info a, b;
-  uam_conn(c->e, &a);
-  uam_conn(v->e, &b);
+  uam_get_conn(c->e, &a);
+  uam_get_conn(v->e, &b);
   CHECK(a.transport_done && b.transport_done);
 }
 

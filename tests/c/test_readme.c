@@ -15,7 +15,7 @@ static const edge edges[] = {
 
 static const struct {
   const char *machine, *first, *last;
-} machines[] = {{"conn", "START", "END"}, {"sess", "UNMAPPED", "UNMAPPED"}, {"link", "DETACHED", "DETACHED"}};
+} machines[] = {{"conn", "START", "END"}, {"session", "UNMAPPED", "UNMAPPED"}, {"link", "DETACHED", "DETACHED"}};
 
 static void render(size_t m, char *out, size_t room) {
   size_t at = (size_t)snprintf(out, room, "```mermaid\nstateDiagram-v2\n  [*] --> %s\n", machines[m].first);

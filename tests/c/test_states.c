@@ -6,7 +6,7 @@
 #include "notation.h"
 #include "uam_int.h"
 
-enum machine { CONN, SESS, LINK };
+enum machine { CONN, SESSION, LINK };
 enum { MAX_PATH = 8, MAX_STATES = 16, MAX_INPUTS = 8 };
 
 typedef struct input {
@@ -18,20 +18,20 @@ typedef struct input {
 
 static const input conn_inputs[] = {{"R_HDR", UAM_R_HDR, false, 0},
                                     {"S_HDR", UAM_S_HDR, true, 0},
-                                    {"S_OPEN", UAM_S_OPEN, true, UAM_PERF_open},
-                                    {"R_OPEN", UAM_R_OPEN, false, UAM_PERF_open},
-                                    {"S_CLOSE", UAM_S_CLOSE, true, UAM_PERF_close},
-                                    {"S_CLOSE_ERR", UAM_S_CLOSE_ERR, true, UAM_PERF_close},
-                                    {"R_CLOSE", UAM_R_CLOSE, false, UAM_PERF_close}};
-static const input sess_inputs[] = {{"S_BEGIN", UAM_S_BEGIN, true, UAM_PERF_begin},
-                                    {"R_BEGIN", UAM_R_BEGIN, false, UAM_PERF_begin},
-                                    {"S_END", UAM_S_END, true, UAM_PERF_end},
-                                    {"S_END_ERR", UAM_S_END_ERR, true, UAM_PERF_end},
-                                    {"R_END", UAM_R_END, false, UAM_PERF_end}};
-static const input link_inputs[] = {{"S_ATTACH", UAM_S_ATTACH, true, UAM_PERF_attach},
-                                    {"R_ATTACH", UAM_R_ATTACH, false, UAM_PERF_attach},
-                                    {"S_DETACH", UAM_S_DETACH, true, UAM_PERF_detach},
-                                    {"R_DETACH", UAM_R_DETACH, false, UAM_PERF_detach}};
+                                    {"S_OPEN", UAM_S_OPEN, true, UAM_COMPOSITE_open},
+                                    {"R_OPEN", UAM_R_OPEN, false, UAM_COMPOSITE_open},
+                                    {"S_CLOSE", UAM_S_CLOSE, true, UAM_COMPOSITE_close},
+                                    {"S_CLOSE_ERR", UAM_S_CLOSE_ERR, true, UAM_COMPOSITE_close},
+                                    {"R_CLOSE", UAM_R_CLOSE, false, UAM_COMPOSITE_close}};
+static const input session_inputs[] = {{"S_BEGIN", UAM_S_BEGIN, true, UAM_COMPOSITE_begin},
+                                    {"R_BEGIN", UAM_R_BEGIN, false, UAM_COMPOSITE_begin},
+                                    {"S_END", UAM_S_END, true, UAM_COMPOSITE_end},
+                                    {"S_END_ERR", UAM_S_END_ERR, true, UAM_COMPOSITE_end},
+                                    {"R_END", UAM_R_END, false, UAM_COMPOSITE_end}};
+static const input link_inputs[] = {{"S_ATTACH", UAM_S_ATTACH, true, UAM_COMPOSITE_attach},
+                                    {"R_ATTACH", UAM_R_ATTACH, false, UAM_COMPOSITE_attach},
+                                    {"S_DETACH", UAM_S_DETACH, true, UAM_COMPOSITE_detach},
+                                    {"R_DETACH", UAM_R_DETACH, false, UAM_COMPOSITE_detach}};
 
 typedef struct table {
   const char *name;
@@ -43,9 +43,9 @@ typedef struct table {
 } table;
 
 static const table tables[] = {
-    {"conn", CONN, conn_inputs, 7, UAM_CONN_END + 1, uam_conn_next, UAM_EV_CONN_STATE},
-    {"sess", SESS, sess_inputs, 5, UAM_SESS_DISCARDING + 1, uam_sess_next, UAM_EV_SESSION_STATE},
-    {"link", LINK, link_inputs, 4, UAM_LINK_DETACH_RCVD + 1, uam_link_next, UAM_EV_LINK_STATE},
+    {"conn", CONN, conn_inputs, 7, UAM_CONN_END + 1, uam_conn_next, UAM_EVENT_CONN_STATE},
+    {"session", SESSION, session_inputs, 5, UAM_SESSION_DISCARDING + 1, uam_session_next, UAM_EVENT_SESSION_STATE},
+    {"link", LINK, link_inputs, 4, UAM_LINK_DETACH_RCVD + 1, uam_link_next, UAM_EVENT_LINK_STATE},
 };
 
 /* ---- one engine, and what it said since the last input ---- */
@@ -68,10 +68,10 @@ static void note(run *r, const uam_event *ev) {
     r->path[r->n_path++][1] = (uint8_t)ev->last;
     r->state = (uint8_t)ev->last;
   }
-  if (ev->kind == UAM_EV_BEGIN) r->session = ev->id;
-  if (ev->kind == UAM_EV_ATTACH) r->link = ev->id;
-  if (ev->kind == UAM_EV_PEER_ERROR) r->fault = true;
-  if (ev->kind == UAM_EV_CONN_STATE && ev->last >= UAM_CONN_CLOSE_RCVD) r->over = true;
+  if (ev->kind == UAM_EVENT_BEGIN) r->session = ev->id;
+  if (ev->kind == UAM_EVENT_ATTACH) r->link = ev->id;
+  if (ev->kind == UAM_EVENT_PEER_ERROR) r->fault = true;
+  if (ev->kind == UAM_EVENT_CONN_STATE && ev->last >= UAM_CONN_CLOSE_RCVD) r->over = true;
 }
 
 static void note_events(run *r) {
@@ -117,7 +117,7 @@ static int64_t conn_input(run *r, int what) {
   }
 }
 
-static int64_t sess_input(run *r, int what) {
+static int64_t session_input(run *r, int what) {
   uam_span list = list_of("begin(next-outgoing-id=0 incoming-window=9 outgoing-window=9)"), error = value_of(error_text);
   switch (what) {
     case UAM_S_BEGIN: {
@@ -126,7 +126,7 @@ static int64_t sess_input(run *r, int what) {
       return id < 0 ? id : 0;
     }
     case UAM_R_BEGIN:
-      if (r->state == UAM_SESS_BEGIN_SENT) feed(r, "begin(remote-channel=0 next-outgoing-id=0 incoming-window=9 outgoing-window=9)");
+      if (r->state == UAM_SESSION_BEGIN_SENT) feed(r, "begin(remote-channel=0 next-outgoing-id=0 incoming-window=9 outgoing-window=9)");
       else feed(r, "begin(next-outgoing-id=0 incoming-window=9 outgoing-window=9)");
       return 0;
     case UAM_S_END: return uam_end(r->e, r->session, NULL, 0);
@@ -152,7 +152,7 @@ static int64_t link_input(run *r, int what) {
 static int64_t give(run *r, int what) {
   r->n_path = r->n_codes = 0;
   r->fault = false;
-  int64_t rc = r->t->machine == CONN ? conn_input(r, what) : r->t->machine == SESS ? sess_input(r, what) : link_input(r, what);
+  int64_t rc = r->t->machine == CONN ? conn_input(r, what) : r->t->machine == SESSION ? session_input(r, what) : link_input(r, what);
   if (r->t->machine != CONN || what == UAM_S_OPEN || what == UAM_S_CLOSE || what == UAM_S_CLOSE_ERR || r->state >= UAM_CONN_HDR_EXCH) pump(r);
   return rc;
 }
@@ -207,13 +207,13 @@ static unsigned long allowed, refused;
 
 /* A close of ours before our open: nobody was told of a connection, so it ends without a frame. */
 static bool never_opened(const run *r, const input *in) {
-  return r->t->machine == CONN && in->ours && in->code == UAM_PERF_close && r->state == UAM_CONN_END && !has_code(r, UAM_PERF_close);
+  return r->t->machine == CONN && in->ours && in->code == UAM_COMPOSITE_close && r->state == UAM_CONN_END && !has_code(r, UAM_COMPOSITE_close);
 }
 
 /* The peer ended first: the engine owes the answer and gives it by itself as soon as our begin (attach) has left. */
 static bool owed(const run *r, uint8_t state, const input *in, int64_t rc) {
-  uint8_t waiting = r->t->machine == SESS ? (uint8_t)UAM_SESS_END_RCVD : (uint8_t)UAM_LINK_DETACH_RCVD;
-  return r->t->machine != CONN && state == waiting && (in->code == UAM_PERF_end || in->code == UAM_PERF_detach) && rc == UAM_E_STATE;
+  uint8_t waiting = r->t->machine == SESSION ? (uint8_t)UAM_SESSION_END_RCVD : (uint8_t)UAM_LINK_DETACH_RCVD;
+  return r->t->machine != CONN && state == waiting && (in->code == UAM_COMPOSITE_end || in->code == UAM_COMPOSITE_detach) && rc == UAM_ERR_STATE;
 }
 
 static void judge_allowed(const run *r, uint8_t state, uint8_t next, const input *in, int64_t rc) {
@@ -235,7 +235,7 @@ static void judge_allowed(const run *r, uint8_t state, uint8_t next, const input
  * comes after a detach is another link. */
 static bool discards(const table *t, uint8_t state) {
   if (t->machine == CONN) return state == UAM_CONN_DISCARDING || state == UAM_CONN_CLOSE_SENT || state == UAM_CONN_END;
-  return t->machine == SESS ? state == UAM_SESS_END_RCVD : state == UAM_LINK_DETACH_RCVD;
+  return t->machine == SESSION ? state == UAM_SESSION_END_RCVD : state == UAM_LINK_DETACH_RCVD;
 }
 
 /* The engine may have taken its own steps, such as the header in front of an open, and come to where the input is allowed. */
@@ -248,14 +248,14 @@ static bool own_steps(const run *r) {
 static void judge_refused(const run *r, uint8_t state, const input *in, int64_t rc) {
   refused++;
   if (in->ours) {
-    if (rc < 0 && rc != UAM_E_STATE) FAIL("%s: gives %ld", where(r->t, state, in), (long)rc);
+    if (rc < 0 && rc != UAM_ERR_STATE) FAIL("%s: gives %ld", where(r->t, state, in), (long)rc);
     if (rc < 0 && (r->n_path > 0 || r->n_codes > 0)) FAIL("%s: is refused, but has an effect", where(r->t, state, in));
     if (!own_steps(r) && !never_opened(r, in)) FAIL("%s: leads to %u", where(r->t, state, in), r->state);
     if (r->n_path == 0 && r->n_codes > 0) FAIL("%s: was sent", where(r->t, state, in));
     return;
   }
   if (!r->fault && !discards(r->t, state)) FAIL("%s: no fault was found", where(r->t, state, in));
-  if (r->fault && !r->over && r->t->machine != LINK && !has_code(r, UAM_PERF_end)) FAIL("%s: the fault has no effect", where(r->t, state, in));
+  if (r->fault && !r->over && r->t->machine != LINK && !has_code(r, UAM_COMPOSITE_end)) FAIL("%s: the fault has no effect", where(r->t, state, in));
 }
 
 /* ---- all states, breadth first ---- */

@@ -13,7 +13,7 @@ static void test_many(void) {
       if (words[i] != (i < cap && i < 5 ? want[i] : 99)) FAIL("word %zu of %zu is %llx", i, cap, (unsigned long long)words[i]);
     }
   }
-  CHECK(uam_tape(values, sizeof values - 1, words, 8) == UAM_E_DECODE);
+  CHECK(uam_tape(values, sizeof values - 1, words, 8) == UAM_ERR_DECODE);
   CHECK(uam_tape(NULL, 0, NULL, 0) == 0);
   static const uint8_t bare[] = {0xe0, 1, 0}; /* an empty array without even a constructor */
   CHECK(uam_tape(bare, sizeof bare, words, 8) == 2 && words[0] == 23 && words[1] == 0x40);
@@ -28,8 +28,8 @@ static void test_bound(void) {
     store_be32(b + n + 5, UAM_MAX_ITEMS);
   }
   CHECK(uam_tape(b, 10, NULL, 0) == 2 * (int64_t)UAM_MAX_ITEMS + 2);
-  CHECK(uam_tape(b, 20, NULL, 0) == UAM_E_DECODE);
-  CHECK(uam_tape(b, n, NULL, 0) == UAM_E_DECODE);
+  CHECK(uam_tape(b, 20, NULL, 0) == UAM_ERR_DECODE);
+  CHECK(uam_tape(b, n, NULL, 0) == UAM_ERR_DECODE);
   memset(b, 0x44, sizeof b);
   CHECK(uam_tape(b, sizeof b, NULL, 0) == 2 * sizeof b);
 }
@@ -52,9 +52,9 @@ static void test_sections(void) {
   for (size_t n = 1, k = 0; n < sizeof message; n++) {
     bool border = k < 4 && n == borders[k];
     if (border) k++;
-    CHECK(uam_sections(message, n, rows, 20) == (border ? (int64_t)k * 4 : UAM_E_DECODE));
+    CHECK(uam_sections(message, n, rows, 20) == (border ? (int64_t)k * 4 : UAM_ERR_DECODE));
   }
-  CHECK(uam_sections((const uint8_t *)"\x45", 1, rows, 20) == UAM_E_DECODE);
+  CHECK(uam_sections((const uint8_t *)"\x45", 1, rows, 20) == UAM_ERR_DECODE);
 }
 
 static int check_of(const char *hex) {
@@ -98,7 +98,7 @@ static void test_message_check(void) {
       "005373c0050240c10100",                             /* user-id is a map */
       "00537300a3017840"};
   for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
-    if (check_of(bad[i]) != UAM_E_DECODE) FAIL("%s is a message", bad[i]);
+    if (check_of(bad[i]) != UAM_ERR_DECODE) FAIL("%s is a message", bad[i]);
   }
 }
 

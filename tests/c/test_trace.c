@@ -46,7 +46,7 @@ static void expect_dump(const char *text, int flags, const char *want) {
 
 static void expect_error(const char *text, const char *why) {
   char message[128];
-  CHECK(uam_undump(text, strlen(text), (uint8_t *)message, sizeof message) == UAM_E_ARG);
+  CHECK(uam_undump(text, strlen(text), (uint8_t *)message, sizeof message) == UAM_ERR_ARG);
   if (strncmp(message, why, strlen(why)) != 0) FAIL("%s: %s instead of %s", text, message, why);
 }
 

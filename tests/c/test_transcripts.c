@@ -45,7 +45,7 @@ typedef struct edge {
 
 static edge edges[] = {
 #define STATE_conn(s) UAM_CONN_##s
-#define STATE_sess(s) UAM_SESS_##s
+#define STATE_session(s) UAM_SESSION_##s
 #define STATE_link(s) UAM_LINK_##s
 #define UAM_EDGE(machine, state, input, next) {#machine, #input, STATE_##machine(state), STATE_##machine(next), #state, #next, 0},
 #include "states.def"
@@ -78,7 +78,7 @@ static void see_values(uam_reader *r, int depth);
 
 static void see_fields(uint64_t code, const uam_item *list) {
   uam_reader r = uam_reader_of(list->data.ptr, list->data.len);
-  if (code >= MAX_CODE || uam_perf_name((uint32_t)code) == NULL) return;
+  if (code >= MAX_CODE || uam_composite_name((uint32_t)code) == NULL) return;
   composites_seen[code]++;
   for (uint32_t i = 0; i < list->count && i < MAX_FIELDS && !r.err; i++) {
     uam_span v = uam_read_value(&r);
@@ -96,9 +96,9 @@ static uint64_t see_value(uam_reader *r, int depth, uint64_t code) {
   }
   uam_item item = uam_read_item(r, c);
   if (r->err) return 0;
-  if (item.kind == UAM_K_ULONG) return uam_item_bits(&item);
-  if (item.kind == UAM_K_LIST && code != 0) see_fields(code, &item);
-  if ((item.kind == UAM_K_LIST || item.kind == UAM_K_MAP) && depth > 0) {
+  if (item.kind == UAM_KIND_ULONG) return uam_item_bits(&item);
+  if (item.kind == UAM_KIND_LIST && code != 0) see_fields(code, &item);
+  if ((item.kind == UAM_KIND_LIST || item.kind == UAM_KIND_MAP) && depth > 0) {
     uam_reader inner = uam_reader_of(item.data.ptr, item.data.len);
     see_values(&inner, depth - 1);
   }
@@ -199,8 +199,8 @@ static const char *const conn_states[] = {"START",     "HDR_RCVD",   "HDR_SENT",
                                           "OPEN_SENT", "CLOSE_PIPE", "OPENED",   "CLOSE_RCVD", "CLOSE_SENT", "DISCARDING", "END"};
 static const char *const sess_states[] = {"UNMAPPED", "BEGIN_SENT", "BEGIN_RCVD", "MAPPED", "END_SENT", "END_RCVD", "DISCARDING"};
 static const char *const link_states[] = {"DETACHED", "ATTACH_SENT", "ATTACH_RCVD", "ATTACHED", "DETACH_SENT", "DETACH_RCVD"};
-static const char *const results[] = {"UAM_OK",     "UAM_E_ARG",    "UAM_E_STATE", "UAM_E_LIMIT",
-                                      "UAM_E_SIZE", "UAM_E_DECODE", "UAM_E_NOMEM", "UAM_E_BROKEN"};
+static const char *const results[] = {"UAM_OK",     "UAM_ERR_ARG",    "UAM_ERR_STATE", "UAM_ERR_LIMIT",
+                                      "UAM_ERR_SIZE", "UAM_ERR_DECODE", "UAM_ERR_NOMEM", "UAM_ERR_BROKEN"};
 static const char *const event_names[] = {"?",      "conn",       "session",   "link",     "mechanisms", "init",   "challenge",
                                           "response", "outcome",  "open",      "close",    "begin",      "end",    "attach",
                                           "detach", "credit",     "message",   "settled",  "peer-error", "lost",
@@ -213,7 +213,7 @@ static const char *outcome_name(uint32_t code) {
     case UAM_OUT_NOT_DELIVERED: return "not-delivered";
     case UAM_OUT_UNKNOWN: return "unknown";
     case UAM_OUT_OTHER: return "other";
-    default: return uam_perf_name(code) ? uam_perf_name(code) : "?";
+    default: return uam_composite_name(code) ? uam_composite_name(code) : "?";
   }
 }
 
@@ -315,12 +315,12 @@ static uint32_t *state_of(run *r, uint32_t id) {
 
 /* States must follow each other along states.def; only the end of everything may come from anywhere. */
 static void watch_state(run *r, const uam_event *ev) {
-  static const char *const machines[] = {"", "conn", "sess", "link"};
-  if (ev->kind > UAM_EV_LINK_STATE) return;
-  uint32_t *have = ev->kind == UAM_EV_CONN_STATE ? &r->conn_state : state_of(r, ev->id);
+  static const char *const machines[] = {"", "conn", "session", "link"};
+  if (ev->kind > UAM_EVENT_LINK_STATE) return;
+  uint32_t *have = ev->kind == UAM_EVENT_CONN_STATE ? &r->conn_state : state_of(r, ev->id);
   if (*have != ev->first) fail(r, "%s %s leaves state %u, but was in %u", machines[ev->kind], label_of(r, ev->id), ev->first, *have);
   *have = ev->last;
-  bool over = ev->kind == UAM_EV_CONN_STATE ? ev->last == UAM_CONN_END : false;
+  bool over = ev->kind == UAM_EVENT_CONN_STATE ? ev->last == UAM_CONN_END : false;
   if (!over && !is_edge(machines[ev->kind], ev->first, ev->last))
     fail(r, "%s went from state %u to %u, which is no edge", machines[ev->kind], ev->first, ev->last);
   see_edge(machines[ev->kind], ev->first, ev->last, NULL);
@@ -331,20 +331,20 @@ static void watch_state(run *r, const uam_event *ev) {
 /* An edge that leads back to its own state makes no event: it was taken by each open (begin, attach) without one. */
 static void see_loops(const run *r) {
   if (r->starts[0] > 0) see_edge("conn", UAM_CONN_CLOSE_RCVD, UAM_CONN_CLOSE_RCVD, "S_OPEN");
-  if (r->starts[1] > 0) see_edge("sess", UAM_SESS_END_RCVD, UAM_SESS_END_RCVD, "S_BEGIN");
+  if (r->starts[1] > 0) see_edge("session", UAM_SESSION_END_RCVD, UAM_SESSION_END_RCVD, "S_BEGIN");
   if (r->starts[2] > 0) see_edge("link", UAM_LINK_DETACH_RCVD, UAM_LINK_DETACH_RCVD, "S_ATTACH");
 }
 
 static bool extends(const happening *a, const uam_event *ev, const uint8_t *span) {
   const uam_event *b = &a->ev;
   if (b->kind != ev->kind || b->id != ev->id) return false;
-  if (ev->kind == UAM_EV_CREDIT) return b->flags == ev->flags;
-  return ev->kind == UAM_EV_SETTLED && b->code == ev->code && b->flags == ev->flags && b->last + 1 == ev->first &&
+  if (ev->kind == UAM_EVENT_CREDIT) return b->flags == ev->flags;
+  return ev->kind == UAM_EVENT_SETTLED && b->code == ev->code && b->flags == ev->flags && b->last + 1 == ev->first &&
          b->length == ev->length && memcmp(a->span, span, (size_t)ev->length) == 0;
 }
 
 static const uint8_t *place(const uint8_t *base, const uam_event *ev, uint64_t offset) {
-  return ev->flags & UAM_F_ADDRESS ? (const uint8_t *)(uintptr_t)offset : base + offset;
+  return ev->flags & UAM_FLAG_ADDRESS ? (const uint8_t *)(uintptr_t)offset : base + offset;
 }
 
 static void take_events(run *r, const uam_event *evs, size_t n, const uint8_t *base) {
@@ -355,7 +355,7 @@ static void take_events(run *r, const uam_event *evs, size_t n, const uint8_t *b
     watch_state(r, ev);
     if (r->n_events > r->next_event && extends(&r->events[r->n_events - 1], ev, span)) {
       happening *h = &r->events[r->n_events - 1]; /* what the engine joins inside a batch, we join across them */
-      if (ev->kind == UAM_EV_SETTLED) h->ev.last = ev->last;
+      if (ev->kind == UAM_EVENT_SETTLED) h->ev.last = ev->last;
       else h->ev = *ev;
       continue;
     }
@@ -366,7 +366,7 @@ static void take_events(run *r, const uam_event *evs, size_t n, const uint8_t *b
     }
     happening *h = &r->events[r->n_events++];
     h->ev = *ev;
-    h->ev.flags = (uint16_t)(ev->flags & ~(unsigned)UAM_F_ADDRESS);
+    h->ev.flags = (uint16_t)(ev->flags & ~(unsigned)UAM_FLAG_ADDRESS);
     h->span = copy_of(span, (size_t)ev->length);
     h->tag = copy_of(ev->tag_length ? place(base, ev, ev->tag_offset) : &nothing, ev->tag_length);
   }
@@ -382,54 +382,54 @@ static size_t hex_text(char *to, size_t room, const uint8_t *p, size_t n) {
 /* The words of an event, without what its span holds. */
 static void words_of_event(const run *r, const happening *h, char *out, size_t room) {
   const uam_event *ev = &h->ev;
-  const char *id = label_of(r, ev->id), *name = ev->kind <= UAM_EV_LATE ? event_names[ev->kind] : "?";
-  const char *flag = ev->flags & UAM_F_REPLY ? " reply" : "";
+  const char *id = label_of(r, ev->id), *name = ev->kind <= UAM_EVENT_LATE ? event_names[ev->kind] : "?";
+  const char *flag = ev->flags & UAM_FLAG_REPLY ? " reply" : "";
   size_t at = 0;
   switch (ev->kind) {
-    case UAM_EV_CONN_STATE: snprintf(out, room, "%s %s", name, conn_states[ev->last]); break;
-    case UAM_EV_SESSION_STATE: snprintf(out, room, "%s %s %s", name, id, sess_states[ev->last]); break;
-    case UAM_EV_LINK_STATE: snprintf(out, room, "%s %s %s", name, id, link_states[ev->last]); break;
-    case UAM_EV_SASL_MECHANISMS: snprintf(out, room, "%s%s", name, ev->flags & UAM_F_NOT_OFFERED ? " not-offered" : ""); break;
-    case UAM_EV_SASL_OUTCOME: snprintf(out, room, "%s %u", name, ev->code); break;
-    case UAM_EV_BEGIN: snprintf(out, room, "%s %s%s", name, id, flag); break;
-    case UAM_EV_END: snprintf(out, room, "%s %s", name, id); break;
-    case UAM_EV_ATTACH:
-      snprintf(out, room, "%s %s session=%s%s%s", name, id, label_of(r, ev->first), flag, ev->flags & UAM_F_SENDER ? " sender" : "");
+    case UAM_EVENT_CONN_STATE: snprintf(out, room, "%s %s", name, conn_states[ev->last]); break;
+    case UAM_EVENT_SESSION_STATE: snprintf(out, room, "%s %s %s", name, id, sess_states[ev->last]); break;
+    case UAM_EVENT_LINK_STATE: snprintf(out, room, "%s %s %s", name, id, link_states[ev->last]); break;
+    case UAM_EVENT_SASL_MECHANISMS: snprintf(out, room, "%s%s", name, ev->flags & UAM_FLAG_NOT_OFFERED ? " not-offered" : ""); break;
+    case UAM_EVENT_SASL_OUTCOME: snprintf(out, room, "%s %u", name, ev->code); break;
+    case UAM_EVENT_BEGIN: snprintf(out, room, "%s %s%s", name, id, flag); break;
+    case UAM_EVENT_END: snprintf(out, room, "%s %s", name, id); break;
+    case UAM_EVENT_ATTACH:
+      snprintf(out, room, "%s %s session=%s%s%s", name, id, label_of(r, ev->first), flag, ev->flags & UAM_FLAG_SENDER ? " sender" : "");
       break;
-    case UAM_EV_DETACH: snprintf(out, room, "%s %s%s", name, id, ev->flags & UAM_F_CLOSED ? " closed" : ""); break;
-    case UAM_EV_CREDIT:
-      at = (size_t)snprintf(out, room, "%s %s %u%s", name, id, ev->first, ev->flags & UAM_F_DRAIN ? " drain" : "");
+    case UAM_EVENT_DETACH: snprintf(out, room, "%s %s%s", name, id, ev->flags & UAM_FLAG_CLOSED ? " closed" : ""); break;
+    case UAM_EVENT_CREDIT:
+      at = (size_t)snprintf(out, room, "%s %s %u%s", name, id, ev->first, ev->flags & UAM_FLAG_DRAIN ? " drain" : "");
       if (ev->last != 0) snprintf(out + at, room - at, " available=%u", ev->last);
       break;
-    case UAM_EV_MESSAGE:
-      at = (size_t)snprintf(out, room, "%s %s %u%s", name, id, ev->first, ev->flags & UAM_F_SETTLED ? " settled" : "");
+    case UAM_EVENT_MESSAGE:
+      at = (size_t)snprintf(out, room, "%s %s %u%s", name, id, ev->first, ev->flags & UAM_FLAG_SETTLED ? " settled" : "");
       if (ev->last != 0) at += (size_t)snprintf(out + at, room - at, " format=%u", ev->last);
       at += (size_t)snprintf(out + at, room - at, " tag=");
       hex_text(out + at, room - at, h->tag, ev->tag_length);
       break;
-    case UAM_EV_SETTLED:
+    case UAM_EVENT_SETTLED:
       snprintf(out, room, "%s %s %u..%u %s%s", name, id, ev->first, ev->last, outcome_name(ev->code),
-               ev->flags & UAM_F_SETTLED ? " settled" : "");
+               ev->flags & UAM_FLAG_SETTLED ? " settled" : "");
       break;
-    case UAM_EV_PEER_ERROR:
+    case UAM_EVENT_PEER_ERROR:
       snprintf(out, room, "%s %s%s%s", name, ev->code == UAM_SCOPE_CONNECTION ? "connection" : ev->code == UAM_SCOPE_SESSION ? "session" : "link",
                ev->code == UAM_SCOPE_CONNECTION ? "" : " ", ev->code == UAM_SCOPE_CONNECTION ? "" : id);
       break;
-    case UAM_EV_LATE: snprintf(out, room, "%s ch=%u %s", name, ev->first, uam_perf_name(ev->code)); break;
+    case UAM_EVENT_LATE: snprintf(out, room, "%s ch=%u %s", name, ev->first, uam_composite_name(ev->code)); break;
     default: snprintf(out, room, "%s", name);
   }
 }
 
 static uint32_t span_code(uint16_t kind) {
   switch (kind) {
-    case UAM_EV_OPEN: return UAM_PERF_open;
-    case UAM_EV_BEGIN: return UAM_PERF_begin;
-    case UAM_EV_ATTACH: return UAM_PERF_attach;
-    case UAM_EV_SASL_MECHANISMS: return UAM_PERF_sasl_mechanisms;
-    case UAM_EV_SASL_INIT: return UAM_PERF_sasl_init;
-    case UAM_EV_SASL_CHALLENGE: return UAM_PERF_sasl_challenge;
-    case UAM_EV_SASL_RESPONSE: return UAM_PERF_sasl_response;
-    case UAM_EV_SASL_OUTCOME: return UAM_PERF_sasl_outcome;
+    case UAM_EVENT_OPEN: return UAM_COMPOSITE_open;
+    case UAM_EVENT_BEGIN: return UAM_COMPOSITE_begin;
+    case UAM_EVENT_ATTACH: return UAM_COMPOSITE_attach;
+    case UAM_EVENT_SASL_MECHANISMS: return UAM_COMPOSITE_sasl_mechanisms;
+    case UAM_EVENT_SASL_INIT: return UAM_COMPOSITE_sasl_init;
+    case UAM_EVENT_SASL_CHALLENGE: return UAM_COMPOSITE_sasl_challenge;
+    case UAM_EVENT_SASL_RESPONSE: return UAM_COMPOSITE_sasl_response;
+    case UAM_EVENT_SASL_OUTCOME: return UAM_COMPOSITE_sasl_outcome;
     default: return 0;
   }
 }
@@ -440,12 +440,12 @@ static const char *text_of_event(const run *r, const happening *h) {
   size_t at = strlen(out);
   if (h->ev.length == 0) return out;
   out[at++] = ' ';
-  if (h->ev.kind == UAM_EV_MESSAGE) hex_text(out + at, sizeof out - at, h->span, (size_t)h->ev.length);
+  if (h->ev.kind == UAM_EVENT_MESSAGE) hex_text(out + at, sizeof out - at, h->span, (size_t)h->ev.length);
   else snprintf(out + at, sizeof out - at, "%.3000s", text_of_value(h->span, (size_t)h->ev.length, span_code(h->ev.kind)));
   return out;
 }
 
-static bool is_state(const happening *h) { return h->ev.kind <= UAM_EV_LINK_STATE; }
+static bool is_state(const happening *h) { return h->ev.kind <= UAM_EVENT_LINK_STATE; }
 
 /* What is expected without having been named: nothing but states. */
 static void expect_no_more(run *r) {
@@ -459,17 +459,17 @@ static void expect_no_more(run *r) {
 /* ---- what always holds ---- */
 static void check_frame_out(run *r, const uint8_t *p, size_t n) {
   uam_conn_info info;
-  uam_conn(r->e, &info);
+  uam_get_conn(r->e, &info);
   total_frames++;
   see_frame(p, n);
   if (memcmp(p, "AMQP", 4) == 0) return;
   uint32_t code = n > 10 && p[8] == 0 && p[9] == 0x53 ? p[10] : 0;
-  bool own_open = code == UAM_PERF_open;
+  bool own_open = code == UAM_COMPOSITE_open;
   if (!own_open && info.remote_max_frame_size != 0 && n > info.remote_max_frame_size)
     fail(r, "a frame of %lu bytes, but the peer takes %u", (unsigned long)n, info.remote_max_frame_size);
   if (p[5] == 0 && load_be16(p + 6) > info.remote_channel_max && info.state >= UAM_CONN_OPENED && info.state < UAM_CONN_END)
     fail(r, "a frame on channel %u > channel-max %u", load_be16(p + 6), info.remote_channel_max);
-  if (code == UAM_PERF_open || code == UAM_PERF_begin || code == UAM_PERF_attach) r->starts[code - UAM_PERF_open]++;
+  if (code == UAM_COMPOSITE_open || code == UAM_COMPOSITE_begin || code == UAM_COMPOSITE_attach) r->starts[code - UAM_COMPOSITE_open]++;
 }
 
 static void take_output(run *r, const uint8_t *p, size_t n) {
@@ -485,7 +485,7 @@ static void take_output(run *r, const uint8_t *p, size_t n) {
 static void check_always(run *r) {
   r->steps++;
   uam_conn_info info;
-  if (uam_conn(r->e, &info) != UAM_OK) fail(r, "uam_conn");
+  if (uam_get_conn(r->e, &info) != UAM_OK) fail(r, "uam_conn");
   if ((info.state == UAM_CONN_END) != (info.transport_done != 0)) fail(r, "transport_done in state %s", conn_states[info.state]);
   if (info.transport_done && uam_deadline(r->e) != UAM_FOREVER) fail(r, "a deadline after the end");
 }
@@ -666,8 +666,8 @@ static int call_detach(run *r, char *p) {
 static int call_flow(run *r, char *p) {
   const char *name = word(&p);
   uint32_t credit = (uint32_t)strtoul(word(&p), NULL, 0);
-  int flags = option(&p, "drain") ? UAM_F_DRAIN : 0;
-  flags |= option(&p, "echo") ? UAM_F_ECHO : 0;
+  int flags = option(&p, "drain") ? UAM_FLAG_DRAIN : 0;
+  flags |= option(&p, "echo") ? UAM_FLAG_ECHO : 0;
   return uam_flow(r->e, id_of(r, name), credit, flags);
 }
 
@@ -838,7 +838,7 @@ static void on_event(run *r, char *want) {
       return;
     }
     fail(r, "expected ! %s\n  but have ! %s", want, text_of_event(r, h));
-  } else if (*rest != '\0' && h->ev.kind == UAM_EV_MESSAGE) {
+  } else if (*rest != '\0' && h->ev.kind == UAM_EVENT_MESSAGE) {
     uam_buf b = {0};
     add_payload(&b, rest);
     if (uam_buf_len(&b) != h->ev.length || memcmp(b.data, h->span, uam_buf_len(&b)) != 0) fail(r, "expected payload %s\n  but have ! %s", rest, text_of_event(r, h));
@@ -868,7 +868,7 @@ static void check_figures(run *r, char *p, const figure *f, size_t n) {
 static void on_question(run *r, char *p) {
   const char *what = word(&p);
   uam_conn_info c;
-  uam_conn(r->e, &c);
+  uam_get_conn(r->e, &c);
   if (strcmp(what, "deadline") == 0) {
     uint64_t want = strcmp(p, "never") == 0 ? UAM_FOREVER : strtoull(p, NULL, 10);
     if (uam_deadline(r->e) != want) fail(r, "the deadline is %lu, not %s", (unsigned long)uam_deadline(r->e), p);
@@ -880,7 +880,7 @@ static void on_question(run *r, char *p) {
     check_figures(r, p, f, sizeof f / sizeof f[0]);
   } else if (strcmp(what, "link") == 0) {
     uam_link_info l;
-    if (uam_link(r->e, id_of(r, word(&p)), &l) != UAM_OK) fail(r, "there is no such link");
+    if (uam_get_link(r->e, id_of(r, word(&p)), &l) != UAM_OK) fail(r, "there is no such link");
     const figure f[] = {{"credit", l.credit}, {"delivery-count", l.delivery_count}, {"unsettled", l.unsettled}, {"drain", l.drain},
                         {"handle", l.handle}, {"partial", l.partial}, {"max-message-size", l.remote_max_message_size},
                         {"snd-settle-mode", l.remote_snd_settle_mode}};
@@ -1073,12 +1073,12 @@ static bool load_directory(const char *tests) {
 static void report_coverage(void) {
   unsigned long all = 0, seen = 0, edges_seen = 0;
   for (uint32_t code = 0; code < MAX_CODE; code++) {
-    uint32_t n = uam_perf_name(code) ? uam_perf_field_count(code) : 0;
-    if (uam_perf_name(code) && composites_seen[code] == 0) failures++, fprintf(stderr, "no transcript has a %s\n", uam_perf_name(code));
+    uint32_t n = uam_composite_name(code) ? uam_composite_field_count(code) : 0;
+    if (uam_composite_name(code) && composites_seen[code] == 0) failures++, fprintf(stderr, "no transcript has a %s\n", uam_composite_name(code));
     for (uint32_t i = 0; i < n; i++) {
       all++;
       if (fields_seen[code][i] > 0) seen++;
-      else failures++, fprintf(stderr, "no transcript has the field %s.%s\n", uam_perf_name(code), uam_field_name(code, i));
+      else failures++, fprintf(stderr, "no transcript has the field %s.%s\n", uam_composite_name(code), uam_field_name(code, i));
     }
   }
   for (size_t i = 0; i < N_EDGES; i++) {

@@ -262,7 +262,7 @@ static void check_accepted(const uint8_t *p, size_t n) {
   bool whole;
   CHECK(read_cut(p, n, &whole) == 0 && whole);
   for (size_t cut = 0; cut < n; cut++) {
-    if (read_cut(p, cut, &whole) != UAM_E_DECODE) FAIL("%zu of %zu bytes are a value", cut, n);
+    if (read_cut(p, cut, &whole) != UAM_ERR_DECODE) FAIL("%zu of %zu bytes are a value", cut, n);
   }
 }
 
@@ -324,8 +324,8 @@ int main(int argc, char **argv) {
   for (const json *v = json_get(root, "malformed")->first; v != NULL; v = v->next, malformed++) {
     bool whole;
     size_t n = unhex(json_text(v, "bytes"), bytes);
-    if (read_cut(bytes, n, &whole) != UAM_E_DECODE) FAIL("accepted: %s", json_text(v, "why"));
-    CHECK(uam_tape(bytes, n, NULL, 0) == UAM_E_DECODE);
+    if (read_cut(bytes, n, &whole) != UAM_ERR_DECODE) FAIL("accepted: %s", json_text(v, "why"));
+    CHECK(uam_tape(bytes, n, NULL, 0) == UAM_ERR_DECODE);
   }
   CHECK(vectors >= 200 && malformed >= 80);
   json_free(root);

@@ -25,7 +25,7 @@ static void fuzz_values(const uint8_t *data, size_t n) {
     MUST(r.err != 0 || (value.ptr == from && value.len == (size_t)(r.p - from) && value.len != 0));
   }
   int64_t count = uam_tape(data, n, words, sizeof words / sizeof *words);
-  MUST(count == UAM_E_DECODE ? r.err != 0 || values > 1 : r.err == 0 && count >= (int64_t)values);
+  MUST(count == UAM_ERR_DECODE ? r.err != 0 || values > 1 : r.err == 0 && count >= (int64_t)values);
   MUST(count <= 4 * (int64_t)(n + UAM_MAX_ITEMS));
   MUST(uam_tape(data, n, NULL, 0) == count);
 }
@@ -34,8 +34,8 @@ static void fuzz_sections(const uint8_t *data, size_t n) {
   uint64_t rows[64];
   int readable = uam_message_check(data, n);
   int64_t count = uam_sections(data, n, rows, 64);
-  MUST(count == UAM_E_DECODE || (count >= 0 && count % 4 == 0));
-  MUST(readable == UAM_E_DECODE || (readable == 0 && count >= 0));
+  MUST(count == UAM_ERR_DECODE || (count >= 0 && count % 4 == 0));
+  MUST(readable == UAM_ERR_DECODE || (readable == 0 && count >= 0));
   for (int64_t i = 0; i < count && i < 64; i += 4) {
     MUST(rows[i + 3] < rows[i + 1] && rows[i + 1] + rows[i + 2] <= n && rows[i + 2] != 0);
   }
@@ -46,15 +46,15 @@ static void fuzz_composites(const uint8_t *data, size_t n) {
   for (uint32_t code = 0x10; code <= 0x73; code++) {
     uam_any first, second;
     uam_fault fault = {0};
-    int result = uam_perf_decode(code, (uam_span){data, n}, &first, &fault);
+    int result = uam_composite_decode(code, (uam_span){data, n}, &first, &fault);
     MUST((result == UAM_OK) == (fault.condition == NULL));
     if (result != UAM_OK) continue;
     uam_writer w = {again, 0, sizeof again};
-    uam_perf_encode(&w, code, &first);
+    uam_composite_encode(&w, code, &first);
     MUST(w.len <= sizeof again && w.len <= n + 3);
-    MUST(uam_perf_decode(code, (uam_span){again + 3, w.len - 3}, &second, &fault) == UAM_OK);
+    MUST(uam_composite_decode(code, (uam_span){again + 3, w.len - 3}, &second, &fault) == UAM_OK);
     uam_writer counting = {NULL, 0, 0};
-    uam_perf_encode(&counting, code, &second);
+    uam_composite_encode(&counting, code, &second);
     MUST(counting.len == w.len);
   }
 }

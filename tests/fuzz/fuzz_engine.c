@@ -111,19 +111,19 @@ static uam_span bytes_of(input *in) {
 
 /* Memory may be short when it was made so; the caller may be wrong; nothing else. */
 static void allowed(side *s, int64_t rc) {
-  MUST(rc != UAM_E_BROKEN);
-  MUST(rc != UAM_E_NOMEM || no_memory);
-  if (rc == UAM_E_NOMEM) s->dead = true;
+  MUST(rc != UAM_ERR_BROKEN);
+  MUST(rc != UAM_ERR_NOMEM || no_memory);
+  if (rc == UAM_ERR_NOMEM) s->dead = true;
 }
 
 static void read_span(const side *s, const uam_event *ev, uint64_t offset, uint64_t length) {
   if (length == 0) return;
-  const uint8_t *p = (ev->flags & UAM_F_ADDRESS) != 0 ? (const uint8_t *)(uintptr_t)offset : s->io.base + offset;
+  const uint8_t *p = (ev->flags & UAM_FLAG_ADDRESS) != 0 ? (const uint8_t *)(uintptr_t)offset : s->io.base + offset;
   for (uint64_t i = 0; i < length; i++) sink = (uint8_t)(sink + p[i]);
 }
 
 static void leave(side *s, const uam_event *ev) {
-  bool terminal = ev->code != UAM_OUT_RECEIVED || (ev->flags & UAM_F_SETTLED) != 0;
+  bool terminal = ev->code != UAM_OUT_RECEIVED || (ev->flags & UAM_FLAG_SETTLED) != 0;
   size_t kept = 0;
   for (size_t i = 0; i < s->n_held; i++) {
     bool meant = s->held[i].link == ev->id && s->held[i].id - ev->first <= ev->last - ev->first;
@@ -137,19 +137,19 @@ static void add_id(uint32_t *ids, size_t *n, uint32_t id) {
 }
 
 static void on_event(side *s, const uam_event *ev) {
-  MUST(ev->kind >= UAM_EV_CONN_STATE && ev->kind <= UAM_EV_LATE && !s->has_lost);
+  MUST(ev->kind >= UAM_EVENT_CONN_STATE && ev->kind <= UAM_EVENT_LATE && !s->has_lost);
   read_span(s, ev, ev->offset, ev->length);
-  if (ev->kind == UAM_EV_MESSAGE) {
+  if (ev->kind == UAM_EVENT_MESSAGE) {
     read_span(s, ev, ev->tag_offset, ev->tag_length);
     s->last_delivery = ev->first;
     s->last_link = ev->id;
   }
-  if (ev->kind == UAM_EV_SETTLED) leave(s, ev);
-  if (ev->kind == UAM_EV_LOST) s->has_lost = true;
-  bool asks = (ev->kind == UAM_EV_BEGIN || ev->kind == UAM_EV_ATTACH) && (ev->flags & UAM_F_REPLY) == 0;
+  if (ev->kind == UAM_EVENT_SETTLED) leave(s, ev);
+  if (ev->kind == UAM_EVENT_LOST) s->has_lost = true;
+  bool asks = (ev->kind == UAM_EVENT_BEGIN || ev->kind == UAM_EVENT_ATTACH) && (ev->flags & UAM_FLAG_REPLY) == 0;
   if (!asks || s->n_answers == IDS) return;
-  s->answer_link[s->n_answers] = ev->kind == UAM_EV_ATTACH;
-  s->answer_sender[s->n_answers] = (ev->flags & UAM_F_SENDER) != 0;
+  s->answer_link[s->n_answers] = ev->kind == UAM_EVENT_ATTACH;
+  s->answer_sender[s->n_answers] = (ev->flags & UAM_FLAG_SENDER) != 0;
   s->answers[s->n_answers++] = ev->id;
 }
 
@@ -157,7 +157,7 @@ static void on_event(side *s, const uam_event *ev) {
 static void check_out(side *s) {
   uam_conn_info info;
   static char text[1 << 12];
-  if (uam_conn(s->e, &info) != UAM_OK) return;
+  if (uam_get_conn(s->e, &info) != UAM_OK) return;
   uint32_t limit = info.remote_max_frame_size > 512 ? info.remote_max_frame_size : 512;
   size_t at = 0, used = 1;
   while (at != s->out_len) {
@@ -245,7 +245,7 @@ static void answer(side *s, unsigned variant) {
     if (!s->answer_link[i]) {
       add_id(s->sessions, &s->n_sessions, s->answers[i]);
       do_begin(s, s->answers[i], variant);
-    } else if (uam_link(s->e, s->answers[i], &info) == UAM_OK) {
+    } else if (uam_get_link(s->e, s->answers[i], &info) == UAM_OK) {
       do_attach(s, info.session, s->answers[i], s->answer_sender[i], variant);
     }
   }
@@ -272,7 +272,7 @@ static void do_settle(side *s, input *in, unsigned variant) {
   uint32_t last = first + byte_of(in) % 4u;
   const list *l = &states[byte_of(in) % 4];
   bool settled = (variant & 1) != 0;
-  uam_event ev = {.id = link, .first = first, .last = last, .flags = UAM_F_SETTLED};
+  uam_event ev = {.id = link, .first = first, .last = last, .flags = UAM_FLAG_SETTLED};
   int rc = uam_settle(s->e, link, first, last, settled, l->bytes, (variant & 2) != 0 ? l->n : 0);
   allowed(s, rc);
   if (rc >= 0 && settled) leave(s, &ev); /* given up by us: no event is owed */
@@ -346,7 +346,7 @@ static void operate(input *in) {
     case 7: do_attach(s, pick(s->sessions, s->n_sessions, byte_of(in)), 0, (variant & 4) != 0, variant); break;
     case 8:
       allowed(s, uam_flow(s->e, pick(s->links, s->n_links, a), b,
-                          (variant & 1 ? UAM_F_DRAIN : 0) | (variant & 2 ? UAM_F_ECHO : 0)));
+                          (variant & 1 ? UAM_FLAG_DRAIN : 0) | (variant & 2 ? UAM_FLAG_ECHO : 0)));
       break;
     case 9: case 10: do_send(s, in, variant); break;
     case 11: do_settle(s, in, variant); break;

@@ -73,21 +73,21 @@ SCOPE_CONNECTION: int = lib.UAM_SCOPE_CONNECTION
 SCOPE_SESSION: int = lib.UAM_SCOPE_SESSION
 SCOPE_LINK: int = lib.UAM_SCOPE_LINK
 
-_ADDRESS: int = lib.UAM_F_ADDRESS
-_SETTLED: int = lib.UAM_F_SETTLED
-_REPLY: int = lib.UAM_F_REPLY
-_CLOSED: int = lib.UAM_F_CLOSED
-_DRAIN: int = lib.UAM_F_DRAIN
-_NOT_OFFERED: int = lib.UAM_F_NOT_OFFERED
-_SENDER: int = lib.UAM_F_SENDER
-_ECHO: int = lib.UAM_F_ECHO
-_EV_MESSAGE: int = lib.UAM_EV_MESSAGE
-_EV_SETTLED: int = lib.UAM_EV_SETTLED
-_EV_CREDIT: int = lib.UAM_EV_CREDIT
+_ADDRESS: int = lib.UAM_FLAG_ADDRESS
+_SETTLED: int = lib.UAM_FLAG_SETTLED
+_REPLY: int = lib.UAM_FLAG_REPLY
+_CLOSED: int = lib.UAM_FLAG_CLOSED
+_DRAIN: int = lib.UAM_FLAG_DRAIN
+_NOT_OFFERED: int = lib.UAM_FLAG_NOT_OFFERED
+_SENDER: int = lib.UAM_FLAG_SENDER
+_ECHO: int = lib.UAM_FLAG_ECHO
+_EV_MESSAGE: int = lib.UAM_EVENT_MESSAGE
+_EV_SETTLED: int = lib.UAM_EVENT_SETTLED
+_EV_CREDIT: int = lib.UAM_EVENT_CREDIT
 
 
 class EngineError(Exception):
-    """A call the engine refused. `code` is its `UAM_E_*`, `problem` the sentence it gave (may be empty)."""
+    """A call the engine refused. `code` is its `UAM_ERR_*`, `problem` the sentence it gave (may be empty)."""
 
     def __init__(self, code: int, problem: str) -> None:
         super().__init__(problem or f"engine error {code}")
@@ -116,16 +116,16 @@ class BrokenError(EngineError):
 
 
 _ERRORS: dict[int, type[EngineError]] = {
-    lib.UAM_E_STATE: StateError,
-    lib.UAM_E_LIMIT: LimitError,
-    lib.UAM_E_SIZE: SizeError,
-    lib.UAM_E_DECODE: DecodeError,
-    lib.UAM_E_BROKEN: BrokenError,
+    lib.UAM_ERR_STATE: StateError,
+    lib.UAM_ERR_LIMIT: LimitError,
+    lib.UAM_ERR_SIZE: SizeError,
+    lib.UAM_ERR_DECODE: DecodeError,
+    lib.UAM_ERR_BROKEN: BrokenError,
 }
 
 
 def _raise(code: int, problem: str) -> None:
-    if code == lib.UAM_E_NOMEM:
+    if code == lib.UAM_ERR_NOMEM:
         raise MemoryError("the engine is out of memory")
     raise _ERRORS.get(code, EngineError)(code, problem)
 
@@ -238,7 +238,7 @@ def _name(pointer: Any) -> str:
 def _read_fields() -> dict[str, tuple[int, tuple[str, ...]]]:
     table: dict[str, tuple[int, tuple[str, ...]]] = {}
     for code in (*range(0x10, 0x19), 0x1D, *range(0x23, 0x2A), 0x2B, *range(0x40, 0x45), 0x70, 0x73):
-        name = lib.uam_perf_name(code)
+        name = lib.uam_composite_name(code)
         if name == ffi.NULL:
             continue
         fields: list[str] = []
@@ -296,42 +296,42 @@ def _names(value: Any) -> list[str]:
 
 def _decode(kind: int, flags: int, id: int, first: int, last: int, code: int, span: bytes) -> r.Record:
     """The record of an event that is not of the hot kinds."""
-    if kind == lib.UAM_EV_CONN_STATE:
+    if kind == lib.UAM_EVENT_CONN_STATE:
         return r.ConnState(first, last)
-    if kind == lib.UAM_EV_SESSION_STATE:
+    if kind == lib.UAM_EVENT_SESSION_STATE:
         return r.SessionState(id, first, last)
-    if kind == lib.UAM_EV_LINK_STATE:
+    if kind == lib.UAM_EVENT_LINK_STATE:
         return r.LinkState(id, first, last)
-    if kind == lib.UAM_EV_OPEN:
+    if kind == lib.UAM_EVENT_OPEN:
         return r.Open(_list(0x10, span))
-    if kind == lib.UAM_EV_BEGIN:
+    if kind == lib.UAM_EVENT_BEGIN:
         return r.Begin(id, bool(flags & _REPLY), _list(0x11, span))
-    if kind == lib.UAM_EV_ATTACH:
+    if kind == lib.UAM_EVENT_ATTACH:
         return r.Attach(id, first, bool(flags & _REPLY), bool(flags & _SENDER), _list(0x12, span))
-    if kind == lib.UAM_EV_DETACH:
+    if kind == lib.UAM_EVENT_DETACH:
         return r.Detach(id, bool(flags & _CLOSED), decode_error(span))
-    if kind == lib.UAM_EV_END:
+    if kind == lib.UAM_EVENT_END:
         return r.End(id, decode_error(span))
-    if kind == lib.UAM_EV_CLOSE:
+    if kind == lib.UAM_EVENT_CLOSE:
         return r.Close(decode_error(span))
-    if kind == lib.UAM_EV_SASL_MECHANISMS:
+    if kind == lib.UAM_EVENT_SASL_MECHANISMS:
         return r.SaslMechanisms(_names(_list(0x40, span)["sasl_server_mechanisms"]), not flags & _NOT_OFFERED)
-    if kind == lib.UAM_EV_SASL_INIT:
+    if kind == lib.UAM_EVENT_SASL_INIT:
         init = _list(0x41, span)
         return r.SaslInit(str(init["mechanism"]), init["initial_response"], init["hostname"])
-    if kind == lib.UAM_EV_SASL_CHALLENGE:
+    if kind == lib.UAM_EVENT_SASL_CHALLENGE:
         return r.SaslChallenge(_list(0x42, span)["challenge"])
-    if kind == lib.UAM_EV_SASL_RESPONSE:
+    if kind == lib.UAM_EVENT_SASL_RESPONSE:
         return r.SaslResponse(_list(0x43, span)["response"])
-    if kind == lib.UAM_EV_SASL_OUTCOME:
+    if kind == lib.UAM_EVENT_SASL_OUTCOME:
         return r.SaslOutcome(code)
-    if kind == lib.UAM_EV_PEER_ERROR:
+    if kind == lib.UAM_EVENT_PEER_ERROR:
         return r.PeerError(code, id, decode_error(span))
-    if kind == lib.UAM_EV_LATE:
-        return r.Late(first, ffi.string(lib.uam_perf_name(code)).decode())
-    if kind == lib.UAM_EV_LOST:
+    if kind == lib.UAM_EVENT_LATE:
+        return r.Late(first, ffi.string(lib.uam_composite_name(code)).decode())
+    if kind == lib.UAM_EVENT_LOST:
         return r.Lost()
-    raise BrokenError(lib.UAM_E_BROKEN, f"event {kind} is unknown")
+    raise BrokenError(lib.UAM_ERR_BROKEN, f"event {kind} is unknown")
 
 
 def _copy(address: int, length: int) -> bytes:
@@ -614,7 +614,7 @@ class Engine:
     def link(self, link: int) -> LinkInfo:
         """Raises StateError for a link that is no more."""
         i = self._link_info
-        self._check(lib.uam_link(self._e, link, i))
+        self._check(lib.uam_get_link(self._e, link, i))
         return LinkInfo(
             i.session,
             i.state,
@@ -631,7 +631,7 @@ class Engine:
 
     def conn(self) -> ConnInfo:
         i = self._info
-        self._check(lib.uam_conn(self._e, i))
+        self._check(lib.uam_get_conn(self._e, i))
         return ConnInfo(
             i.state,
             i.remote_max_frame_size,

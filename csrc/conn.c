@@ -106,7 +106,7 @@ static bool may_open(const uam_engine *e) {
 }
 
 /* Time-outs that would have us do little but send heartbeats need not be borne, but be answered with a reason (§2.4.5). */
-static void refuse_haste(uam_engine *e) {
+static void refuse_short_idle_timeout(uam_engine *e) {
   if (e->conn_state != UAM_CONN_OPENED || e->remote_idle_timeout == 0 || e->remote_idle_timeout >= UAM_MIN_IDLE) return;
   uam_conn_error(e, "amqp:not-implemented", "open.idle-time-out %lu ms < %u ms, the shortest that is kept here",
                  (unsigned long)e->remote_idle_timeout, UAM_MIN_IDLE);
@@ -126,7 +126,7 @@ static void put_open(uam_engine *e) {
   uam_frame_put(e, 0, 0, UAM_COMPOSITE_open, &p);
   if (e->last_received < e->now) e->last_received = e->now; /* silence counts from here */
   uam_conn_move(e, UAM_S_OPEN);
-  refuse_haste(e);
+  refuse_short_idle_timeout(e);
 }
 
 void uam_conn_flush_start(uam_engine *e) {
@@ -154,7 +154,7 @@ void uam_conn_on_open(uam_engine *e, const uam_p_open *p, uam_span list) {
   e->remote_idle_timeout = p->idle_time_out;
   uam_event_window(e, uam_event_push(e, UAM_EVENT_OPEN, 0), list);
   uam_conn_move(e, UAM_R_OPEN);
-  refuse_haste(e);
+  refuse_short_idle_timeout(e);
 }
 
 void uam_conn_on_close(uam_engine *e, const uam_p_close *p) {
@@ -214,7 +214,7 @@ void uam_conn_heartbeat(uam_engine *e) {
   if (e->now >= heartbeat_due(e)) uam_frame_empty(e);
 }
 
-void uam_conn_silence(uam_engine *e) {
+void uam_conn_check_idle(uam_engine *e) {
   if (e->now < silence_due(e)) return;
   uam_conn_error(e, "amqp:internal-error", "nothing was received for %lu ms, the idle time-out",
                  (unsigned long)e->idle_timeout);

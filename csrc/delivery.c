@@ -58,7 +58,7 @@ static uint8_t *put_transfer_head(const uam_engine *e, uint8_t *frame, const uam
   return p;
 }
 
-static void took_window(uam_session *s) {
+static void count_transfer(uam_session *s) {
   s->next_outgoing_id++;
   s->remote_incoming_window--;
 }
@@ -101,7 +101,7 @@ static bool put_frames(uam_engine *e, uam_link *l, transfer *t, message *m) {
     store_be32(frame, (uint32_t)size);
     e->out.tail += size;
     e->offered += size;
-    took_window(s);
+    count_transfer(s);
     if (e->trace) uam_frame_trace(e, true, frame, size);
     if (!t->more) return true;
   }
@@ -172,7 +172,7 @@ static void put_abort(uam_engine *e, uam_link *l) {
   size_t size = (size_t)(put_transfer_head(e, frame, l, &t) - frame);
   store_be32(frame, (uint32_t)size);
   e->out.tail += size;
-  took_window(l->session);
+  count_transfer(l->session);
   if (e->trace) uam_frame_trace(e, true, frame, size);
 }
 
@@ -213,8 +213,8 @@ static void sent_up_to(uam_engine *e, uam_link *l) {
   uam_ring *r = &l->sent;
   while (r->count > 0) {
     uam_delivery *d = uam_ring_at(r, 0);
-    if (!d->gone && d->end > e->flushed) return;
-    if (!d->gone) {
+    if (!d->settled_run && d->end > e->flushed) return;
+    if (!d->settled_run) {
       uam_event_settled(e, l->id, d->id, d->id, UAM_OUT_SENT, UAM_FLAG_SETTLED, none);
       e->n_presettled--;
       uam_ring_gone(r, 0);
@@ -415,11 +415,11 @@ static void hold_disposition(uam_engine *e, uam_session *s, bool role, uint32_t 
 }
 
 /* ---- dispositions in ---- */
-typedef struct verdict {
+typedef struct received_disposition {
   uint32_t code;
   bool settled, answer;
   uam_span state;
-} verdict;
+} received_disposition;
 
 /* To a peer that left it to us to settle what it said (§2.6.12): done. A receiver names the outcome, as always. */
 static void answer(uam_engine *e, uam_link *l, uint32_t first, uint32_t last, uint32_t code) {
@@ -429,7 +429,7 @@ static void answer(uam_engine *e, uam_link *l, uint32_t first, uint32_t last, ui
 }
 
 /* The sender is done with the delivery that has come in part: what it took back is no message when its last frame comes. */
-static void settle_incoming(uam_engine *e, uam_link *l, uint32_t first, uint32_t last, const verdict *v) {
+static void settle_incoming(uam_engine *e, uam_link *l, uint32_t first, uint32_t last, const received_disposition *v) {
   if (!l->receiving || seq_lt(l->in_id, first) || seq_lt(last, l->in_id) || l->in_settled || l->in_void) return;
   if (v->code >= UAM_OUT_REJECTED && v->code <= UAM_OUT_MODIFIED) {
     l->in_void = true;
@@ -441,7 +441,7 @@ static void settle_incoming(uam_engine *e, uam_link *l, uint32_t first, uint32_t
 }
 
 /* Deliveries of one link inside first..last: runs of them leave as one event each. */
-static void settle_range(uam_engine *e, uam_link *l, uint32_t first, uint32_t last, const verdict *v) {
+static void settle_range(uam_engine *e, uam_link *l, uint32_t first, uint32_t last, const received_disposition *v) {
   uam_ring *r = &l->unsettled;
   bool run = false;
   uint32_t from = 0, to = 0;
@@ -479,7 +479,7 @@ void uam_delivery_on_disposition(uam_engine *e, uam_session *s, const uam_p_disp
     uam_session_error(e, s, "amqp:invalid-field", "disposition.last %lu < first %lu", (unsigned long)last, (unsigned long)p->first);
     return;
   }
-  verdict v = {.code = outcome_of(p->state), .settled = p->settled, .state = p->state};
+  received_disposition v = {.code = outcome_of(p->state), .settled = p->settled, .state = p->state};
   bool terminal = v.code >= UAM_OUT_ACCEPTED && v.code <= UAM_OUT_MODIFIED;
   bool taken_back = terminal && !p->role && v.code != UAM_OUT_ACCEPTED; /* RabbitMQ, when a consumer took too long */
   if (!p->settled && !(terminal && p->role) && !taken_back) return; /* on its way, not there */

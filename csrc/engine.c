@@ -206,7 +206,7 @@ static void take_all(uam_engine *e) {
 }
 
 /* ---- output: the phases ---- */
-static void turn_sessions(uam_engine *e) { /* oldest first */
+static void reverse_dirty_sessions(uam_engine *e) { /* oldest first */
   uam_session *list = e->dirty_sessions;
   e->dirty_sessions = NULL;
   while (list != NULL) {
@@ -218,7 +218,7 @@ static void turn_sessions(uam_engine *e) { /* oldest first */
 }
 
 static void flush_sessions_begin(uam_engine *e) {
-  turn_sessions(e);
+  reverse_dirty_sessions(e);
   for (uam_session *s = e->dirty_sessions; s != NULL; s = s->next_dirty)
     if (uam_session_flush_begin(e, s))
       for (size_t i = 0; i < s->cap_links; i++)
@@ -248,7 +248,7 @@ static void flush_links(uam_engine *e) {
   }
 }
 
-static void undirty_links(uam_engine *e, const uam_session *s) {
+static void unlist_links_of(uam_engine *e, const uam_session *s) {
   for (uam_link **at = &e->dirty_links; *at != NULL;) {
     if ((*at)->session == s) *at = (*at)->next_dirty;
     else at = &(*at)->next_dirty;
@@ -265,7 +265,7 @@ static bool flush_sessions_end(uam_engine *e) {
     list = s->next_dirty;
     s->dirty = false;
     if (uam_session_flush_end(e, s)) {
-      undirty_links(e, s);
+      unlist_links_of(e, s);
       uam_session_free(e, s);
       freed = true;
     } else if (s->want_begin || s->want_end) {
@@ -346,7 +346,7 @@ int uam_recv_commit(uam_engine *e, size_t n, uint64_t now) {
   if (e->fatal) return e->fatal;
   e->now = now;
   int rc = commit_received(e, n);
-  if (n == 0) uam_conn_silence(e);
+  if (n == 0) uam_conn_check_idle(e);
   flush_output(e);
   return rc != UAM_OK ? rc : e->fatal;
 }
@@ -400,7 +400,7 @@ int uam_step(uam_engine *e, uam_io *io) {
   if (rc != UAM_OK) return rc;
   rc = commit_received(e, io->received);
   if (rc != UAM_OK) return rc;
-  if (io->dry && io->received == 0) uam_conn_silence(e);
+  if (io->dry && io->received == 0) uam_conn_check_idle(e);
   flush_output(e);
   io->received = io->sent = 0;
   io->base = e->window[e->win].data;

@@ -13,7 +13,7 @@
 #define UAM_LATE_FRAMES        1000u               /* ... so many frames on each, */
 #define UAM_LATE_TIME          10000u              /* ... for so many ms; after that it is the mistake that it is */
 #define UAM_MAX_LINKS          65536u              /* per connection */
-#define UAM_MAX_GUESTS         256u                /* links that the peer of a client attached: it did not ask for any */
+#define UAM_MAX_ATTACHED_BY_PEER         256u                /* links that the peer of a client attached: it did not ask for any */
 #define UAM_MAX_HANDLE         65535u              /* largest handle-max we announce or honour */
 #define UAM_MAX_NAMES          (16u << 20)         /* bytes of all names of links that the peer attached */
 #define UAM_MAX_MESSAGE        (256u << 20)        /* a received message, joined, whatever our attach or the option say */

@@ -77,7 +77,7 @@ void uam_link_free(uam_engine *e, uam_link *l) {
   uam_delivery_abandon(e, l);
   e->n_presettled -= l->sent.live;
   if (l->detaching) e->n_detaching--;
-  if (l->guest) e->n_guests--;
+  if (l->attached_by_peer) e->n_attached_by_peer--;
   if (l->mapped_remote) uam_map_remove(&s->by_remote_handle, l->remote_handle);
   if (l->state == UAM_LINK_ATTACH_SENT) s->n_attaching--;
   size_t slot = l->id & 0xffff;
@@ -226,14 +226,14 @@ static uam_link *attached_by_peer(uam_engine *e, uam_session *s, const uam_p_att
     uam_conn_error(e, "amqp:resource-limit-exceeded", "links with names of more than %u bytes in all", UAM_MAX_NAMES);
     return NULL;
   }
-  if (e->role == UAM_CLIENT && e->n_guests >= UAM_MAX_GUESTS) { /* some of what we do costs a look at each link */
-    uam_conn_error(e, "amqp:resource-limit-exceeded", "more than %u links attached to a client", UAM_MAX_GUESTS);
+  if (e->role == UAM_CLIENT && e->n_attached_by_peer >= UAM_MAX_ATTACHED_BY_PEER) { /* some of what we do costs a look at each link */
+    uam_conn_error(e, "amqp:resource-limit-exceeded", "more than %u links attached to a client", UAM_MAX_ATTACHED_BY_PEER);
     return NULL;
   }
   uam_link *l = link_new(e, s);
   if (l != NULL) {
-    l->guest = true;
-    e->n_guests++;
+    l->attached_by_peer = true;
+    e->n_attached_by_peer++;
   }
   if (l == NULL || !uam_keep(e, &l->peer_name, p->name.ptr, p->name.len)) return NULL;
   e->names += p->name.len;
@@ -298,7 +298,7 @@ void uam_link_settle_all(uam_engine *e, uam_link *l, uint32_t waiting) {
                       : d->end > e->flushed ? waiting
                       : pass == 0           ? UAM_OUT_UNKNOWN
                                             : UAM_OUT_SENT;
-      if (!d->gone) uam_event_settled(e, l->id, d->id, d->id, code, 0, none);
+      if (!d->settled_run) uam_event_settled(e, l->id, d->id, d->id, code, 0, none);
     }
     if (pass == 1) e->n_presettled -= r->live;
     r->count = r->live = 0;

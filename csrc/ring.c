@@ -19,7 +19,7 @@ static void ring_pack(uam_ring *r) {
   size_t n = 0;
   for (size_t i = 0; i < r->count; i++) {
     const uam_delivery *d = uam_ring_at(r, i);
-    if (!d->gone) *uam_ring_at(r, n++) = *d;
+    if (!d->settled_run) *uam_ring_at(r, n++) = *d;
   }
   r->count = n;
 }
@@ -27,7 +27,7 @@ static void ring_pack(uam_ring *r) {
 bool uam_ring_push(uam_ring *r, const uam_mem *m, uint32_t id, uint64_t end) {
   if (r->count == r->cap && r->live < r->cap / 2) ring_pack(r);
   if (r->count == r->cap && !ring_grow(r, m)) return false;
-  *uam_ring_at(r, r->count) = (uam_delivery){.id = id, .gone = 0, .end = end};
+  *uam_ring_at(r, r->count) = (uam_delivery){.id = id, .settled_run = 0, .end = end};
   r->count++;
   r->live++;
   return true;
@@ -45,8 +45,8 @@ size_t uam_ring_find(const uam_ring *r, uint32_t id) {
 
 void uam_ring_gone(uam_ring *r, size_t i) {
   uam_delivery *d = uam_ring_at(r, i);
-  if (d->gone) return;
-  d->gone = 1;
+  if (d->settled_run) return;
+  d->settled_run = 1;
   r->live--;
 }
 
@@ -55,15 +55,15 @@ void uam_ring_gone(uam_ring *r, size_t i) {
 size_t uam_ring_next(uam_ring *r, size_t i) {
   while (i < r->count) {
     uam_delivery *d = uam_ring_at(r, i);
-    if (!d->gone) return i;
-    if (i + d->gone < r->count) d->gone += uam_ring_at(r, i + d->gone)->gone;
-    i += d->gone;
+    if (!d->settled_run) return i;
+    if (i + d->settled_run < r->count) d->settled_run += uam_ring_at(r, i + d->settled_run)->settled_run;
+    i += d->settled_run;
   }
   return r->count;
 }
 
 void uam_ring_trim(uam_ring *r) {
-  while (r->count > 0 && r->at[r->head].gone) {
+  while (r->count > 0 && r->at[r->head].settled_run) {
     r->head = (r->head + 1) & (r->cap - 1);
     r->count--;
   }

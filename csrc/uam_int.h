@@ -30,7 +30,7 @@ void uam_map_free(uam_map *m, const uam_mem *mem);
 /* ---- ring.c: deliveries in the order of their ids ---- */
 typedef struct uam_delivery {
   uint32_t id;
-  uint32_t gone; /* settled while older ones are still open: so many entries from this one on are (see uam_ring_next) */
+  uint32_t settled_run; /* settled while older ones are still open: so many entries from this one on are (see uam_ring_next) */
   uint64_t end;  /* count of output bytes at its last one; UAM_FOREVER while it is half sent */
 } uam_delivery;
 typedef struct uam_ring {
@@ -58,7 +58,7 @@ struct uam_link {
   uam_link *next_dirty;
   bool dirty, sender, mapped_remote, want_attach, want_detach, detach_closed, want_flow, want_drain, want_echo;
   bool peer_drain, drain_told, attach_sent, detaching; /* peer_drain: and we have not answered yet */
-  bool guest;          /* the peer attached it first */
+  bool attached_by_peer;          /* the peer attached it first */
   uint8_t state;
   uint32_t handle, remote_handle;
   uam_buf args;        /* our attach's list, as given; name points into it or into peer_name */
@@ -178,7 +178,7 @@ struct uam_engine {
   size_t next_late;     /* the oldest of them */
   uam_session *dirty_sessions;
   uam_link *dirty_links;
-  size_t n_guests;      /* links that the peer attached first */
+  size_t n_attached_by_peer;      /* links that the peer attached first */
   size_t n_detaching;   /* links whose detach is not complete: their names are still held */
   size_t n_presettled;  /* deliveries in `sent` rings */
   uam_buf trace_text, trace_out;
@@ -245,7 +245,7 @@ void uam_conn_on_close(uam_engine *e, const uam_p_close *p);
 void uam_conn_flush_start(uam_engine *e);                 /* headers, open */
 void uam_conn_flush_close(uam_engine *e);
 void uam_conn_heartbeat(uam_engine *e);
-void uam_conn_silence(uam_engine *e);
+void uam_conn_check_idle(uam_engine *e);
 void uam_conn_settle_all(uam_engine *e);
 
 /* ---- session.c ---- */

@@ -206,7 +206,7 @@ static void test_guests(void) {
     feed_text(text);
     swallow();
   }
-  CHECK(faults == 1 && strstr(fault, "amqp:resource-limit-exceeded") != NULL && i == 12 + UAM_MAX_GUESTS);
+  CHECK(faults == 1 && strstr(fault, "amqp:resource-limit-exceeded") != NULL && i == 12 + UAM_MAX_ATTACHED_BY_PEER);
   stop();
 }
 

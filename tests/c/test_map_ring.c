@@ -56,7 +56,7 @@ static void compare(uam_ring *r, uint32_t id) {
   CHECK(r->count == to - at);
   for (size_t i = 0; i < r->count; i++) {
     const uam_delivery *d = uam_ring_at(r, i);
-    if (d->id != ids[at + i] || (d->gone != 0) != gone[at + i] || d->end != (uint64_t)ids[at + i] * 3) FAIL("entry %zu", i);
+    if (d->id != ids[at + i] || (d->settled_run != 0) != gone[at + i] || d->end != (uint64_t)ids[at + i] * 3) FAIL("entry %zu", i);
     live += !gone[at + i];
   }
   CHECK(r->live == live);
@@ -112,7 +112,7 @@ static void test_gone_way(void) {
   for (uint32_t i = 0; i < LONG; i++) CHECK(uam_ring_push(&r, &mem, i, 0));
   for (size_t i = 1; i < LONG; i++) uam_ring_gone(&r, i);
   for (int i = 0; i < 18; i++) CHECK(uam_ring_next(&r, 1) == LONG);
-  CHECK(uam_ring_at(&r, 1)->gone == LONG - 1);
+  CHECK(uam_ring_at(&r, 1)->settled_run == LONG - 1);
   CHECK(uam_ring_next(&r, 0) == 0);
   uam_ring_free(&r, &mem);
 }

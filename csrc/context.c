@@ -23,6 +23,6 @@ bool uam_keep(uam_engine *e, uam_buf *b, const void *p, size_t n) {
 }
 
 uint32_t uam_next_id(uam_engine *e, size_t slot) {
-  e->generation = (uint16_t)(e->generation == UINT16_MAX ? 1 : e->generation + 1);
-  return (uint32_t)e->generation << 16 | (uint32_t)slot;
+  e->ids.generation = (uint16_t)(e->ids.generation == UINT16_MAX ? 1 : e->ids.generation + 1);
+  return (uint32_t)e->ids.generation << 16 | (uint32_t)slot;
 }

@@ -37,9 +37,9 @@ static uint8_t *put_transfer_head(const uam_engine *e, uint8_t *frame, const uam
   p = put_uint(p, l->handle);
   p = put_uint(p, t->id);
   *p++ = 0xa0; /* delivery-tag */
-  *p++ = l->tag_len;
-  memcpy(p, l->tag, l->tag_len);
-  p += l->tag_len;
+  *p++ = l->out.tag_len;
+  memcpy(p, l->out.tag, l->out.tag_len);
+  p += l->out.tag_len;
   p = put_uint(p, t->format);
   *p++ = t->settled ? 0x41 : 0x42;
   *p++ = t->more ? 0x41 : 0x42;
@@ -48,7 +48,7 @@ static uint8_t *put_transfer_head(const uam_engine *e, uint8_t *frame, const uam
     p += 4;
     frame[13] = 10;
   }
-  if (e->all_fields) {
+  if (e->options.all_fields) {
     size_t absent = (size_t)(UAM_COUNT_transfer - frame[13]);
     memset(p, 0x40, absent);
     p += absent;
@@ -59,8 +59,8 @@ static uint8_t *put_transfer_head(const uam_engine *e, uint8_t *frame, const uam
 }
 
 static void count_transfer(uam_session *s) {
-  s->next_outgoing_id++;
-  s->remote_incoming_window--;
+  s->out.next_id++;
+  s->out.remote_window--;
 }
 
 static size_t take(message *m, uint8_t *to, size_t n) {
@@ -79,16 +79,16 @@ static size_t take(message *m, uint8_t *to, size_t n) {
 /* Writes frames of one delivery while the session window lasts. True when its last one is written. */
 static bool put_frames(uam_engine *e, uam_link *l, transfer *t, message *m) {
   uam_session *s = l->session;
-  uint32_t max = e->remote_max_frame < e->max_frame ? e->remote_max_frame : e->max_frame;
-  while (s->remote_incoming_window > 0) {
+  uint32_t max = e->conn.remote_max_frame < e->conn.max_frame ? e->conn.remote_max_frame : e->conn.max_frame;
+  while (s->out.remote_window > 0) {
     size_t left = m->part[0].len + m->part[1].len;
     size_t chunk = left < max - TRANSFER_HEAD ? left : max - TRANSFER_HEAD;
-    if (!uam_buf_reserve(&e->out, &e->mem, TRANSFER_HEAD + (left < 8u * max ? left : chunk))) {
+    if (!uam_buf_reserve(&e->out.buf, &e->mem, TRANSFER_HEAD + (left < 8u * max ? left : chunk))) {
       uam_oom(e);
       return false;
     }
     t->more = chunk < left;
-    uint8_t *frame = e->out.data + e->out.tail;
+    uint8_t *frame = e->out.buf.data + e->out.buf.tail;
     uint8_t *p = put_transfer_head(e, frame, l, t);
     if (t->more) chunk = max - (size_t)(p - frame); /* fill it to the brim */
     if (chunk >= left) {
@@ -99,10 +99,10 @@ static bool put_frames(uam_engine *e, uam_link *l, transfer *t, message *m) {
     p += take(m, p, chunk);
     size_t size = (size_t)(p - frame);
     store_be32(frame, (uint32_t)size);
-    e->out.tail += size;
-    e->offered += size;
+    e->out.buf.tail += size;
+    e->out.offered += size;
     count_transfer(s);
-    if (e->trace) uam_frame_trace(e, true, frame, size);
+    if (e->options.trace) uam_frame_trace(e, true, frame, size);
     if (!t->more) return true;
   }
   return false;
@@ -114,39 +114,39 @@ static void delivery_written(uam_engine *e, uam_link *l, bool settled) {
 }
 
 static bool keep_rest(uam_engine *e, uam_link *l, const transfer *t, const message *m) {
-  l->partial = true;
-  l->partial_id = t->id;
-  l->partial_format = t->format;
-  l->partial_settled = t->settled;
-  l->rest.head = l->rest.tail = 0;
-  bool ok = uam_buf_put(&l->rest, &e->mem, m->part[0].ptr, m->part[0].len) &&
-            uam_buf_put(&l->rest, &e->mem, m->part[1].ptr, m->part[1].len);
+  l->out.partial = true;
+  l->out.id = t->id;
+  l->out.format = t->format;
+  l->out.settled = t->settled;
+  l->out.rest.head = l->out.rest.tail = 0;
+  bool ok = uam_buf_put(&l->out.rest, &e->mem, m->part[0].ptr, m->part[0].len) &&
+            uam_buf_put(&l->out.rest, &e->mem, m->part[1].ptr, m->part[1].len);
   if (!ok) uam_oom(e);
   return ok;
 }
 
 /* The delivery-tag of the next delivery: the caller's, or our counter, little-endian. */
 static void set_tag(uam_link *l, const uint8_t *given) {
-  l->tag_len = given != NULL ? UAM_TAG_BYTES : 4;
+  l->out.tag_len = given != NULL ? UAM_TAG_BYTES : 4;
   if (given != NULL) {
-    memcpy(l->tag, given, UAM_TAG_BYTES);
+    memcpy(l->out.tag, given, UAM_TAG_BYTES);
     return;
   }
-  l->last_tag++;
-  for (int i = 0; i < 4; i++) l->tag[i] = (uint8_t)(l->last_tag >> (8 * i));
+  l->out.last_tag++;
+  for (int i = 0; i < 4; i++) l->out.tag[i] = (uint8_t)(l->out.last_tag >> (8 * i));
 }
 
 /* Sends one delivery, or starts it. Credit and window have been looked at. */
 static bool start_delivery(uam_engine *e, uam_link *l, message *m, uint32_t format, bool settled) {
   uam_session *s = l->session;
-  transfer t = {.id = s->next_delivery_id, .format = format, .settled = settled};
+  transfer t = {.id = s->out.next_delivery_id, .format = format, .settled = settled};
   uam_ring *r = settled ? &l->sent : &l->unsettled;
   if (!uam_ring_push(r, &e->mem, t.id, UAM_FOREVER)) {
     uam_oom(e);
     return false;
   }
-  if (settled) e->n_presettled++;
-  s->next_delivery_id++;
+  if (settled) e->bounds.presettled++;
+  s->out.next_delivery_id++;
   l->delivery_count++;
   l->credit--;
   if (put_frames(e, l, &t, m)) delivery_written(e, l, settled);
@@ -156,54 +156,54 @@ static bool start_delivery(uam_engine *e, uam_link *l, message *m, uint32_t form
 
 /* The peer must be told, or it would wait for the rest (§2.6.12): with a frame of its own, so when the window has room. */
 static void abort_partial(uam_engine *e, uam_link *l) {
-  l->partial_aborted = true;
-  uam_buf_free(&l->rest, &e->mem);
+  l->out.aborted = true;
+  uam_buf_free(&l->out.rest, &e->mem);
   uam_link_dirty(e, l);
 }
 
 static void put_abort(uam_engine *e, uam_link *l) {
-  transfer t = {.id = l->partial_id, .format = l->partial_format, .settled = l->partial_settled,
+  transfer t = {.id = l->out.id, .format = l->out.format, .settled = l->out.settled,
                 .aborted = true};
-  if (!uam_buf_reserve(&e->out, &e->mem, TRANSFER_HEAD)) {
+  if (!uam_buf_reserve(&e->out.buf, &e->mem, TRANSFER_HEAD)) {
     uam_oom(e);
     return;
   }
-  uint8_t *frame = e->out.data + e->out.tail;
+  uint8_t *frame = e->out.buf.data + e->out.buf.tail;
   size_t size = (size_t)(put_transfer_head(e, frame, l, &t) - frame);
   store_be32(frame, (uint32_t)size);
-  e->out.tail += size;
+  e->out.buf.tail += size;
   count_transfer(l->session);
-  if (e->trace) uam_frame_trace(e, true, frame, size);
+  if (e->options.trace) uam_frame_trace(e, true, frame, size);
 }
 
 void uam_delivery_resume(uam_engine *e, uam_link *l) {
-  if (!l->partial || l->session->remote_incoming_window == 0) return;
-  if (l->partial_aborted) {
+  if (!l->out.partial || l->session->out.remote_window == 0) return;
+  if (l->out.aborted) {
     put_abort(e, l);
-    l->partial = l->partial_aborted = false;
+    l->out.partial = l->out.aborted = false;
     uam_link_event_credit(e, l, 0);
     return;
   }
-  transfer t = {.id = l->partial_id, .format = l->partial_format, .settled = l->partial_settled};
-  message m = {.part = {uam_buf_span(&l->rest), {NULL, 0}}};
+  transfer t = {.id = l->out.id, .format = l->out.format, .settled = l->out.settled};
+  message m = {.part = {uam_buf_span(&l->out.rest), {NULL, 0}}};
   bool done = put_frames(e, l, &t, &m);
-  uam_buf_consume(&l->rest, uam_buf_len(&l->rest) - m.part[0].len);
+  uam_buf_consume(&l->out.rest, uam_buf_len(&l->out.rest) - m.part[0].len);
   if (!done) return;
-  l->partial = false;
+  l->out.partial = false;
   delivery_written(e, l, t.settled);
-  uam_buf_free(&l->rest, &e->mem);
+  uam_buf_free(&l->out.rest, &e->mem);
   uam_link_event_credit(e, l, 0); /* the link takes messages again */
 }
 
 static void drop_joined(uam_engine *e, uam_link *l) {
-  e->joining -= uam_buf_len(&l->in);
-  uam_buf_free(&l->in, &e->mem);
+  e->bounds.joining -= uam_buf_len(&l->in.buf);
+  uam_buf_free(&l->in.buf, &e->mem);
 }
 
 void uam_delivery_abandon(uam_engine *e, uam_link *l) {
-  l->partial = l->partial_aborted = false;
-  uam_buf_free(&l->rest, &e->mem);
-  l->receiving = false;
+  l->out.partial = l->out.aborted = false;
+  uam_buf_free(&l->out.rest, &e->mem);
+  l->in.receiving = false;
   drop_joined(e, l);
 }
 
@@ -213,10 +213,10 @@ static void sent_up_to(uam_engine *e, uam_link *l) {
   uam_ring *r = &l->sent;
   while (r->count > 0) {
     uam_delivery *d = uam_ring_at(r, 0);
-    if (!d->settled_run && d->end > e->flushed) return;
+    if (!d->settled_run && d->end > e->out.flushed) return;
     if (!d->settled_run) {
       uam_event_settled(e, l->id, d->id, d->id, UAM_OUT_SENT, UAM_FLAG_SETTLED, none);
-      e->n_presettled--;
+      e->bounds.presettled--;
       uam_ring_gone(r, 0);
     }
     uam_ring_trim(r);
@@ -224,8 +224,8 @@ static void sent_up_to(uam_engine *e, uam_link *l) {
 }
 
 void uam_delivery_sent(uam_engine *e) {
-  for (size_t i = 0; e->n_presettled > 0 && i < e->cap_links; i++)
-    if (e->links[i] != NULL) sent_up_to(e, e->links[i]);
+  for (size_t i = 0; e->bounds.presettled > 0 && i < e->ids.cap_links; i++)
+    if (e->ids.links[i] != NULL) sent_up_to(e, e->ids.links[i]);
 }
 
 /* ---- receiving ---- */
@@ -260,56 +260,56 @@ static bool start_receiving(uam_engine *e, uam_link *l, const uam_p_transfer *p)
   }
   if (l->credit > 0) l->credit--;
   l->delivery_count++;
-  l->receiving = true;
-  l->in_settled = l->in_void = false;
-  l->in_id = p->delivery_id;
-  l->in_format = p->message_format;
-  l->in_tag_len = (uint32_t)p->delivery_tag.len;
-  if (p->delivery_tag.len > 0) memcpy(l->in_tag, p->delivery_tag.ptr, p->delivery_tag.len);
-  l->in.head = l->in.tail = 0;
+  l->in.receiving = true;
+  l->in.settled = l->in.taken_back = false;
+  l->in.id = p->delivery_id;
+  l->in.format = p->message_format;
+  l->in.tag_len = (uint32_t)p->delivery_tag.len;
+  if (p->delivery_tag.len > 0) memcpy(l->in.tag, p->delivery_tag.ptr, p->delivery_tag.len);
+  l->in.buf.head = l->in.buf.tail = 0;
   return true;
 }
 
 /* Bytes that a delivery on this link may have: what our attach announced, or the engine's own limit. */
 static uint64_t message_limit(const uam_engine *e, const uam_link *l) {
-  uint64_t announced = l->max_message != 0 ? l->max_message : e->max_message;
+  uint64_t announced = l->max_message != 0 ? l->max_message : e->options.max_message;
   return announced < UAM_MAX_MESSAGE ? announced : UAM_MAX_MESSAGE;
 }
 
 /* A joined message must outlive its link until the batch is over. */
 static bool lend(uam_engine *e, uam_link *l) {
-  if (e->n_lent == e->cap_lent) {
-    size_t cap = e->cap_lent ? e->cap_lent * 2 : 8;
-    uam_buf *grown = uam_mem_realloc(&e->mem, e->lent, cap * sizeof *grown);
+  if (e->events.n_lent == e->events.cap_lent) {
+    size_t cap = e->events.cap_lent ? e->events.cap_lent * 2 : 8;
+    uam_buf *grown = uam_mem_realloc(&e->mem, e->events.lent, cap * sizeof *grown);
     if (grown == NULL) return false;
-    e->lent = grown;
-    e->cap_lent = cap;
+    e->events.lent = grown;
+    e->events.cap_lent = cap;
   }
-  e->lent[e->n_lent++] = l->in;
-  l->in = (uam_buf){0};
+  e->events.lent[e->events.n_lent++] = l->in.buf;
+  l->in.buf = (uam_buf){0};
   return true;
 }
 
 static void deliver(uam_engine *e, uam_link *l, uam_span whole, uam_span tag, bool joined) {
-  if (!l->in_settled && !uam_ring_push(&l->unsettled, &e->mem, l->in_id, 0)) {
+  if (!l->in.settled && !uam_ring_push(&l->unsettled, &e->mem, l->in.id, 0)) {
     uam_oom(e);
     return;
   }
   uam_event *ev = uam_event_push(e, UAM_EVENT_MESSAGE, l->id);
   if (ev == NULL) return;
-  ev->first = l->in_id;
-  ev->last = l->in_format;
+  ev->first = l->in.id;
+  ev->last = l->in.format;
   ev->tag_length = (uint32_t)tag.len;
   ev->length = whole.len;
-  ev->flags = (uint16_t)((l->in_settled ? UAM_FLAG_SETTLED : 0) | (joined ? UAM_FLAG_ADDRESS : 0));
-  uint64_t base = joined ? 0 : (uint64_t)(uintptr_t)e->window[e->win].data;
+  ev->flags = (uint16_t)((l->in.settled ? UAM_FLAG_SETTLED : 0) | (joined ? UAM_FLAG_ADDRESS : 0));
+  uint64_t base = joined ? 0 : (uint64_t)(uintptr_t)e->in.window[e->in.current].data;
   if (whole.len > 0) ev->offset = (uint64_t)(uintptr_t)whole.ptr - base;
   if (tag.len > 0) ev->tag_offset = (uint64_t)(uintptr_t)tag.ptr - base;
 }
 
 static void finish(uam_engine *e, uam_link *l, const uam_p_transfer *p, uam_span payload, bool single) {
-  l->receiving = false;
-  if (p->aborted || l->in_void) {
+  l->in.receiving = false;
+  if (p->aborted || l->in.taken_back) {
     drop_joined(e, l);
     uam_link_event_credit(e, l, 0); /* it took one, and no message tells so */
     return;
@@ -319,26 +319,26 @@ static void finish(uam_engine *e, uam_link *l, const uam_p_transfer *p, uam_span
     return;
   }
   /* the tag goes behind the payload: one buffer carries both */
-  size_t n = uam_buf_len(&l->in);
-  e->joining -= n;
-  if (!uam_buf_put(&l->in, &e->mem, l->in_tag, l->in_tag_len) || !lend(e, l)) {
+  size_t n = uam_buf_len(&l->in.buf);
+  e->bounds.joining -= n;
+  if (!uam_buf_put(&l->in.buf, &e->mem, l->in.tag, l->in.tag_len) || !lend(e, l)) {
     uam_oom(e);
     return;
   }
-  const uint8_t *at = e->lent[e->n_lent - 1].data;
-  deliver(e, l, (uam_span){at, n}, (uam_span){at + n, l->in_tag_len}, true);
+  const uint8_t *at = e->events.lent[e->events.n_lent - 1].data;
+  deliver(e, l, (uam_span){at, n}, (uam_span){at + n, l->in.tag_len}, true);
 }
 
 static bool join(uam_engine *e, uam_link *l, uam_span payload) {
-  if (e->joining + payload.len > UAM_MAX_JOINING) {
+  if (e->bounds.joining + payload.len > UAM_MAX_JOINING) {
     uam_link_error(e, l, "amqp:resource-limit-exceeded", "messages in parts of more than %u bytes in all", UAM_MAX_JOINING);
     return false;
   }
-  if (!uam_buf_put(&l->in, &e->mem, payload.ptr, payload.len)) {
+  if (!uam_buf_put(&l->in.buf, &e->mem, payload.ptr, payload.len)) {
     uam_oom(e);
     return false;
   }
-  e->joining += payload.len;
+  e->bounds.joining += payload.len;
   return true;
 }
 
@@ -348,22 +348,22 @@ void uam_delivery_on_transfer(uam_engine *e, uam_link *l, const uam_p_transfer *
     uam_session_error(e, l->session, "amqp:not-allowed", "transfer on handle %lu, whose sender is this end", (unsigned long)l->handle);
     return;
   }
-  bool first = !l->receiving;
+  bool first = !l->in.receiving;
   if (first && !start_receiving(e, l, p)) return;
-  if (!first && UAM_HAS(*p, transfer, delivery_id) && p->delivery_id != l->in_id) {
+  if (!first && UAM_HAS(*p, transfer, delivery_id) && p->delivery_id != l->in.id) {
     uam_session_error(e, l->session, "amqp:invalid-field", "transfer.delivery-id %lu inside delivery %lu",
-                      (unsigned long)p->delivery_id, (unsigned long)l->in_id);
+                      (unsigned long)p->delivery_id, (unsigned long)l->in.id);
     return;
   }
-  l->in_settled |= p->settled;
+  l->in.settled |= p->settled;
   bool last = !p->more || p->aborted;
   bool single = first && last;
-  if (!p->aborted && uam_buf_len(&l->in) + payload.len > message_limit(e, l)) {
+  if (!p->aborted && uam_buf_len(&l->in.buf) + payload.len > message_limit(e, l)) {
     uam_link_error(e, l, "amqp:link:message-size-exceeded", "delivery %lu is larger than max-message-size %lu",
-                   (unsigned long)l->in_id, (unsigned long)message_limit(e, l));
+                   (unsigned long)l->in.id, (unsigned long)message_limit(e, l));
     return;
   }
-  if (!single && !p->aborted && !l->in_void && !join(e, l, payload)) return;
+  if (!single && !p->aborted && !l->in.taken_back && !join(e, l, payload)) return;
   if (last) finish(e, l, p, payload, single);
 }
 
@@ -373,16 +373,16 @@ static void put_disposition(uam_engine *e, uam_session *s) {
   uint8_t small[4];
   uam_p_disposition p = {.set = UAM_SET(disposition, role) | UAM_SET(disposition, first) | UAM_SET(disposition, last) |
                                 UAM_SET(disposition, settled)};
-  p.role = s->disp_role;
-  p.first = s->disp_first;
-  p.last = s->disp_last;
-  p.settled = s->disp_settled;
-  s->disp_open = false;
-  if (uam_buf_len(&s->disp_state) > 0) {
+  p.role = s->disposition.role;
+  p.first = s->disposition.first;
+  p.last = s->disposition.last;
+  p.settled = s->disposition.settled;
+  s->disposition.open = false;
+  if (uam_buf_len(&s->disposition.state) > 0) {
     p.set |= UAM_SET(disposition, state);
-    p.state = uam_buf_span(&s->disp_state);
+    p.state = uam_buf_span(&s->disposition.state);
   }
-  if (p.state.len > 256 && uam_frame_size(e, UAM_COMPOSITE_disposition, &p) > e->remote_max_frame) {
+  if (p.state.len > 256 && uam_frame_size(e, UAM_COMPOSITE_disposition, &p) > e->conn.remote_max_frame) {
     memcpy(small, bare, sizeof small); /* the outcome without its explanation */
     small[2] = p.state.ptr[2];
     p.state = (uam_span){small, sizeof small};
@@ -392,25 +392,25 @@ static void put_disposition(uam_engine *e, uam_session *s) {
 
 void uam_delivery_flush(uam_engine *e, uam_session *s) {
   bool up = s->state == UAM_SESSION_MAPPED;
-  if (s->disp_open && up && e->conn_state == UAM_CONN_OPENED) put_disposition(e, s);
+  if (s->disposition.open && up && e->conn.state == UAM_CONN_OPENED) put_disposition(e, s);
 }
 
 /* Holds it open, extending what is held if it continues it. */
 static void hold_disposition(uam_engine *e, uam_session *s, bool role, uint32_t first, uint32_t last, bool settled,
                              uam_span state) {
-  uam_span held = uam_buf_span(&s->disp_state);
-  bool same = s->disp_open && s->disp_role == role && s->disp_settled == settled && s->disp_last + 1 == first &&
+  uam_span held = uam_buf_span(&s->disposition.state);
+  bool same = s->disposition.open && s->disposition.role == role && s->disposition.settled == settled && s->disposition.last + 1 == first &&
               held.len == state.len && (state.len == 0 || memcmp(held.ptr, state.ptr, state.len) == 0);
   if (!same) {
     uam_delivery_flush(e, s);
-    s->disp_open = true;
-    s->disp_role = role;
-    s->disp_settled = settled;
-    s->disp_first = first;
-    s->disp_state.head = s->disp_state.tail = 0;
-    if (!uam_buf_put(&s->disp_state, &e->mem, state.ptr, state.len)) uam_oom(e);
+    s->disposition.open = true;
+    s->disposition.role = role;
+    s->disposition.settled = settled;
+    s->disposition.first = first;
+    s->disposition.state.head = s->disposition.state.tail = 0;
+    if (!uam_buf_put(&s->disposition.state, &e->mem, state.ptr, state.len)) uam_oom(e);
   }
-  s->disp_last = last;
+  s->disposition.last = last;
   uam_session_dirty(e, s);
 }
 
@@ -424,20 +424,20 @@ typedef struct received_disposition {
 /* To a peer that left it to us to settle what it said (§2.6.12): done. A receiver names the outcome, as always. */
 static void answer(uam_engine *e, uam_link *l, uint32_t first, uint32_t last, uint32_t code) {
   const uint8_t outcome[4] = {0x00, 0x53, (uint8_t)code, 0x45};
-  bool named = !l->sender || e->all_fields;
+  bool named = !l->sender || e->options.all_fields;
   hold_disposition(e, l->session, !l->sender, first, last, true, (uam_span){outcome, named ? sizeof outcome : 0});
 }
 
 /* The sender is done with the delivery that has come in part: what it took back is no message when its last frame comes. */
 static void settle_incoming(uam_engine *e, uam_link *l, uint32_t first, uint32_t last, const received_disposition *v) {
-  if (!l->receiving || seq_lt(l->in_id, first) || seq_lt(last, l->in_id) || l->in_settled || l->in_void) return;
+  if (!l->in.receiving || seq_lt(l->in.id, first) || seq_lt(last, l->in.id) || l->in.settled || l->in.taken_back) return;
   if (v->code >= UAM_OUT_REJECTED && v->code <= UAM_OUT_MODIFIED) {
-    l->in_void = true;
+    l->in.taken_back = true;
     drop_joined(e, l);
   } else {
-    l->in_settled = true;
+    l->in.settled = true;
   }
-  if (v->answer) answer(e, l, l->in_id, l->in_id, v->code);
+  if (v->answer) answer(e, l, l->in.id, l->in.id, v->code);
 }
 
 /* Deliveries of one link inside first..last: runs of them leave as one event each. */
@@ -448,7 +448,7 @@ static void settle_range(uam_engine *e, uam_link *l, uint32_t first, uint32_t la
   for (size_t i = uam_ring_next(r, uam_ring_find(r, first)); i < r->count; i = uam_ring_next(r, i)) {
     uam_delivery *d = uam_ring_at(r, i);
     if (seq_lt(last, d->id)) break;
-    if (l->partial && l->partial_id == d->id && d->end == UAM_FOREVER) abort_partial(e, l); /* decided before its end */
+    if (l->out.partial && l->out.id == d->id && d->end == UAM_FOREVER) abort_partial(e, l); /* decided before its end */
     uam_ring_gone(r, i);
     if (run && d->id != to + 1) {
       uam_event_settled(e, l->id, from, to, v->code, v->settled ? UAM_FLAG_SETTLED : 0, v->state);
@@ -510,7 +510,7 @@ static size_t section_head(uint8_t *h, uint32_t n) {
 }
 
 static bool has_room(const uam_engine *e, const uam_link *l) {
-  return l->credit > 0 && !l->partial && l->session->remote_incoming_window > 0 && uam_buf_len(&e->out) < e->output_cap &&
+  return l->credit > 0 && !l->out.partial && l->session->out.remote_window > 0 && uam_buf_len(&e->out.buf) < e->options.output_cap &&
          l->unsettled.live < UAM_MAX_UNSETTLED && l->sent.live < UAM_MAX_UNSETTLED;
 }
 
@@ -518,10 +518,10 @@ int64_t uam_send_messages(uam_engine *e, uint32_t link, const uint8_t *buf, cons
                           uint32_t message_format, int flags, uint32_t *first_id) {
   if (e->fatal) return e->fatal;
   uam_link *l = uam_link_by_id(e, link);
-  if (l == NULL || !l->sender || l->want_detach || l->state >= UAM_LINK_DETACH_SENT)
+  if (l == NULL || !l->sender || l->want.detach || l->state >= UAM_LINK_DETACH_SENT)
     return uam_refuse(e, UAM_ERR_STATE, "no such sending link");
-  *first_id = l->session->next_delivery_id;
-  bool up = l->state == UAM_LINK_ATTACHED && l->session->state == UAM_SESSION_MAPPED && e->conn_state == UAM_CONN_OPENED;
+  *first_id = l->session->out.next_delivery_id;
+  bool up = l->state == UAM_LINK_ATTACHED && l->session->state == UAM_SESSION_MAPPED && e->conn.state == UAM_CONN_OPENED;
   size_t i = 0;
   for (; up && i < n && has_room(e, l); i++) {
     uint8_t head[8];
@@ -558,7 +558,7 @@ int uam_settle(uam_engine *e, uint32_t link, uint32_t first, uint32_t last, int 
     uam_delivery *d = uam_ring_at(r, i);
     if (seq_lt(last, d->id)) break;
     found++;
-    bool half = l->sender && l->partial && l->partial_id == d->id;
+    bool half = l->sender && l->out.partial && l->out.id == d->id;
     if (half && settled) abort_partial(e, l);
     else hold_disposition(e, l->session, !l->sender, d->id, d->id, settled != 0, what);
     if (settled) uam_ring_gone(r, i);

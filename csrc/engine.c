@@ -10,35 +10,35 @@ uam_engine *uam_new(const uam_mem *mem, int role) {
   if (e == NULL) return NULL;
   e->mem = *m;
   e->role = role == UAM_SERVER ? UAM_SERVER : UAM_CLIENT;
-  e->heartbeat_permille = 500;
-  e->max_message = UAM_DEFAULT_MESSAGE;
-  e->output_cap = UAM_OUTPUT_CAP;
-  e->max_frame = UAM_MIN_MAX_FRAME; /* until our open says more */
-  e->remote_max_frame = UAM_MIN_MAX_FRAME;
-  e->channel_max = UINT16_MAX;
+  e->options.heartbeat_permille = 500;
+  e->options.max_message = UAM_DEFAULT_MESSAGE;
+  e->options.output_cap = UAM_OUTPUT_CAP;
+  e->conn.max_frame = UAM_MIN_MAX_FRAME; /* until our open says more */
+  e->conn.remote_max_frame = UAM_MIN_MAX_FRAME;
+  e->conn.channel_max = UINT16_MAX;
   return e;
 }
 
 static void free_all_bufs(uam_engine *e) {
-  uam_buf *all[] = {&e->out,       &e->text,        &e->sasl_mechanism, &e->sasl_response, &e->sasl_hostname,
-                    &e->open_args, &e->close_error, &e->trace_text,     &e->trace_out};
+  uam_buf *all[] = {&e->out.buf,       &e->events.text,        &e->sasl.mechanism, &e->sasl.response, &e->sasl.hostname,
+                    &e->conn.open_args, &e->conn.close_error, &e->traced.text,     &e->traced.out};
   for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) uam_buf_free(all[i], &e->mem);
 }
 
 void uam_free(uam_engine *e) {
   if (e == NULL) return;
-  e->events_lent = true;
+  e->events.are_lent = true;
   uam_event_reset(e);
-  for (size_t i = 0; i < e->cap_sessions; i++)
-    if (e->sessions[i] != NULL) uam_session_free(e, e->sessions[i]);
+  for (size_t i = 0; i < e->ids.cap_sessions; i++)
+    if (e->ids.sessions[i] != NULL) uam_session_free(e, e->ids.sessions[i]);
   free_all_bufs(e);
-  uam_map_free(&e->by_remote_channel, &e->mem);
-  uam_mem_free(&e->mem, e->sessions);
-  uam_mem_free(&e->mem, e->links);
-  uam_mem_free(&e->mem, e->events);
-  uam_mem_free(&e->mem, e->lent);
-  uam_mem_free(&e->mem, e->window[0].data);
-  uam_mem_free(&e->mem, e->window[1].data);
+  uam_map_free(&e->ids.by_remote_channel, &e->mem);
+  uam_mem_free(&e->mem, e->ids.sessions);
+  uam_mem_free(&e->mem, e->ids.links);
+  uam_mem_free(&e->mem, e->events.queue);
+  uam_mem_free(&e->mem, e->events.lent);
+  uam_mem_free(&e->mem, e->in.window[0].data);
+  uam_mem_free(&e->mem, e->in.window[1].data);
   uam_mem mem = e->mem;
   uam_mem_free(&mem, e);
 }
@@ -46,33 +46,33 @@ void uam_free(uam_engine *e) {
 int uam_set(uam_engine *e, int option, uint64_t value) {
   if (e->fatal) return e->fatal;
   switch (option) {
-    case UAM_OPT_PIPELINE: e->pipeline = value != 0; return UAM_OK;
+    case UAM_OPT_PIPELINE: e->options.pipeline = value != 0; return UAM_OK;
     case UAM_OPT_HEARTBEAT:
       if (value < 1 || value > 1000) return uam_refuse(e, UAM_ERR_ARG, "heartbeat of %llu per mille", (unsigned long long)value);
-      e->heartbeat_permille = (uint32_t)value;
+      e->options.heartbeat_permille = (uint32_t)value;
       return UAM_OK;
-    case UAM_OPT_TRACE: e->trace = (int)(value < 2 ? value : 2); return UAM_OK;
-    case UAM_OPT_MAX_MESSAGE: e->max_message = value < UAM_MAX_MESSAGE ? value : UAM_MAX_MESSAGE; return UAM_OK;
+    case UAM_OPT_TRACE: e->options.trace = (int)(value < 2 ? value : 2); return UAM_OK;
+    case UAM_OPT_MAX_MESSAGE: e->options.max_message = value < UAM_MAX_MESSAGE ? value : UAM_MAX_MESSAGE; return UAM_OK;
     case UAM_OPT_OUTPUT_CAP:
       if (value == 0 || value > UAM_OUTPUT_HARD) return uam_refuse(e, UAM_ERR_ARG, "output cap of %llu bytes", (unsigned long long)value);
-      e->output_cap = (size_t)value;
+      e->options.output_cap = (size_t)value;
       return UAM_OK;
-    case UAM_OPT_SASL_REQUIRED: e->sasl_required = value != 0; return UAM_OK;
-    case UAM_OPT_EXPLICIT: e->all_fields = value != 0; return UAM_OK;
+    case UAM_OPT_SASL_REQUIRED: e->options.sasl_required = value != 0; return UAM_OK;
+    case UAM_OPT_EXPLICIT: e->options.all_fields = value != 0; return UAM_OK;
     default: return uam_refuse(e, UAM_ERR_ARG, "no option %d", option);
   }
 }
 
 const char *uam_problem(const uam_engine *e) { return e->problem; }
-uint64_t uam_committed(const uam_engine *e) { return e->committed; }
+uint64_t uam_committed(const uam_engine *e) { return e->out.committed; }
 
 const char *uam_trace(uam_engine *e, size_t *n) {
-  uam_buf swap = e->trace_out;
-  e->trace_out = e->trace_text;
-  e->trace_text = swap;
-  e->trace_text.head = e->trace_text.tail = 0;
-  *n = uam_buf_len(&e->trace_out);
-  return *n > 0 ? (const char *)e->trace_out.data + e->trace_out.head : "";
+  uam_buf swap = e->traced.out;
+  e->traced.out = e->traced.text;
+  e->traced.text = swap;
+  e->traced.text.head = e->traced.text.tail = 0;
+  *n = uam_buf_len(&e->traced.out);
+  return *n > 0 ? (const char *)e->traced.out.data + e->traced.out.head : "";
 }
 
 /* ---- dispatch ---- */
@@ -83,13 +83,13 @@ static void on_session_frame(uam_engine *e, uam_session *s, uint32_t code, const
     case UAM_COMPOSITE_flow: uam_session_on_flow(e, s, &any->flow); return;
     case UAM_COMPOSITE_disposition: uam_delivery_on_disposition(e, s, &any->disposition); return;
     case UAM_COMPOSITE_transfer:
-      s->next_incoming_id++;
-      if (s->incoming_window == 0) {
+      s->in.next_id++;
+      if (s->in.window == 0) {
         uam_session_error(e, s, "amqp:session:window-violation", "transfer beyond incoming-window");
         return;
       }
-      if (--s->incoming_window <= s->incoming_window_max / 2) {
-        s->want_flow = true;
+      if (--s->in.window <= s->in.window_max / 2) {
+        s->want.flow = true;
         uam_session_dirty(e, s);
       }
       l = uam_map_get(&s->by_remote_handle, any->transfer.handle);
@@ -108,7 +108,7 @@ static void on_session_frame(uam_engine *e, uam_session *s, uint32_t code, const
 
 /* Frames on a session's channel: which of them count in which of its states (§2.5.5). */
 static void on_channel(uam_engine *e, uint16_t channel, uint32_t code, const uam_any *any, uam_span list, uam_span payload) {
-  uam_session *s = uam_map_get(&e->by_remote_channel, channel);
+  uam_session *s = uam_map_get(&e->ids.by_remote_channel, channel);
   if (s == NULL) {
     if (uam_session_late(e, channel, code)) return;
     uam_conn_error(e, "amqp:not-allowed", "%s on channel %u, which is not begun", uam_composite_name(code), (unsigned)channel);
@@ -124,7 +124,7 @@ static void on_channel(uam_engine *e, uint16_t channel, uint32_t code, const uam
 }
 
 static void on_performative(uam_engine *e, uint16_t channel, uint32_t code, const uam_any *any, uam_span list, uam_span payload) {
-  bool opened = e->conn_state == UAM_CONN_OPENED || e->conn_state == UAM_CONN_OPEN_RCVD;
+  bool opened = e->conn.state == UAM_CONN_OPENED || e->conn.state == UAM_CONN_OPEN_RCVD;
   switch (code) {
     case UAM_COMPOSITE_open: uam_conn_on_open(e, &any->open, list); return;
     case UAM_COMPOSITE_close: uam_conn_on_close(e, &any->close); return;
@@ -134,7 +134,7 @@ static void on_performative(uam_engine *e, uint16_t channel, uint32_t code, cons
     default:
       if (opened) on_channel(e, channel, code, any, list, payload);
   }
-  bool over = e->conn_state == UAM_CONN_CLOSE_SENT || e->conn_state == UAM_CONN_CLOSE_RCVD;
+  bool over = e->conn.state == UAM_CONN_CLOSE_SENT || e->conn.state == UAM_CONN_CLOSE_RCVD;
   if (!opened && !over) uam_conn_error(e, "amqp:not-allowed", "%s before open", uam_composite_name(code));
 }
 
@@ -148,7 +148,7 @@ static void on_amqp_frame(uam_engine *e, const uam_frame *f) {
   uint64_t code = uam_read_descriptor(&r);
   bool often = code >= UAM_COMPOSITE_flow && code <= UAM_COMPOSITE_disposition; /* uam_composite_decode checks every field anyway */
   uam_span list = often ? uam_read_outline(&r) : uam_read_value(&r);
-  if (e->conn_state == UAM_CONN_DISCARDING && code != UAM_COMPOSITE_close && !r.err) return;
+  if (e->conn.state == UAM_CONN_DISCARDING && code != UAM_COMPOSITE_close && !r.err) return;
   if (r.err || code < UAM_COMPOSITE_open || code > UAM_COMPOSITE_close) {
     uam_conn_error(e, "amqp:decode-error", "frame with %s", r.err ? r.why : "a body that is no performative");
     return;
@@ -164,42 +164,42 @@ static void on_amqp_frame(uam_engine *e, const uam_frame *f) {
 
 /* One header or frame from the window. False: there is no whole one. */
 static bool take_one(uam_engine *e) {
-  size_t n = e->tail - e->head, size = 0;
+  size_t n = e->in.tail - e->in.head, size = 0;
   if (n == 0) return false; /* there may not even be a window yet */
-  const uint8_t *p = e->window[e->win].data + e->head;
-  if (e->in_stage == UAM_IN_HEADER) {
+  const uint8_t *p = e->in.window[e->in.current].data + e->in.head;
+  if (e->in.stage == UAM_IN_HEADER) {
     if (n < 8) return false;
-    e->head += 8;
-    if (e->trace) uam_frame_trace(e, false, p, 8);
+    e->in.head += 8;
+    if (e->options.trace) uam_frame_trace(e, false, p, 8);
     uam_conn_header(e, p);
     return true;
   }
   uam_frame f;
   uam_fault fault = {0};
-  int got = uam_frame_cut(p, n, e->max_frame, &f, &size, &fault);
+  int got = uam_frame_cut(p, n, e->conn.max_frame, &f, &size, &fault);
   if (got == 0) return false;
   if (got < 0) {
-    if (e->conn_state == UAM_CONN_DISCARDING || e->in_stage == UAM_IN_SASL) uam_conn_fail(e, fault.condition, fault.text);
+    if (e->conn.state == UAM_CONN_DISCARDING || e->in.stage == UAM_IN_SASL) uam_conn_fail(e, fault.condition, fault.text);
     else uam_conn_error(e, fault.condition, "%s", fault.text);
-    e->in_stage = UAM_IN_DONE; /* where the next frame starts nobody knows */
+    e->in.stage = UAM_IN_DONE; /* where the next frame starts nobody knows */
     return true;
   }
-  e->head += size;
-  if (e->trace) uam_frame_trace(e, false, p, size);
-  if (e->in_stage == UAM_IN_SASL) uam_sasl_frame(e, &f);
+  e->in.head += size;
+  if (e->options.trace) uam_frame_trace(e, false, p, size);
+  if (e->in.stage == UAM_IN_SASL) uam_sasl_frame(e, &f);
   else on_amqp_frame(e, &f);
   return true;
 }
 
 static void take_all(uam_engine *e) {
-  while (!e->fatal && e->n_events < UAM_MAX_EVENTS) {
-    if (e->in_stage == UAM_IN_DONE) {
-      e->head = e->tail;
+  while (!e->fatal && e->events.count < UAM_MAX_EVENTS) {
+    if (e->in.stage == UAM_IN_DONE) {
+      e->in.head = e->in.tail;
       return;
     }
     if (!take_one(e)) return;
-    if (uam_buf_len(&e->out) > UAM_OUTPUT_HARD + e->offered && !e->output_flooded) { /* messages of ours don't count */
-      e->output_flooded = true;
+    if (uam_buf_len(&e->out.buf) > UAM_OUTPUT_HARD + e->out.offered && !e->out.flooded) { /* messages of ours don't count */
+      e->out.flooded = true;
       uam_conn_error(e, "amqp:resource-limit-exceeded", "answers wait unread");
     }
   }
@@ -207,29 +207,29 @@ static void take_all(uam_engine *e) {
 
 /* ---- output: the phases ---- */
 static void reverse_dirty_sessions(uam_engine *e) { /* oldest first */
-  uam_session *list = e->dirty_sessions;
-  e->dirty_sessions = NULL;
+  uam_session *list = e->dirty.sessions;
+  e->dirty.sessions = NULL;
   while (list != NULL) {
     uam_session *next = list->next_dirty;
-    list->next_dirty = e->dirty_sessions;
-    e->dirty_sessions = list;
+    list->next_dirty = e->dirty.sessions;
+    e->dirty.sessions = list;
     list = next;
   }
 }
 
 static void flush_sessions_begin(uam_engine *e) {
   reverse_dirty_sessions(e);
-  for (uam_session *s = e->dirty_sessions; s != NULL; s = s->next_dirty)
+  for (uam_session *s = e->dirty.sessions; s != NULL; s = s->next_dirty)
     if (uam_session_flush_begin(e, s))
       for (size_t i = 0; i < s->cap_links; i++)
         if (s->links[i] != NULL) uam_link_dirty(e, s->links[i]);
 }
 
-static bool link_waits(const uam_link *l) { return l->want_attach || l->want_detach || l->want_flow || l->partial; }
+static bool link_waits(const uam_link *l) { return l->want.attach || l->want.detach || l->want.flow || l->out.partial; }
 
 static void flush_links(uam_engine *e) {
-  uam_link *list = e->dirty_links, *turned = NULL;
-  e->dirty_links = NULL;
+  uam_link *list = e->dirty.links, *turned = NULL;
+  e->dirty.links = NULL;
   while (list != NULL) { /* oldest first: links attach in the order they were asked for */
     uam_link *next = list->next_dirty;
     list->next_dirty = turned;
@@ -249,7 +249,7 @@ static void flush_links(uam_engine *e) {
 }
 
 static void unlist_links_of(uam_engine *e, const uam_session *s) {
-  for (uam_link **at = &e->dirty_links; *at != NULL;) {
+  for (uam_link **at = &e->dirty.links; *at != NULL;) {
     if ((*at)->session == s) *at = (*at)->next_dirty;
     else at = &(*at)->next_dirty;
   }
@@ -257,9 +257,9 @@ static void unlist_links_of(uam_engine *e, const uam_session *s) {
 
 /* True when a channel came back. */
 static bool flush_sessions_end(uam_engine *e) {
-  uam_session *list = e->dirty_sessions;
+  uam_session *list = e->dirty.sessions;
   bool freed = false;
-  e->dirty_sessions = NULL;
+  e->dirty.sessions = NULL;
   while (list != NULL) {
     uam_session *s = list;
     list = s->next_dirty;
@@ -268,7 +268,7 @@ static bool flush_sessions_end(uam_engine *e) {
       unlist_links_of(e, s);
       uam_session_free(e, s);
       freed = true;
-    } else if (s->want_begin || s->want_end) {
+    } else if (s->want.begin || s->want.end) {
       uam_session_dirty(e, s);
     }
   }
@@ -276,19 +276,19 @@ static bool flush_sessions_end(uam_engine *e) {
 }
 
 static bool speaks_amqp(const uam_engine *e) {
-  return e->conn_state == UAM_CONN_OPENED ||
-         (e->pipeline && (e->conn_state == UAM_CONN_OPEN_SENT || e->conn_state == UAM_CONN_OPEN_PIPE));
+  return e->conn.state == UAM_CONN_OPENED ||
+         (e->options.pipeline && (e->conn.state == UAM_CONN_OPEN_SENT || e->conn.state == UAM_CONN_OPEN_PIPE));
 }
 
 static void flush_output(uam_engine *e) {
-  if (e->fatal || e->lost) return;
+  if (e->fatal || e->conn.lost) return;
   uam_conn_flush_start(e);                /* header, SASL, open */
   bool more = speaks_amqp(e);
   for (int turn = 0; turn < 2 && more; turn++) { /* once more for freed channels */
     flush_sessions_begin(e);              /* begin */
-    for (int again = 0; again < 2 && e->dirty_links != NULL && !e->fatal; again++)
+    for (int again = 0; again < 2 && e->dirty.links != NULL && !e->fatal; again++)
       flush_links(e);                     /* attach, flow, transfer, disposition, detach; once more for freed names */
-    more = flush_sessions_end(e) && e->dirty_sessions != NULL; /* flow, disposition, end */
+    more = flush_sessions_end(e) && e->dirty.sessions != NULL; /* flow, disposition, end */
   }
   uam_conn_flush_close(e);                /* close */
   uam_conn_heartbeat(e);
@@ -296,19 +296,19 @@ static void flush_output(uam_engine *e) {
 
 /* ---- bytes ---- */
 static size_t window_size(const uam_engine *e) {
-  size_t frame = e->max_frame > UAM_MIN_MAX_FRAME ? e->max_frame : UAM_MIN_MAX_FRAME;
+  size_t frame = e->conn.max_frame > UAM_MIN_MAX_FRAME ? e->conn.max_frame : UAM_MIN_MAX_FRAME;
   return frame + UAM_RECV_ROOM;
 }
 
 /* Room for the rest of a frame, at least. What is left over moves into the other window while spans of this one are lent. */
 static bool make_room(uam_engine *e) {
-  uam_window *w = &e->window[e->win];
-  size_t left = e->tail - e->head;
-  if (left == 0 && !e->events_lent) e->head = e->tail = 0;
-  if (w->cap >= window_size(e) && w->cap - e->head >= window_size(e) && w->cap > e->tail) return true;
-  if (w->cap >= window_size(e) && left == 0 && w->cap - e->tail >= UAM_RECV_ROOM) return true;
-  int other = e->events_lent ? 1 - e->win : e->win;
-  uam_window *to = &e->window[other];
+  uam_window *w = &e->in.window[e->in.current];
+  size_t left = e->in.tail - e->in.head;
+  if (left == 0 && !e->events.are_lent) e->in.head = e->in.tail = 0;
+  if (w->cap >= window_size(e) && w->cap - e->in.head >= window_size(e) && w->cap > e->in.tail) return true;
+  if (w->cap >= window_size(e) && left == 0 && w->cap - e->in.tail >= UAM_RECV_ROOM) return true;
+  int other = e->events.are_lent ? 1 - e->in.current : e->in.current;
+  uam_window *to = &e->in.window[other];
   if (to->cap < window_size(e)) {
     uint8_t *data = uam_mem_realloc(&e->mem, to->data, window_size(e));
     if (data == NULL) {
@@ -317,27 +317,27 @@ static bool make_room(uam_engine *e) {
     }
     to->data = data;
     to->cap = window_size(e);
-    w = &e->window[e->win];
+    w = &e->in.window[e->in.current];
   }
-  if (left > 0) memmove(to->data, w->data + e->head, left);
-  e->win = other;
-  e->head = 0;
-  e->tail = left;
+  if (left > 0) memmove(to->data, w->data + e->in.head, left);
+  e->in.current = other;
+  e->in.head = 0;
+  e->in.tail = left;
   return true;
 }
 
 uint8_t *uam_recv_window(uam_engine *e, size_t *cap) {
   *cap = 0;
   if (e->fatal || !make_room(e)) return NULL;
-  *cap = e->window[e->win].cap - e->tail;
-  return e->window[e->win].data + e->tail;
+  *cap = e->in.window[e->in.current].cap - e->in.tail;
+  return e->in.window[e->in.current].data + e->in.tail;
 }
 
 static int commit_received(uam_engine *e, size_t n) {
   uam_event_reset(e);
-  if (n > 0 && n > e->window[e->win].cap - e->tail) return uam_refuse(e, UAM_ERR_ARG, "more bytes than the window had");
-  e->tail += n;
-  if (n > 0) e->last_received = e->now;
+  if (n > 0 && n > e->in.window[e->in.current].cap - e->in.tail) return uam_refuse(e, UAM_ERR_ARG, "more bytes than the window had");
+  e->in.tail += n;
+  if (n > 0) e->conn.last_received = e->now;
   take_all(e);
   return e->fatal;
 }
@@ -353,16 +353,16 @@ int uam_recv_commit(uam_engine *e, size_t n, uint64_t now) {
 
 const uint8_t *uam_send_window(uam_engine *e, size_t *n) {
   flush_output(e);
-  *n = e->fatal ? 0 : uam_buf_len(&e->out);
-  return *n > 0 ? e->out.data + e->out.head : NULL;
+  *n = e->fatal ? 0 : uam_buf_len(&e->out.buf);
+  return *n > 0 ? e->out.buf.data + e->out.buf.head : NULL;
 }
 
 static int commit_sent(uam_engine *e, size_t n) {
-  if (n > uam_buf_len(&e->out)) return uam_refuse(e, UAM_ERR_ARG, "more bytes than the window had");
-  uam_buf_consume(&e->out, n);
-  if (e->offered > uam_buf_len(&e->out)) e->offered = uam_buf_len(&e->out);
-  e->committed += n;
-  if (n > 0) e->last_sent = e->now;
+  if (n > uam_buf_len(&e->out.buf)) return uam_refuse(e, UAM_ERR_ARG, "more bytes than the window had");
+  uam_buf_consume(&e->out.buf, n);
+  if (e->out.offered > uam_buf_len(&e->out.buf)) e->out.offered = uam_buf_len(&e->out.buf);
+  e->out.committed += n;
+  if (n > 0) e->conn.last_sent = e->now;
   return UAM_OK;
 }
 
@@ -375,17 +375,17 @@ int uam_send_commit(uam_engine *e, size_t n, uint64_t now) {
 }
 
 size_t uam_events(uam_engine *e, const uam_event **events) {
-  size_t from = e->n_resolved;
+  size_t from = e->events.resolved;
   uam_event_resolve(e);
-  *events = e->events != NULL ? e->events + from : NULL;
-  return e->n_events - from;
+  *events = e->events.queue != NULL ? e->events.queue + from : NULL;
+  return e->events.count - from;
 }
 
 int uam_flushed(uam_engine *e, uint64_t total) {
   if (e->fatal) return e->fatal;
-  if (total < e->flushed || total > e->committed) return uam_refuse(e, UAM_ERR_ARG, "flushed %llu", (unsigned long long)total);
-  if (total == e->flushed) return UAM_OK;
-  e->flushed = total;
+  if (total < e->out.flushed || total > e->out.committed) return uam_refuse(e, UAM_ERR_ARG, "flushed %llu", (unsigned long long)total);
+  if (total == e->out.flushed) return UAM_OK;
+  e->out.flushed = total;
   uam_delivery_sent(e);
   return e->fatal;
 }
@@ -403,24 +403,24 @@ int uam_step(uam_engine *e, uam_io *io) {
   if (io->dry && io->received == 0) uam_conn_check_idle(e);
   flush_output(e);
   io->received = io->sent = 0;
-  io->base = e->window[e->win].data;
+  io->base = e->in.window[e->in.current].data;
   io->n_events = uam_events(e, &io->events);
   io->in = uam_recv_window(e, &io->in_cap);
-  io->out_len = uam_buf_len(&e->out);
-  io->out = io->out_len > 0 ? e->out.data + e->out.head : NULL;
+  io->out_len = uam_buf_len(&e->out.buf);
+  io->out = io->out_len > 0 ? e->out.buf.data + e->out.buf.head : NULL;
   io->deadline = io->n_events >= UAM_MAX_EVENTS ? e->now : uam_deadline(e);
   return e->fatal;
 }
 
 int uam_lost(uam_engine *e) {
   if (e->fatal) return e->fatal;
-  if (e->lost) return UAM_OK;
-  e->lost = true;
+  if (e->conn.lost) return UAM_OK;
+  e->conn.lost = true;
   uam_conn_settle_all(e);
-  if (e->conn_state != UAM_CONN_END) {
-    uam_event_state(e, UAM_EVENT_CONN_STATE, 0, e->conn_state, UAM_CONN_END);
-    e->conn_state = UAM_CONN_END;
-    e->in_stage = UAM_IN_DONE;
+  if (e->conn.state != UAM_CONN_END) {
+    uam_event_state(e, UAM_EVENT_CONN_STATE, 0, e->conn.state, UAM_CONN_END);
+    e->conn.state = UAM_CONN_END;
+    e->in.stage = UAM_IN_DONE;
   }
   uam_event_push(e, UAM_EVENT_LOST, 0);
   return e->fatal;

@@ -11,16 +11,16 @@
 void uam_frame_trace(uam_engine *e, bool out, const uint8_t *frame, size_t n) {
   char line[1024];
   size_t used = 0;
-  if (uam_buf_len(&e->trace_text) > UAM_MAX_TRACE) return;
-  int64_t need = uam_dump(frame, n, e->trace > 1, line, sizeof line, &used);
+  if (uam_buf_len(&e->traced.text) > UAM_MAX_TRACE) return;
+  int64_t need = uam_dump(frame, n, e->options.trace > 1, line, sizeof line, &used);
   if (need < 0) return;
-  uam_buf *t = &e->trace_text;
+  uam_buf *t = &e->traced.text;
   bool ok = uam_buf_put(t, &e->mem, out ? "-> " : "<- ", 3);
   if ((size_t)need < sizeof line) {
     ok = ok && uam_buf_put(t, &e->mem, line, (size_t)need);
   } else {
     ok = ok && uam_buf_reserve(t, &e->mem, (size_t)need + 1);
-    if (ok) uam_dump(frame, n, e->trace > 1, (char *)t->data + t->tail, (size_t)need + 1, &used);
+    if (ok) uam_dump(frame, n, e->options.trace > 1, (char *)t->data + t->tail, (size_t)need + 1, &used);
     if (ok) t->tail += (size_t)need;
   }
   if (!ok || !uam_buf_put(t, &e->mem, "\n", 1)) uam_oom(e);
@@ -28,25 +28,25 @@ void uam_frame_trace(uam_engine *e, bool out, const uint8_t *frame, size_t n) {
 
 void uam_frame_header(uam_engine *e, uint8_t protocol) {
   const uint8_t h[8] = {'A', 'M', 'Q', 'P', protocol, 1, 0, 0};
-  if (!uam_buf_put(&e->out, &e->mem, h, sizeof h)) uam_oom(e);
-  else if (e->trace) uam_frame_trace(e, true, h, sizeof h);
+  if (!uam_buf_put(&e->out.buf, &e->mem, h, sizeof h)) uam_oom(e);
+  else if (e->options.trace) uam_frame_trace(e, true, h, sizeof h);
 }
 
 void uam_frame_empty(uam_engine *e) {
   const uint8_t f[8] = {0, 0, 0, 8, 2, 0, 0, 0};
-  if (!uam_buf_put(&e->out, &e->mem, f, sizeof f)) uam_oom(e);
-  else if (e->trace) uam_frame_trace(e, true, f, sizeof f);
+  if (!uam_buf_put(&e->out.buf, &e->mem, f, sizeof f)) uam_oom(e);
+  else if (e->options.trace) uam_frame_trace(e, true, f, sizeof f);
 }
 
 /* Absent fields at the end may be left out (§1.4). There are peers (Azure's clients in Python) that look for a field in its
  * place all the same: UAM_OPT_EXPLICIT is for them. */
 static void encode(const uam_engine *e, uam_writer *w, uint32_t code, const void *performative) {
-  if (e->all_fields) uam_composite_encode_all(w, code, performative);
+  if (e->options.all_fields) uam_composite_encode_all(w, code, performative);
   else uam_composite_encode(w, code, performative);
 }
 
 void uam_frame_put(uam_engine *e, uint8_t type, uint16_t channel, uint32_t code, const void *performative) {
-  uam_buf *o = &e->out;
+  uam_buf *o = &e->out.buf;
   uam_writer w;
   size_t room = FRAME_GUESS;
   for (;;) {
@@ -65,7 +65,7 @@ void uam_frame_put(uam_engine *e, uint8_t type, uint16_t channel, uint32_t code,
   h[5] = type;
   store_be16(h + 6, type == 0 ? channel : 0);
   o->tail += 8 + w.len;
-  if (e->trace) uam_frame_trace(e, true, h, 8 + w.len);
+  if (e->options.trace) uam_frame_trace(e, true, h, 8 + w.len);
 }
 
 /* A detach, end or close. Where its error does not fit into the peer's frames (§2.3.1) its condition goes alone, or nothing of it. */
@@ -73,7 +73,7 @@ void uam_frame_put_last(uam_engine *e, uint16_t channel, uint32_t code, void *pe
   uint8_t room[UAM_MIN_MAX_FRAME / 2];
   uam_p_error whole;
   uam_fault fault = {0};
-  if (error->len > sizeof room && uam_frame_size(e, code, performative) > e->remote_max_frame) {
+  if (error->len > sizeof room && uam_frame_size(e, code, performative) > e->conn.remote_max_frame) {
     uam_writer w = {room, 0, sizeof room};
     uam_reader r = uam_reader_of(error->ptr, error->len);
     uint64_t what = uam_read_descriptor(&r);

@@ -7,8 +7,8 @@
 
 uam_link *uam_link_by_id(const uam_engine *e, uint32_t id) {
   size_t slot = id & 0xffff;
-  if (id == 0 || slot >= e->cap_links) return NULL;
-  uam_link *l = e->links[slot];
+  if (id == 0 || slot >= e->ids.cap_links) return NULL;
+  uam_link *l = e->ids.links[slot];
   return l != NULL && l->id == id ? l : NULL;
 }
 
@@ -23,8 +23,8 @@ static void move(uam_engine *e, uam_link *l, int input) {
 void uam_link_dirty(uam_engine *e, uam_link *l) {
   if (l->dirty) return;
   l->dirty = true;
-  l->next_dirty = e->dirty_links;
-  e->dirty_links = l;
+  l->next_dirty = e->dirty.links;
+  e->dirty.links = l;
 }
 
 /* Room for one more pointer at index `at` of a table that grows. */
@@ -45,9 +45,9 @@ static size_t free_at(uam_link *const *table, size_t cap, size_t at) {
 }
 
 static uam_link *link_new(uam_engine *e, uam_session *s) {
-  size_t slot = free_at(e->links, e->cap_links, e->free_link);
+  size_t slot = free_at(e->ids.links, e->ids.cap_links, e->ids.free_link);
   size_t handle = free_at(s->links, s->cap_links, s->free_handle);
-  bool room = room_at(e, &e->links, &e->cap_links, slot) && room_at(e, &s->links, &s->cap_links, handle);
+  bool room = room_at(e, &e->ids.links, &e->ids.cap_links, slot) && room_at(e, &s->links, &s->cap_links, handle);
   uam_link *l = room ? uam_mem_alloc(&e->mem, sizeof *l) : NULL;
   if (l == NULL) {
     uam_oom(e);
@@ -56,9 +56,9 @@ static uam_link *link_new(uam_engine *e, uam_session *s) {
   l->id = uam_next_id(e, slot);
   l->session = s;
   l->handle = (uint32_t)handle;
-  e->links[slot] = l;
-  e->free_link = slot + 1;
-  e->n_links++;
+  e->ids.links[slot] = l;
+  e->ids.free_link = slot + 1;
+  e->ids.n_links++;
   s->links[handle] = l;
   s->free_handle = handle + 1;
   s->n_links++;
@@ -68,31 +68,31 @@ static uam_link *link_new(uam_engine *e, uam_session *s) {
 static void start_detaching(uam_engine *e, uam_link *l) {
   if (l->detaching) return;
   l->detaching = true;
-  e->n_detaching++;
+  e->bounds.detaching++;
 }
 
 /* It must not stand in the list of dirty ones: engine.c sees to that. */
 void uam_link_free(uam_engine *e, uam_link *l) {
   uam_session *s = l->session;
   uam_delivery_abandon(e, l);
-  e->n_presettled -= l->sent.live;
-  if (l->detaching) e->n_detaching--;
-  if (l->attached_by_peer) e->n_attached_by_peer--;
+  e->bounds.presettled -= l->sent.live;
+  if (l->detaching) e->bounds.detaching--;
+  if (l->attached_by_peer) e->bounds.attached_by_peer--;
   if (l->mapped_remote) uam_map_remove(&s->by_remote_handle, l->remote_handle);
   if (l->state == UAM_LINK_ATTACH_SENT) s->n_attaching--;
   size_t slot = l->id & 0xffff;
   s->links[l->handle] = NULL;
   if (l->handle < s->free_handle) s->free_handle = l->handle;
   s->n_links--;
-  e->links[slot] = NULL;
-  if (slot < e->free_link) e->free_link = slot;
-  e->n_links--;
-  e->names -= uam_buf_len(&l->peer_name);
+  e->ids.links[slot] = NULL;
+  if (slot < e->ids.free_link) e->ids.free_link = slot;
+  e->ids.n_links--;
+  e->bounds.names -= uam_buf_len(&l->peer_name);
   uam_buf_free(&l->args, &e->mem);
   uam_buf_free(&l->peer_name, &e->mem);
   uam_buf_free(&l->error, &e->mem);
-  uam_buf_free(&l->rest, &e->mem);
-  uam_buf_free(&l->in, &e->mem);
+  uam_buf_free(&l->out.rest, &e->mem);
+  uam_buf_free(&l->in.buf, &e->mem);
   uam_ring_free(&l->unsettled, &e->mem);
   uam_ring_free(&l->sent, &e->mem);
   uam_mem_free(&e->mem, l);
@@ -110,7 +110,7 @@ static void put_detach(uam_engine *e, uam_link *l) {
     p.set |= UAM_SET(detach, error);
     p.error = uam_buf_span(&l->error);
   }
-  l->want_detach = l->want_flow = false;
+  l->want.detach = l->want.flow = false;
   uam_frame_put_last(e, l->session->channel, UAM_COMPOSITE_detach, &p, &p.error);
   move(e, l, UAM_S_DETACH);
 }
@@ -125,7 +125,7 @@ void uam_link_error(uam_engine *e, uam_link *l, const char *condition, const cha
   uam_error_encode(e, &l->error, condition, text);
   uam_event_error(e, UAM_SCOPE_LINK, l->id, uam_buf_span(&l->error));
   uam_link_settle_all(e, l, UAM_OUT_UNKNOWN);
-  l->want_detach = l->detach_closed = true;
+  l->want.detach = l->detach_closed = true;
   start_detaching(e, l);
   if (l->state == UAM_LINK_ATTACHED) put_detach(e, l);
   uam_link_dirty(e, l);
@@ -139,9 +139,9 @@ static bool same_name(const uam_link *a, uam_span name) {
 
 /* Does a link that is still detaching hold this one's name? Then attaching now would look like stealing it. */
 static bool name_held(const uam_engine *e, const uam_link *l) {
-  if (e->n_detaching == 0) return false;
-  for (size_t i = 0; i < e->cap_links; i++) {
-    const uam_link *o = e->links[i];
+  if (e->bounds.detaching == 0) return false;
+  for (size_t i = 0; i < e->ids.cap_links; i++) {
+    const uam_link *o = e->ids.links[i];
     if (o != NULL && o != l && o->detaching && o->attach_sent && o->sender == l->sender && same_name(o, l->name)) return true;
   }
   return false;
@@ -184,23 +184,23 @@ static bool put_attach(uam_engine *e, uam_link *l) {
     p.initial_delivery_count = l->initial_count;
   }
   size_t size = uam_frame_size(e, UAM_COMPOSITE_attach, &p);
-  bool fits = size <= e->remote_max_frame;
+  bool fits = size <= e->conn.remote_max_frame;
   if (!fits || l->handle > s->remote_handle_max) {
-    l->want_attach = false;
+    l->want.attach = false;
     if (l->mapped_remote) /* the peer waits for it, and there is no detach without an attach in front of it (§2.6.3) */
       uam_session_error(e, s, fits ? "amqp:resource-limit-exceeded" : "amqp:frame-size-too-small",
                         "the answer to attach.handle %lu needs handle %lu and %lu bytes: handle-max %lu, max-frame-size %lu",
                         (unsigned long)l->remote_handle, (unsigned long)l->handle, (unsigned long)size,
-                        (unsigned long)s->remote_handle_max, (unsigned long)e->remote_max_frame);
+                        (unsigned long)s->remote_handle_max, (unsigned long)e->conn.remote_max_frame);
     else if (!fits)
       uam_link_error(e, l, "amqp:frame-size-too-small", "attach of %lu bytes > the peer's max-frame-size %lu",
-                     (unsigned long)size, (unsigned long)e->remote_max_frame);
+                     (unsigned long)size, (unsigned long)e->conn.remote_max_frame);
     else
       uam_link_error(e, l, "amqp:resource-limit-exceeded", "attach.handle %lu > the peer's handle-max %lu",
                      (unsigned long)l->handle, (unsigned long)s->remote_handle_max);
     return false;
   }
-  l->want_attach = false;
+  l->want.attach = false;
   l->attach_sent = true;
   uam_frame_put(e, 0, s->channel, UAM_COMPOSITE_attach, &p);
   move(e, l, UAM_S_ATTACH);
@@ -218,25 +218,25 @@ static uam_link *waiting_for(const uam_session *s, const uam_p_attach *p) {
 }
 
 static uam_link *attached_by_peer(uam_engine *e, uam_session *s, const uam_p_attach *p) {
-  if (e->n_links >= UAM_MAX_LINKS) {
+  if (e->ids.n_links >= UAM_MAX_LINKS) {
     uam_conn_error(e, "amqp:resource-limit-exceeded", "more than %u links", UAM_MAX_LINKS);
     return NULL;
   }
-  if (e->names + p->name.len > UAM_MAX_NAMES) {
+  if (e->bounds.names + p->name.len > UAM_MAX_NAMES) {
     uam_conn_error(e, "amqp:resource-limit-exceeded", "links with names of more than %u bytes in all", UAM_MAX_NAMES);
     return NULL;
   }
-  if (e->role == UAM_CLIENT && e->n_attached_by_peer >= UAM_MAX_ATTACHED_BY_PEER) { /* some of what we do costs a look at each link */
+  if (e->role == UAM_CLIENT && e->bounds.attached_by_peer >= UAM_MAX_ATTACHED_BY_PEER) { /* some of what we do costs a look at each link */
     uam_conn_error(e, "amqp:resource-limit-exceeded", "more than %u links attached to a client", UAM_MAX_ATTACHED_BY_PEER);
     return NULL;
   }
   uam_link *l = link_new(e, s);
   if (l != NULL) {
     l->attached_by_peer = true;
-    e->n_attached_by_peer++;
+    e->bounds.attached_by_peer++;
   }
   if (l == NULL || !uam_keep(e, &l->peer_name, p->name.ptr, p->name.len)) return NULL;
-  e->names += p->name.len;
+  e->bounds.names += p->name.len;
   l->name = uam_buf_span(&l->peer_name);
   l->sender = p->role;
   return l;
@@ -295,12 +295,12 @@ void uam_link_settle_all(uam_engine *e, uam_link *l, uint32_t waiting) {
     for (size_t i = 0; l->sender && i < r->count; i++) {
       const uam_delivery *d = uam_ring_at(r, i);
       uint32_t code = d->end == UAM_FOREVER  ? UAM_OUT_NOT_DELIVERED
-                      : d->end > e->flushed ? waiting
+                      : d->end > e->out.flushed ? waiting
                       : pass == 0           ? UAM_OUT_UNKNOWN
                                             : UAM_OUT_SENT;
       if (!d->settled_run) uam_event_settled(e, l->id, d->id, d->id, code, 0, none);
     }
-    if (pass == 1) e->n_presettled -= r->live;
+    if (pass == 1) e->bounds.presettled -= r->live;
     r->count = r->live = 0;
   }
   l->credit = 0;
@@ -317,7 +317,7 @@ void uam_link_on_detach(uam_engine *e, uam_link *l, const uam_p_detach *p) {
   l->mapped_remote = false;
   if (answer) {
     uam_buf_free(&l->error, &e->mem);
-    l->want_detach = true;
+    l->want.detach = true;
     l->detach_closed = p->closed;
     start_detaching(e, l);
   }
@@ -349,8 +349,8 @@ void uam_link_event_credit(uam_engine *e, uam_link *l, uint32_t available) {
   if (ev == NULL) return;
   ev->first = l->credit;
   ev->last = available;
-  bool drained = !l->sender && l->want_drain && l->credit == 0;
-  if (drained) l->want_drain = false;
+  bool drained = !l->sender && l->want.drain && l->credit == 0;
+  if (drained) l->want.drain = false;
   if (drained || (l->sender && l->peer_drain)) ev->flags = UAM_FLAG_DRAIN;
 }
 
@@ -360,7 +360,7 @@ void uam_link_on_flow(uam_engine *e, uam_link *l, const uam_p_flow *p) {
   else flow_for_receiver(l, p);
   uam_link_event_credit(e, l, p->available);
   if (p->echo) {
-    l->want_flow = true;
+    l->want.flow = true;
     uam_link_dirty(e, l);
   }
 }
@@ -368,8 +368,8 @@ void uam_link_on_flow(uam_engine *e, uam_link *l, const uam_p_flow *p) {
 /* ---- phase of output ---- */
 static bool may_attach(const uam_engine *e, uam_link *l) {
   const uam_session *s = l->session;
-  bool mapped = s->state == UAM_SESSION_MAPPED || (e->pipeline && s->state == UAM_SESSION_BEGIN_SENT);
-  return l->want_attach && mapped && !name_held(e, l) && !waits_for_handle(l);
+  bool mapped = s->state == UAM_SESSION_MAPPED || (e->options.pipeline && s->state == UAM_SESSION_BEGIN_SENT);
+  return l->want.attach && mapped && !name_held(e, l) && !waits_for_handle(l);
 }
 
 /* After our end nothing more may be said on its channel; the links go with the session (§2.5.5). */
@@ -378,19 +378,19 @@ static bool ended(const uam_session *s) {
 }
 
 bool uam_link_flush(uam_engine *e, uam_link *l) {
-  if (l->want_detach && !l->attach_sent && !l->mapped_remote && l->state == UAM_LINK_DETACHED) return true; /* unborn */
+  if (l->want.detach && !l->attach_sent && !l->mapped_remote && l->state == UAM_LINK_DETACHED) return true; /* unborn */
   if (ended(l->session)) return false;
   if (may_attach(e, l) && !put_attach(e, l)) return false;
   if (l->state == UAM_LINK_ATTACHED) {
-    if (l->want_flow) {
-      l->want_flow = false;
-      uam_session_put_flow(e, l->session, l, l->want_echo);
-      l->want_echo = false;
+    if (l->want.flow) {
+      l->want.flow = false;
+      uam_session_put_flow(e, l->session, l, l->want.echo);
+      l->want.echo = false;
     }
-    if (l->partial) uam_delivery_resume(e, l);
+    if (l->out.partial) uam_delivery_resume(e, l);
   }
   bool up = l->state == UAM_LINK_ATTACHED || (l->state == UAM_LINK_DETACH_RCVD && l->attach_sent);
-  if (l->want_detach && up) put_detach(e, l);
+  if (l->want.detach && up) put_detach(e, l);
   return l->state == UAM_LINK_DETACHED && l->attach_sent;
 }
 
@@ -402,12 +402,12 @@ int64_t uam_attach(uam_engine *e, uint32_t session, uint32_t link, const uint8_t
   if (uam_composite_decode(UAM_COMPOSITE_attach, (uam_span){attach, n}, &p, &fault) != 0)
     return uam_refuse(e, UAM_ERR_ARG, "%s", fault.text);
   uam_session *s = uam_session_by_id(e, session);
-  if (s == NULL || s->want_end || s->state >= UAM_SESSION_END_SENT) return uam_refuse(e, UAM_ERR_STATE, "no such session");
+  if (s == NULL || s->want.end || s->state >= UAM_SESSION_END_SENT) return uam_refuse(e, UAM_ERR_STATE, "no such session");
   uam_link *l = link != 0 ? uam_link_by_id(e, link) : NULL;
-  if (link != 0 && (l == NULL || l->session != s || l->attach_sent || l->want_attach || !l->mapped_remote))
+  if (link != 0 && (l == NULL || l->session != s || l->attach_sent || l->want.attach || !l->mapped_remote))
     if (l == NULL || l->state != UAM_LINK_DETACH_RCVD || l->attach_sent) return uam_refuse(e, UAM_ERR_STATE, "no attach to answer");
   if (l == NULL) {
-    if (e->n_links >= UAM_MAX_LINKS) return uam_refuse(e, UAM_ERR_LIMIT, "more than %u links", UAM_MAX_LINKS);
+    if (e->ids.n_links >= UAM_MAX_LINKS) return uam_refuse(e, UAM_ERR_LIMIT, "more than %u links", UAM_MAX_LINKS);
     l = link_new(e, s);
   }
   if (l == NULL || !uam_keep(e, &l->args, attach, n)) return e->fatal;
@@ -418,7 +418,7 @@ int64_t uam_attach(uam_engine *e, uint32_t session, uint32_t link, const uint8_t
   }
   l->max_message = p.max_message_size;
   if (l->sender) l->delivery_count = l->initial_count = p.initial_delivery_count;
-  l->want_attach = true;
+  l->want.attach = true;
   uam_link_dirty(e, l);
   return l->id;
 }
@@ -426,10 +426,10 @@ int64_t uam_attach(uam_engine *e, uint32_t session, uint32_t link, const uint8_t
 int uam_detach(uam_engine *e, uint32_t link, int closed, const uint8_t *error, size_t n) {
   if (e->fatal) return e->fatal;
   uam_link *l = uam_link_by_id(e, link);
-  if (l == NULL || l->want_detach || l->state == UAM_LINK_DETACH_SENT) return uam_refuse(e, UAM_ERR_STATE, "no such link");
+  if (l == NULL || l->want.detach || l->state == UAM_LINK_DETACH_SENT) return uam_refuse(e, UAM_ERR_STATE, "no such link");
   if (n > UAM_MAX_STATE) return uam_refuse(e, UAM_ERR_ARG, "error of %lu bytes", (unsigned long)n);
   if (!uam_keep(e, &l->error, error, n)) return e->fatal;
-  l->want_detach = true;
+  l->want.detach = true;
   l->detach_closed = closed != 0;
   start_detaching(e, l);
   uam_link_dirty(e, l);
@@ -439,14 +439,14 @@ int uam_detach(uam_engine *e, uint32_t link, int closed, const uint8_t *error, s
 int uam_flow(uam_engine *e, uint32_t link, uint32_t credit, int flags) {
   if (e->fatal) return e->fatal;
   uam_link *l = uam_link_by_id(e, link);
-  if (l == NULL || l->sender || l->want_detach || l->state >= UAM_LINK_DETACH_SENT)
+  if (l == NULL || l->sender || l->want.detach || l->state >= UAM_LINK_DETACH_SENT)
     return uam_refuse(e, UAM_ERR_STATE, "no such receiving link");
   l->credit = credit;
   if (seq_lt(l->granted, credit_end(l))) l->granted = credit_end(l);
   if (l->most_credit < credit) l->most_credit = credit;
-  l->want_drain = (flags & UAM_FLAG_DRAIN) != 0;
-  l->want_echo = (flags & UAM_FLAG_ECHO) != 0;
-  l->want_flow = true;
+  l->want.drain = (flags & UAM_FLAG_DRAIN) != 0;
+  l->want.echo = (flags & UAM_FLAG_ECHO) != 0;
+  l->want.flow = true;
   uam_link_dirty(e, l);
   return UAM_OK;
 }
@@ -458,7 +458,7 @@ int uam_drained(uam_engine *e, uint32_t link) {
   l->peer_drain = false;
   l->delivery_count += l->credit;
   l->credit = 0;
-  l->want_flow = true;
+  l->want.flow = true;
   uam_link_dirty(e, l);
   return UAM_OK;
 }
@@ -470,7 +470,7 @@ int uam_get_link(const uam_engine *e, uint32_t link, uam_link_info *out) {
   *out = (uam_link_info){.session = l->session->id, .state = l->state, .is_sender = l->sender, .credit = l->credit,
                          .delivery_count = l->delivery_count, .handle = l->handle,
                          .unsettled = (uint32_t)l->unsettled.live, .drain = l->peer_drain,
-                         .remote_max_message_size = l->remote_max_message, .partial = l->partial,
+                         .remote_max_message_size = l->remote_max_message, .partial = l->out.partial,
                          .remote_snd_settle_mode = l->remote_snd_mode};
   return UAM_OK;
 }

@@ -9,8 +9,8 @@
 enum { STEP_OFFER = 0, STEP_ASKED = 1, STEP_CHALLENGED = 2 };
 
 void uam_sasl_start(uam_engine *e) {
-  if (e->sasl != UAM_SASL_WANT || e->sasl_header_sent || e->role != UAM_CLIENT) return;
-  e->sasl_header_sent = true;
+  if (e->sasl.stage != UAM_SASL_WANT || e->sasl.header_sent || e->role != UAM_CLIENT) return;
+  e->sasl.header_sent = true;
   uam_frame_header(e, 3);
 }
 
@@ -18,7 +18,7 @@ static uam_span span_of(const uam_buf *b) { return uam_buf_span(b); }
 
 /* Server: the mechanisms as an array of symbols (§5.3.3.1). */
 static void put_mechanisms(uam_engine *e) {
-  uam_span names = span_of(&e->sasl_mechanism);
+  uam_span names = span_of(&e->sasl.mechanism);
   uint8_t array[600];
   uam_writer w = {array + 4, 0, sizeof array - 4};
   uint8_t count = 0;
@@ -43,14 +43,14 @@ static void put_mechanisms(uam_engine *e) {
 }
 
 void uam_sasl_header(uam_engine *e) {
-  e->sasl = UAM_SASL_RUNNING;
-  e->in_stage = UAM_IN_SASL;
+  e->sasl.stage = UAM_SASL_RUNNING;
+  e->in.stage = UAM_IN_SASL;
   if (e->role == UAM_CLIENT) {
-    if (!e->sasl_header_sent) uam_frame_header(e, 3); /* the peer was quicker */
-    e->sasl_header_sent = true;
+    if (!e->sasl.header_sent) uam_frame_header(e, 3); /* the peer was quicker */
+    e->sasl.header_sent = true;
     return;
   }
-  e->sasl_header_sent = true;
+  e->sasl.header_sent = true;
   uam_frame_header(e, 3);
   put_mechanisms(e);
 }
@@ -80,7 +80,7 @@ static bool offered(uam_span value, uam_span name) {
 }
 
 static void on_mechanisms(uam_engine *e, const uam_p_sasl_mechanisms *p, uam_event *ev) {
-  uam_span name = span_of(&e->sasl_mechanism);
+  uam_span name = span_of(&e->sasl.mechanism);
   if (!offered(p->sasl_server_mechanisms, name)) {
     if (ev != NULL) ev->flags = (uint16_t)(ev->flags | UAM_FLAG_NOT_OFFERED);
     char text[160];
@@ -89,30 +89,30 @@ static void on_mechanisms(uam_engine *e, const uam_p_sasl_mechanisms *p, uam_eve
     uam_conn_fail(e, "amqp:unauthorized-access", text);
     return;
   }
-  e->sasl_step = STEP_ASKED;
+  e->sasl.step = STEP_ASKED;
   uam_p_sasl_init init = {.set = UAM_SET(sasl_init, mechanism), .mechanism = name};
-  if (e->sasl_has_response) {
+  if (e->sasl.has_response) {
     init.set |= UAM_SET(sasl_init, initial_response);
-    init.initial_response = span_of(&e->sasl_response);
+    init.initial_response = span_of(&e->sasl.response);
   }
-  if (uam_buf_len(&e->sasl_hostname) > 0) {
+  if (uam_buf_len(&e->sasl.hostname) > 0) {
     init.set |= UAM_SET(sasl_init, hostname);
-    init.hostname = span_of(&e->sasl_hostname);
+    init.hostname = span_of(&e->sasl.hostname);
   }
   uam_frame_put(e, 1, 0, UAM_COMPOSITE_sasl_init, &init);
 }
 
 static void on_outcome(uam_engine *e, const uam_p_sasl_outcome *p, uam_event *ev) {
   if (ev != NULL) ev->code = p->code;
-  uam_buf_free(&e->sasl_response, &e->mem); /* a password has no business here any more */
+  uam_buf_free(&e->sasl.response, &e->mem); /* a password has no business here any more */
   if (p->code != 0) {
     char text[80];
     snprintf(text, sizeof text, "SASL outcome %u", (unsigned)p->code);
     uam_conn_fail(e, "amqp:unauthorized-access", text);
     return;
   }
-  e->sasl = UAM_SASL_DONE;
-  e->in_stage = UAM_IN_HEADER;
+  e->sasl.stage = UAM_SASL_DONE;
+  e->in.stage = UAM_IN_HEADER;
 }
 
 static uint16_t event_of(uint32_t code) {
@@ -129,11 +129,11 @@ static uint16_t event_of(uint32_t code) {
 static bool due(const uam_engine *e, uint64_t code) {
   bool client = e->role == UAM_CLIENT;
   switch (code) {
-    case UAM_COMPOSITE_sasl_mechanisms: return client && e->sasl_step == STEP_OFFER;
+    case UAM_COMPOSITE_sasl_mechanisms: return client && e->sasl.step == STEP_OFFER;
     case UAM_COMPOSITE_sasl_challenge:
-    case UAM_COMPOSITE_sasl_outcome: return client && e->sasl_step == STEP_ASKED;
-    case UAM_COMPOSITE_sasl_init: return !client && e->sasl_step == STEP_OFFER;
-    case UAM_COMPOSITE_sasl_response: return !client && e->sasl_step == STEP_CHALLENGED;
+    case UAM_COMPOSITE_sasl_outcome: return client && e->sasl.step == STEP_ASKED;
+    case UAM_COMPOSITE_sasl_init: return !client && e->sasl.step == STEP_OFFER;
+    case UAM_COMPOSITE_sasl_response: return !client && e->sasl.step == STEP_CHALLENGED;
     default: return false;
   }
 }
@@ -154,7 +154,7 @@ void uam_sasl_frame(uam_engine *e, const uam_frame *f) {
   }
   uam_event *ev = uam_event_push(e, event_of((uint32_t)code), 0);
   uam_event_window(e, ev, list);
-  if (e->role == UAM_SERVER) e->sasl_step = STEP_ASKED;
+  if (e->role == UAM_SERVER) e->sasl.step = STEP_ASKED;
   if (code == UAM_COMPOSITE_sasl_mechanisms) on_mechanisms(e, &any.sasl_mechanisms, ev);
   else if (code == UAM_COMPOSITE_sasl_outcome) on_outcome(e, &any.sasl_outcome, ev);
 }
@@ -162,7 +162,7 @@ void uam_sasl_frame(uam_engine *e, const uam_frame *f) {
 /* ---- public ---- */
 static int fresh(uam_engine *e) {
   if (e->fatal) return e->fatal;
-  if (e->header_sent || e->sasl_header_sent || e->sasl == UAM_SASL_RUNNING || e->conn_state != UAM_CONN_START)
+  if (e->conn.header_sent || e->sasl.header_sent || e->sasl.stage == UAM_SASL_RUNNING || e->conn.state != UAM_CONN_START)
     return uam_refuse(e, UAM_ERR_STATE, "SASL is chosen before the first byte");
   return UAM_OK;
 }
@@ -173,11 +173,11 @@ int uam_sasl_client(uam_engine *e, const char *mechanism, const uint8_t *respons
   if (rc != UAM_OK) return rc;
   size_t len = strlen(mechanism);
   if (e->role != UAM_CLIENT || len == 0 || len > 255) return uam_refuse(e, UAM_ERR_ARG, "no SASL mechanism for a client");
-  e->sasl = UAM_SASL_WANT;
-  e->sasl_has_response = has_response != 0;
-  uam_keep(e, &e->sasl_mechanism, mechanism, len);
-  uam_keep(e, &e->sasl_response, response, n);
-  if (hostname != NULL) uam_keep(e, &e->sasl_hostname, hostname, strlen(hostname));
+  e->sasl.stage = UAM_SASL_WANT;
+  e->sasl.has_response = has_response != 0;
+  uam_keep(e, &e->sasl.mechanism, mechanism, len);
+  uam_keep(e, &e->sasl.response, response, n);
+  if (hostname != NULL) uam_keep(e, &e->sasl.hostname, hostname, strlen(hostname));
   return e->fatal;
 }
 
@@ -186,14 +186,14 @@ int uam_sasl_server(uam_engine *e, const char *mechanisms) {
   if (rc != UAM_OK) return rc;
   size_t len = strlen(mechanisms);
   if (e->role != UAM_SERVER || len == 0 || len > 240) return uam_refuse(e, UAM_ERR_ARG, "no SASL mechanisms for a server");
-  e->sasl = UAM_SASL_WANT;
-  uam_keep(e, &e->sasl_mechanism, mechanisms, len);
+  e->sasl.stage = UAM_SASL_WANT;
+  uam_keep(e, &e->sasl.mechanism, mechanisms, len);
   return e->fatal;
 }
 
 static int running(uam_engine *e, int role) {
   if (e->fatal) return e->fatal;
-  if (e->role != role || e->sasl != UAM_SASL_RUNNING || e->sasl_step != STEP_ASKED || e->conn_state == UAM_CONN_END)
+  if (e->role != role || e->sasl.stage != UAM_SASL_RUNNING || e->sasl.step != STEP_ASKED || e->conn.state == UAM_CONN_END)
     return uam_refuse(e, UAM_ERR_STATE, "no SASL exchange is going on");
   return UAM_OK;
 }
@@ -201,7 +201,7 @@ static int running(uam_engine *e, int role) {
 int uam_sasl_challenge(uam_engine *e, const uint8_t *data, size_t n) {
   int rc = running(e, UAM_SERVER);
   if (rc != UAM_OK) return rc;
-  e->sasl_step = STEP_CHALLENGED;
+  e->sasl.step = STEP_CHALLENGED;
   uam_p_sasl_challenge p = {.set = UAM_SET(sasl_challenge, challenge), .challenge = {data, n}};
   uam_frame_put(e, 1, 0, UAM_COMPOSITE_sasl_challenge, &p);
   return e->fatal;
@@ -222,8 +222,8 @@ int uam_sasl_outcome(uam_engine *e, int code) {
   uam_p_sasl_outcome p = {.set = UAM_SET(sasl_outcome, code), .code = (uint8_t)code};
   uam_frame_put(e, 1, 0, UAM_COMPOSITE_sasl_outcome, &p);
   if (code == 0) {
-    e->sasl = UAM_SASL_DONE;
-    e->in_stage = UAM_IN_HEADER;
+    e->sasl.stage = UAM_SASL_DONE;
+    e->in.stage = UAM_IN_HEADER;
   } else {
     uam_conn_fail(e, "amqp:unauthorized-access", "the client was refused");
   }

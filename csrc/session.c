@@ -7,8 +7,8 @@
 
 uam_session *uam_session_by_id(const uam_engine *e, uint32_t id) {
   size_t slot = id & 0xffff;
-  if (id == 0 || slot >= e->cap_sessions) return NULL;
-  uam_session *s = e->sessions[slot];
+  if (id == 0 || slot >= e->ids.cap_sessions) return NULL;
+  uam_session *s = e->ids.sessions[slot];
   return s != NULL && s->id == id ? s : NULL;
 }
 
@@ -23,24 +23,24 @@ static void move(uam_engine *e, uam_session *s, int input) {
 void uam_session_dirty(uam_engine *e, uam_session *s) {
   if (s->dirty) return;
   s->dirty = true;
-  s->next_dirty = e->dirty_sessions;
-  e->dirty_sessions = s;
+  s->next_dirty = e->dirty.sessions;
+  e->dirty.sessions = s;
 }
 
 static bool room_for_slot(uam_engine *e, size_t slot) {
-  if (slot < e->cap_sessions) return true;
-  size_t cap = e->cap_sessions ? e->cap_sessions * 2 : 4;
-  uam_session **grown = uam_mem_realloc(&e->mem, e->sessions, cap * sizeof *grown);
+  if (slot < e->ids.cap_sessions) return true;
+  size_t cap = e->ids.cap_sessions ? e->ids.cap_sessions * 2 : 4;
+  uam_session **grown = uam_mem_realloc(&e->mem, e->ids.sessions, cap * sizeof *grown);
   if (grown == NULL) return false;
-  memset(grown + e->cap_sessions, 0, (cap - e->cap_sessions) * sizeof *grown);
-  e->sessions = grown;
-  e->cap_sessions = cap;
+  memset(grown + e->ids.cap_sessions, 0, (cap - e->ids.cap_sessions) * sizeof *grown);
+  e->ids.sessions = grown;
+  e->ids.cap_sessions = cap;
   return true;
 }
 
 uam_session *uam_session_new(uam_engine *e) {
-  size_t slot = e->free_session;
-  while (slot < e->cap_sessions && e->sessions[slot] != NULL) slot++;
+  size_t slot = e->ids.free_session;
+  while (slot < e->ids.cap_sessions && e->ids.sessions[slot] != NULL) slot++;
   uam_session *s = room_for_slot(e, slot) ? uam_mem_alloc(&e->mem, sizeof *s) : NULL;
   if (s == NULL) {
     uam_oom(e);
@@ -49,28 +49,28 @@ uam_session *uam_session_new(uam_engine *e) {
   s->id = uam_next_id(e, slot);
   s->handle_max = UAM_MAX_HANDLE; /* who pipelines attaches before the other side's begin says more */
   s->remote_handle_max = UINT32_MAX;
-  e->sessions[slot] = s;
-  e->free_session = slot + 1;
-  e->n_sessions++;
+  e->ids.sessions[slot] = s;
+  e->ids.free_session = slot + 1;
+  e->ids.n_sessions++;
   return s;
 }
 
 /* The peer's channel is free, and for a while frames that belong to what was there are forgiven. */
 static void leave_channel(uam_engine *e, uam_session *s) {
   if (!s->mapped_remote) return;
-  uam_map_remove(&e->by_remote_channel, s->remote_channel);
+  uam_map_remove(&e->ids.by_remote_channel, s->remote_channel);
   s->mapped_remote = false;
   for (size_t i = 0; i < UAM_LATE_CHANNELS; i++)
-    if (e->late[i].channel == s->remote_channel) e->late[i].frames = 0;
-  e->late[e->next_late] = (uam_late){.until = e->now + UAM_LATE_TIME, .frames = UAM_LATE_FRAMES, .channel = s->remote_channel};
-  e->next_late = (e->next_late + 1) % UAM_LATE_CHANNELS;
+    if (e->late.channels[i].channel == s->remote_channel) e->late.channels[i].frames = 0;
+  e->late.channels[e->late.next] = (uam_late){.until = e->now + UAM_LATE_TIME, .frames = UAM_LATE_FRAMES, .channel = s->remote_channel};
+  e->late.next = (e->late.next + 1) % UAM_LATE_CHANNELS;
 }
 
 /* A frame on a channel without a session. Both ends are out, so nothing may come there; but who shares the connection with the session
  * that has ended has no part in it (§2.5.5 says nothing of such a frame). */
 bool uam_session_late(uam_engine *e, uint16_t channel, uint32_t code) {
   for (size_t i = 0; i < UAM_LATE_CHANNELS; i++) {
-    uam_late *late = &e->late[i];
+    uam_late *late = &e->late.channels[i];
     if (late->frames == 0 || late->channel != channel || e->now > late->until) continue;
     if (late->frames == UAM_LATE_FRAMES) {
       uam_event *ev = uam_event_push(e, UAM_EVENT_LATE, 0);
@@ -89,13 +89,13 @@ void uam_session_free(uam_engine *e, uam_session *s) {
     if (s->links[i] != NULL) uam_link_free(e, s->links[i]);
   leave_channel(e, s);
   size_t slot = s->id & 0xffff;
-  e->sessions[slot] = NULL;
-  if (slot < e->free_session) e->free_session = slot;
-  if (s->has_channel) e->channels[s->channel / 64] &= ~((uint64_t)1 << s->channel % 64);
-  e->n_sessions--;
+  e->ids.sessions[slot] = NULL;
+  if (slot < e->ids.free_session) e->ids.free_session = slot;
+  if (s->has_channel) e->ids.channels[s->channel / 64] &= ~((uint64_t)1 << s->channel % 64);
+  e->ids.n_sessions--;
   uam_buf_free(&s->args, &e->mem);
   uam_buf_free(&s->error, &e->mem);
-  uam_buf_free(&s->disp_state, &e->mem);
+  uam_buf_free(&s->disposition.state, &e->mem);
   uam_map_free(&s->by_remote_handle, &e->mem);
   uam_mem_free(&e->mem, s->links);
   uam_mem_free(&e->mem, s);
@@ -106,7 +106,7 @@ static void put_end(uam_engine *e, uam_session *s) {
   uam_p_end p = {0};
   bool error = uam_buf_len(&s->error) > 0;
   if (error) p = (uam_p_end){.set = UAM_SET(end, error), .error = uam_buf_span(&s->error)};
-  s->want_end = false;
+  s->want.end = false;
   uam_frame_put_last(e, s->channel, UAM_COMPOSITE_end, &p, &p.error);
   move(e, s, error && s->state == UAM_SESSION_MAPPED ? UAM_S_END_ERR : UAM_S_END);
 }
@@ -137,23 +137,23 @@ void uam_session_error(uam_engine *e, uam_session *s, const char *condition, con
 
 /* ---- windows (§2.5.6) ---- */
 void uam_session_put_flow(uam_engine *e, uam_session *s, uam_link *l, bool echo) {
-  s->want_flow = false;
-  s->incoming_window = s->incoming_window_max;
+  s->want.flow = false;
+  s->in.window = s->in.window_max;
   uam_p_flow p = {0};
   p.set = UAM_SET(flow, incoming_window) | UAM_SET(flow, next_outgoing_id) | UAM_SET(flow, outgoing_window);
   if (s->mapped_remote) {
     p.set |= UAM_SET(flow, next_incoming_id);
-    p.next_incoming_id = s->next_incoming_id;
+    p.next_incoming_id = s->in.next_id;
   }
-  p.incoming_window = s->incoming_window;
-  p.next_outgoing_id = s->next_outgoing_id;
-  p.outgoing_window = s->outgoing_window;
+  p.incoming_window = s->in.window;
+  p.next_outgoing_id = s->out.next_id;
+  p.outgoing_window = s->out.window;
   if (l != NULL) {
     p.set |= UAM_SET(flow, handle) | UAM_SET(flow, delivery_count) | UAM_SET(flow, link_credit);
     p.handle = l->handle;
     p.delivery_count = l->delivery_count;
     p.link_credit = l->credit;
-    if (l->sender ? l->drain_told : l->want_drain) { /* a sender repeats what the receiver said last (§2.6.7) */
+    if (l->sender ? l->drain_told : l->want.drain) { /* a sender repeats what the receiver said last (§2.6.7) */
       p.set |= UAM_SET(flow, drain);
       p.drain = true;
     }
@@ -170,22 +170,22 @@ static void window_open(uam_engine *e, uam_session *s, bool was_shut, const uam_
   for (size_t i = 0; i < s->cap_links; i++) {
     uam_link *l = s->links[i];
     if (l == NULL) continue;
-    if (l->partial) uam_link_dirty(e, l);
+    if (l->out.partial) uam_link_dirty(e, l);
     else if (was_shut && l != told && l->sender && l->state == UAM_LINK_ATTACHED && l->credit > 0)
       uam_link_event_credit(e, l, 0);
   }
 }
 
 void uam_session_on_flow(uam_engine *e, uam_session *s, const uam_p_flow *p) {
-  uint32_t base = UAM_HAS(*p, flow, next_incoming_id) ? p->next_incoming_id : s->initial_outgoing_id;
-  int32_t room = seq_diff(base + p->incoming_window, s->next_outgoing_id);
-  bool was_shut = s->remote_incoming_window == 0;
-  s->next_incoming_id = p->next_outgoing_id; /* §2.5.6: the sender's word counts, not what we counted */
-  s->remote_incoming_window = p->incoming_window > INT32_MAX ? p->incoming_window : room > 0 ? (uint32_t)room : 0;
+  uint32_t base = UAM_HAS(*p, flow, next_incoming_id) ? p->next_incoming_id : s->out.initial_id;
+  int32_t room = seq_diff(base + p->incoming_window, s->out.next_id);
+  bool was_shut = s->out.remote_window == 0;
+  s->in.next_id = p->next_outgoing_id; /* §2.5.6: the sender's word counts, not what we counted */
+  s->out.remote_window = p->incoming_window > INT32_MAX ? p->incoming_window : room > 0 ? (uint32_t)room : 0;
   const uam_link *told = NULL;
   if (!UAM_HAS(*p, flow, handle)) {
     if (p->echo) {
-      s->want_flow = true;
+      s->want.flow = true;
       uam_session_dirty(e, s);
     }
   } else {
@@ -197,31 +197,31 @@ void uam_session_on_flow(uam_engine *e, uam_session *s, const uam_p_flow *p) {
     uam_link_on_flow(e, l, p);
     told = l;
   }
-  if (s->remote_incoming_window > 0) window_open(e, s, was_shut, told);
+  if (s->out.remote_window > 0) window_open(e, s, was_shut, told);
 }
 
 /* ---- begin and end ---- */
 static void take_begin(uam_session *s, const uam_p_begin *p, uint16_t channel) {
   s->remote_channel = channel;
   s->mapped_remote = true;
-  s->next_incoming_id = p->next_outgoing_id;
-  s->remote_incoming_window = p->incoming_window;
+  s->in.next_id = p->next_outgoing_id;
+  s->out.remote_window = p->incoming_window;
   s->remote_handle_max = UAM_HAS(*p, begin, handle_max) ? p->handle_max : UINT32_MAX;
 }
 
 static uam_session *by_channel(const uam_engine *e, uint16_t channel) {
-  for (size_t i = 0; i < e->cap_sessions; i++)
-    if (e->sessions[i] != NULL && e->sessions[i]->has_channel && e->sessions[i]->channel == channel) return e->sessions[i];
+  for (size_t i = 0; i < e->ids.cap_sessions; i++)
+    if (e->ids.sessions[i] != NULL && e->ids.sessions[i]->has_channel && e->ids.sessions[i]->channel == channel) return e->ids.sessions[i];
   return NULL;
 }
 
 static uam_session *begun_by_peer(uam_engine *e, uint16_t channel) {
-  if (channel > e->channel_max) {
+  if (channel > e->conn.channel_max) {
     uam_conn_error(e, "amqp:connection:framing-error", "begin on channel %u > channel-max %u", (unsigned)channel,
-                   (unsigned)e->channel_max);
+                   (unsigned)e->conn.channel_max);
     return NULL;
   }
-  if (e->n_sessions >= UAM_MAX_SESSIONS) {
+  if (e->ids.n_sessions >= UAM_MAX_SESSIONS) {
     uam_conn_error(e, "amqp:resource-limit-exceeded", "more than %u sessions", UAM_MAX_SESSIONS);
     return NULL;
   }
@@ -229,7 +229,7 @@ static uam_session *begun_by_peer(uam_engine *e, uint16_t channel) {
 }
 
 void uam_session_on_begin(uam_engine *e, uint16_t channel, const uam_p_begin *p, uam_span list) {
-  if (uam_map_get(&e->by_remote_channel, channel) != NULL) {
+  if (uam_map_get(&e->ids.by_remote_channel, channel) != NULL) {
     uam_conn_error(e, "amqp:illegal-state", "begin on channel %u, which is in use", (unsigned)channel);
     return;
   }
@@ -240,7 +240,7 @@ void uam_session_on_begin(uam_engine *e, uint16_t channel, const uam_p_begin *p,
       uam_conn_error(e, "amqp:illegal-state", "begin.remote-channel %u was not begun", (unsigned)p->remote_channel);
     return;
   }
-  if (!uam_map_put(&e->by_remote_channel, &e->mem, channel, s)) {
+  if (!uam_map_put(&e->ids.by_remote_channel, &e->mem, channel, s)) {
     uam_oom(e);
     return;
   }
@@ -262,18 +262,18 @@ void uam_session_on_end(uam_engine *e, uam_session *s, const uam_p_end *p) {
   if (s->state == UAM_SESSION_UNMAPPED) leave_channel(e, s); /* both ends are out: the peer may use the channel again at once */
   if (s->state == UAM_SESSION_END_RCVD) {
     uam_buf_free(&s->error, &e->mem);
-    s->want_end = true;
+    s->want.end = true;
   }
   uam_session_dirty(e, s);
 }
 
 /* A session that is on its way out and will give its channel back, if the peer allows that one. */
 static bool channel_returns(const uam_engine *e, uint32_t max) {
-  for (size_t i = 0; i < e->cap_sessions; i++) {
-    const uam_session *s = e->sessions[i];
+  for (size_t i = 0; i < e->ids.cap_sessions; i++) {
+    const uam_session *s = e->ids.sessions[i];
     if (s == NULL || !s->has_channel || s->channel > max) continue;
     bool over = s->state == UAM_SESSION_UNMAPPED && s->begin_sent; /* it goes in this very flush */
-    if (over || s->want_end || s->state == UAM_SESSION_END_SENT || s->state == UAM_SESSION_DISCARDING) return true;
+    if (over || s->want.end || s->state == UAM_SESSION_END_SENT || s->state == UAM_SESSION_DISCARDING) return true;
   }
   return false;
 }
@@ -282,17 +282,17 @@ static bool channel_returns(const uam_engine *e, uint32_t max) {
  * but one is coming back, the begin waits: who serves one client after the other on channel-max 0 has not failed. */
 static bool choose_channel(uam_engine *e, uam_session *s) {
   if (s->has_channel) return true;
-  uint32_t max = e->remote_channel_max < e->channel_max ? e->remote_channel_max : e->channel_max, c = 0;
-  while (c < UAM_MAX_SESSIONS && e->channels[c / 64] == UINT64_MAX) c += 64;
-  while (c < UAM_MAX_SESSIONS && (e->channels[c / 64] >> c % 64 & 1)) c++;
+  uint32_t max = e->conn.remote_channel_max < e->conn.channel_max ? e->conn.remote_channel_max : e->conn.channel_max, c = 0;
+  while (c < UAM_MAX_SESSIONS && e->ids.channels[c / 64] == UINT64_MAX) c += 64;
+  while (c < UAM_MAX_SESSIONS && (e->ids.channels[c / 64] >> c % 64 & 1)) c++;
   if (c <= max && c < UAM_MAX_SESSIONS) {
-    e->channels[c / 64] |= (uint64_t)1 << c % 64;
+    e->ids.channels[c / 64] |= (uint64_t)1 << c % 64;
     s->channel = (uint16_t)c;
     s->has_channel = true;
     return true;
   }
   if (channel_returns(e, max)) return false;
-  s->want_begin = false;
+  s->want.begin = false;
   if (s->mapped_remote) { /* the peer waits for an answer on a channel that it does not allow */
     uam_conn_error(e, "amqp:resource-limit-exceeded", "the answer to the begin on channel %u needs one above channel-max %lu",
                    (unsigned)s->remote_channel, (unsigned long)max);
@@ -308,10 +308,10 @@ static bool choose_channel(uam_engine *e, uam_session *s) {
 }
 
 bool uam_session_flush_begin(uam_engine *e, uam_session *s) {
-  bool opened = e->conn_state == UAM_CONN_OPENED ||
-                (e->pipeline && (e->conn_state == UAM_CONN_OPEN_SENT || e->conn_state == UAM_CONN_OPEN_PIPE));
-  bool unborn = s->want_end && !s->mapped_remote;
-  if (!s->want_begin || unborn || !opened || !choose_channel(e, s)) return false;
+  bool opened = e->conn.state == UAM_CONN_OPENED ||
+                (e->options.pipeline && (e->conn.state == UAM_CONN_OPEN_SENT || e->conn.state == UAM_CONN_OPEN_PIPE));
+  bool unborn = s->want.end && !s->mapped_remote;
+  if (!s->want.begin || unborn || !opened || !choose_channel(e, s)) return false;
   uam_p_begin p;
   uam_fault fault = {0};
   if (uam_composite_decode(UAM_COMPOSITE_begin, uam_buf_span(&s->args), &p, &fault) != 0) {
@@ -322,7 +322,7 @@ bool uam_session_flush_begin(uam_engine *e, uam_session *s) {
     p.set |= UAM_SET(begin, remote_channel);
     p.remote_channel = s->remote_channel;
   }
-  s->want_begin = false;
+  s->want.begin = false;
   s->begin_sent = true;
   uam_frame_put(e, 0, s->channel, UAM_COMPOSITE_begin, &p);
   move(e, s, UAM_S_BEGIN);
@@ -331,14 +331,14 @@ bool uam_session_flush_begin(uam_engine *e, uam_session *s) {
 
 bool uam_session_flush_end(uam_engine *e, uam_session *s) {
   bool up = s->state == UAM_SESSION_MAPPED;
-  if (up && s->want_flow && e->conn_state == UAM_CONN_OPENED) uam_session_put_flow(e, s, NULL, false);
-  if (s->want_end && !s->want_begin && (up || (s->state == UAM_SESSION_END_RCVD && s->begin_sent))) put_end(e, s);
-  if (s->want_end && !s->mapped_remote && !s->begin_sent) { /* never begun: nothing to end */
-    s->want_begin = s->want_end = false;
+  if (up && s->want.flow && e->conn.state == UAM_CONN_OPENED) uam_session_put_flow(e, s, NULL, false);
+  if (s->want.end && !s->want.begin && (up || (s->state == UAM_SESSION_END_RCVD && s->begin_sent))) put_end(e, s);
+  if (s->want.end && !s->mapped_remote && !s->begin_sent) { /* never begun: nothing to end */
+    s->want.begin = s->want.end = false;
     return true;
   }
   uam_delivery_flush(e, s);
-  return s->state == UAM_SESSION_UNMAPPED && !s->want_begin && s->begin_sent;
+  return s->state == UAM_SESSION_UNMAPPED && !s->want.begin && s->begin_sent;
 }
 
 /* ---- public ---- */
@@ -355,23 +355,23 @@ int64_t uam_begin(uam_engine *e, uint32_t session, const uint8_t *begin, size_t 
   uam_p_begin p;
   int rc = check_begin(e, begin, n, &p);
   if (rc != UAM_OK) return rc;
-  if (e->conn_state == UAM_CONN_END || e->want_close || e->close_sent)
+  if (e->conn.state == UAM_CONN_END || e->conn.want_close || e->conn.close_sent)
     return uam_refuse(e, UAM_ERR_STATE, "the connection is closed");
   uam_session *s = NULL;
   if (session != 0) {
     s = uam_session_by_id(e, session);
-    if (s == NULL || s->want_begin || s->begin_sent) return uam_refuse(e, UAM_ERR_STATE, "no begin to answer");
-  } else if (e->n_sessions >= UAM_MAX_SESSIONS) {
+    if (s == NULL || s->want.begin || s->begin_sent) return uam_refuse(e, UAM_ERR_STATE, "no begin to answer");
+  } else if (e->ids.n_sessions >= UAM_MAX_SESSIONS) {
     return uam_refuse(e, UAM_ERR_LIMIT, "more than %u sessions", UAM_MAX_SESSIONS);
   } else {
     s = uam_session_new(e);
   }
   if (s == NULL || !uam_keep(e, &s->args, begin, n)) return e->fatal;
-  s->incoming_window = s->incoming_window_max = p.incoming_window;
-  s->next_outgoing_id = s->initial_outgoing_id = s->next_delivery_id = p.next_outgoing_id;
-  s->outgoing_window = p.outgoing_window;
+  s->in.window = s->in.window_max = p.incoming_window;
+  s->out.next_id = s->out.initial_id = s->out.next_delivery_id = p.next_outgoing_id;
+  s->out.window = p.outgoing_window;
   s->handle_max = UAM_HAS(p, begin, handle_max) ? p.handle_max : UINT32_MAX;
-  s->want_begin = true;
+  s->want.begin = true;
   uam_session_dirty(e, s);
   return s->id;
 }
@@ -379,11 +379,11 @@ int64_t uam_begin(uam_engine *e, uint32_t session, const uint8_t *begin, size_t 
 int uam_end(uam_engine *e, uint32_t session, const uint8_t *error, size_t n) {
   if (e->fatal) return e->fatal;
   uam_session *s = uam_session_by_id(e, session);
-  bool over = s == NULL || s->want_end || s->state == UAM_SESSION_END_SENT || s->state == UAM_SESSION_DISCARDING;
+  bool over = s == NULL || s->want.end || s->state == UAM_SESSION_END_SENT || s->state == UAM_SESSION_DISCARDING;
   if (over) return uam_refuse(e, UAM_ERR_STATE, "no such session");
   if (n > UAM_MAX_STATE) return uam_refuse(e, UAM_ERR_ARG, "error of %lu bytes", (unsigned long)n);
   if (!uam_keep(e, &s->error, error, n)) return e->fatal;
-  s->want_end = true;
+  s->want.end = true;
   uam_session_dirty(e, s);
   return UAM_OK;
 }

@@ -19,7 +19,7 @@ static inline bool seq_lt(uint32_t a, uint32_t b) { return seq_diff(a, b) < 0; }
 /* ---- map.c: a map from 32-bit keys ---- */
 typedef struct uam_map {
   uint32_t *keys;
-  void **values; /* NULL: free; UAM_MAP_GONE: deleted */
+  void **values; /* values: NULL: free; MAP_GONE: deleted */
   size_t cap, used, filled;
 } uam_map;
 void *uam_map_get(const uam_map *m, uint32_t key);
@@ -30,8 +30,8 @@ void uam_map_free(uam_map *m, const uam_mem *mem);
 /* ---- ring.c: deliveries in the order of their ids ---- */
 typedef struct uam_delivery {
   uint32_t id;
-  uint32_t settled_run; /* settled while older ones are still open: so many entries from this one on are (see uam_ring_next) */
-  uint64_t end;  /* count of output bytes at its last one; UAM_FOREVER while it is half sent */
+  uint32_t settled_run; /* settled_run: settled while older ones are still open: so many entries from this one on are (see uam_ring_next) */
+  uint64_t end; /* end: count of output bytes at its last one; UAM_FOREVER while it is half sent */
 } uam_delivery;
 typedef struct uam_ring {
   uam_delivery *at;
@@ -55,57 +55,71 @@ enum { UAM_TAG_BYTES = 16 }; /* of a delivery-tag that our caller gives */
 struct uam_link {
   uint32_t id;
   uam_session *session;
-  uam_link *next_dirty;
-  bool dirty, sender, mapped_remote, want_attach, want_detach, detach_closed, want_flow, want_drain, want_echo;
-  bool peer_drain, drain_told, attach_sent, detaching; /* peer_drain: and we have not answered yet */
-  bool attached_by_peer;          /* the peer attached it first */
+  uam_link *next_dirty;  /* next_dirty: the list `dirty.links` of the engine */
+  bool dirty, sender, mapped_remote, attach_sent;
+  bool attached_by_peer; /* attached_by_peer: the peer's attach came first */
+  bool detaching;        /* detaching: our detach is sent, the peer's not here; the name is still held */
+  bool detach_closed;    /* detach_closed: our detach has closed=true */
+  bool peer_drain;       /* peer_drain: the peer drains, and is not answered yet */
+  bool drain_told;       /* drain_told: the event that says so is given */
+  struct {               /* want: what is to be written when it is the link's turn */
+    bool attach, detach, flow, drain, echo;
+  } want;
   uint8_t state;
   uint32_t handle, remote_handle;
-  uam_buf args;        /* our attach's list, as given; name points into it or into peer_name */
+  uam_buf args;          /* args: our attach's list, as given; name points into it or into peer_name */
   uam_buf peer_name;
   uam_span name;
-  uam_buf error;       /* of our detach */
+  uam_buf error;         /* error: of our detach */
   uint32_t delivery_count, initial_count, credit;
-  uint32_t granted;    /* receiver: the delivery-count up to which credit was ever given; lowering it can't recall it */
-  uint32_t most_credit; /* receiver: the most that was given at once */
+  uint32_t granted;      /* granted, receiver: the delivery-count up to which credit was ever given; lowering it can't recall it */
+  uint32_t most_credit;  /* most_credit, receiver: the most that was given at once */
   uint64_t remote_max_message, max_message;
   uint32_t remote_snd_mode;
-  uam_ring unsettled;  /* both roles */
-  uam_ring sent;       /* sender: settled at birth, until the kernel has them */
-  /* sender: the delivery that waits half sent */
-  bool partial, partial_settled, partial_aborted;
-  uint32_t partial_id, partial_format;
-  uam_buf rest;
-  uint32_t last_tag;
-  uint8_t tag_len, tag[UAM_TAG_BYTES]; /* of the delivery that was started last */
-  /* receiver: the delivery that has come in part */
-  bool receiving, in_settled, in_void; /* in_void: the sender took it back before its last frame */
-  uint32_t in_id, in_format;
-  uint32_t in_tag_len;
-  uint8_t in_tag[UAM_MAX_TAG];
-  uam_buf in;
+  uam_ring unsettled;    /* unsettled: deliveries of either role */
+  uam_ring sent;         /* sent, sender: deliveries settled at birth, until the kernel has them */
+  struct {               /* out, sender: the delivery that waits half sent */
+    bool partial, settled, aborted;
+    uint32_t id, format;
+    uam_buf rest;
+    uint32_t last_tag;
+    uint8_t tag_len, tag[UAM_TAG_BYTES]; /* tag: of the delivery that was started last */
+  } out;
+  struct {               /* in, receiver: the delivery that has come in part */
+    bool receiving, settled;
+    bool taken_back;     /* taken_back: the sender settled it before its last frame */
+    uint32_t id, format, tag_len;
+    uint8_t tag[UAM_MAX_TAG];
+    uam_buf buf;
+  } in;
 };
 
 struct uam_session {
   uint32_t id;
-  uam_session *next_dirty;
-  bool dirty, mapped_remote, want_begin, want_end, want_flow, begin_sent;
+  uam_session *next_dirty; /* next_dirty: the list `dirty.sessions` of the engine */
+  bool dirty, mapped_remote, begin_sent, has_channel;
+  struct {                 /* want: what is to be written when it is the session's turn */
+    bool begin, end, flow;
+  } want;
   uint8_t state;
   uint16_t channel, remote_channel;
-  bool has_channel;
   uam_buf args, error;
-  uint32_t next_incoming_id, incoming_window, incoming_window_max;
-  uint32_t next_outgoing_id, outgoing_window, remote_incoming_window;
-  uint32_t handle_max, remote_handle_max, initial_outgoing_id;
-  uint32_t next_delivery_id;
-  uam_link **links;     /* by local handle */
+  struct {                 /* in: transfers to us (§2.5.6) */
+    uint32_t next_id, window, window_max;
+  } in;
+  struct {                 /* out: transfers from us */
+    uint32_t next_id, window, remote_window, initial_id, next_delivery_id;
+  } out;
+  uint32_t handle_max, remote_handle_max;
+  uam_link **links;        /* links: by local handle */
   size_t cap_links, n_links, free_handle;
   uam_map by_remote_handle;
   size_t n_attaching;
-  /* one disposition is held open, so that the next may extend it */
-  bool disp_open, disp_role, disp_settled;
-  uint32_t disp_first, disp_last;
-  uam_buf disp_state;
+  struct {                 /* disposition: one is held open, so that the next may extend it */
+    bool open, role, settled;
+    uint32_t first, last;
+    uam_buf state;
+  } disposition;
 };
 
 enum { UAM_IN_HEADER = 0, UAM_IN_SASL = 1, UAM_IN_FRAMES = 2, UAM_IN_DONE = 3 };
@@ -114,7 +128,7 @@ enum { UAM_SASL_NONE = 0, UAM_SASL_WANT = 1, UAM_SASL_RUNNING = 2, UAM_SASL_DONE
 /* A channel of the peer's that has just ended. */
 typedef struct uam_late {
   uint64_t until;
-  uint32_t frames;      /* that are ignored still; 0: none */
+  uint32_t frames; /* frames: that are ignored still; 0: none */
   uint16_t channel;
 } uam_late;
 
@@ -128,63 +142,79 @@ struct uam_engine {
   int role, fatal;
   char problem[200];
   uint64_t now;
-  /* options */
-  bool pipeline, sasl_required, all_fields;
-  uint32_t heartbeat_permille;
-  int trace;
-  uint64_t max_message;
-  size_t output_cap;
-  /* input: two windows, used in turn so that spans of events outlive the moving of a leftover */
-  uam_window window[2];
-  int win;
-  size_t head, tail;
-  int in_stage;
-  /* output */
-  uam_buf out;
-  size_t offered;       /* bytes of it that may be transfers: no fewer than there are */
-  uint64_t committed, flushed;
-  /* events */
-  uam_event *events;
-  size_t n_events, cap_events, n_resolved;
-  bool events_lent;
-  uam_buf text;         /* spans of our own making */
-  size_t state_at;      /* where in it the state of the disposition at hand is; SIZE_MAX: nowhere yet */
-  uam_buf *lent;        /* joined messages of this batch */
-  size_t n_lent, cap_lent;
-  /* SASL */
-  int sasl;
-  bool sasl_header_sent;
-  uint8_t sasl_step;
-  bool sasl_has_response;
-  uam_buf sasl_mechanism, sasl_response, sasl_hostname;
-  /* connection */
-  uint8_t conn_state;
-  bool header_sent, want_open, open_sent, want_close, close_sent, lost, output_flooded;
-  uam_buf open_args, close_error;
-  uint32_t max_frame, remote_max_frame, idle_timeout, remote_idle_timeout;
-  uint16_t channel_max, remote_channel_max;
-  uint64_t last_sent, last_received;
-  /* sessions and links: slots by id, generation in the upper half of an id */
-  uam_session **sessions;
-  size_t cap_sessions, n_sessions, free_session; /* no slot before free_session is free, and so below */
-  uint64_t channels[UAM_MAX_SESSIONS / 64];      /* a bit for each channel of ours that is taken */
-  uam_link **links;
-  size_t cap_links, n_links, free_link;
-  size_t names;        /* bytes of peer_name of all links */
-  size_t joining;      /* bytes of `in` of all links */
-  uint16_t generation;
-  uam_map by_remote_channel;
-  uam_late late[UAM_LATE_CHANNELS];
-  size_t next_late;     /* the oldest of them */
-  uam_session *dirty_sessions;
-  uam_link *dirty_links;
-  size_t n_attached_by_peer;      /* links that the peer attached first */
-  size_t n_detaching;   /* links whose detach is not complete: their names are still held */
-  size_t n_presettled;  /* deliveries in `sent` rings */
-  uam_buf trace_text, trace_out;
+  struct { /* options: what uam_set changes */
+    bool pipeline, sasl_required, all_fields;
+    uint32_t heartbeat_permille;
+    int trace;
+    uint64_t max_message;
+    size_t output_cap;
+  } options;
+  struct {                 /* in: what was received */
+    uam_window window[2];  /* window: used in turn, so that spans of events outlive the moving of a leftover */
+    int current;           /* current: the one in use */
+    size_t head, tail;
+    int stage;
+  } in;
+  struct { /* out: what is to be sent */
+    uam_buf buf;
+    size_t offered;        /* offered: bytes of `buf` that may be transfers, no fewer than there are */
+    uint64_t committed, flushed;
+    bool flooded;          /* flooded: the hard limit of `buf` was reached */
+  } out;
+  struct {                 /* events: what the user is told next */
+    uam_event *queue;
+    size_t count, cap, resolved;
+    bool are_lent;         /* are_lent: the user has the queue, and gives it back with the next call */
+    uam_buf text;          /* text: spans of our own making */
+    size_t state_at;       /* state_at: where in `text` the state of the disposition at hand is; SIZE_MAX: nowhere yet */
+    uam_buf *lent;         /* lent: joined messages of this batch */
+    size_t n_lent, cap_lent;
+  } events;
+  struct { /* sasl: the security layer */
+    int stage;
+    bool header_sent, has_response;
+    uint8_t step;
+    uam_buf mechanism, response, hostname;
+  } sasl;
+  struct { /* conn: the connection */
+    uint8_t state;
+    bool header_sent, want_open, open_sent, want_close, close_sent, lost;
+    uam_buf open_args, close_error;
+    uint32_t max_frame, remote_max_frame, idle_timeout, remote_idle_timeout;
+    uint16_t channel_max, remote_channel_max;
+    uint64_t last_sent, last_received;
+  } conn;
+  struct { /* ids: sessions and links by the lower half of their id; the upper half is a generation */
+    uam_session **sessions;
+    size_t cap_sessions, n_sessions;
+    size_t free_session;   /* free_session: no slot before it is free; free_link likewise */
+    uint64_t channels[UAM_MAX_SESSIONS / 64]; /* channels: a bit for each channel of ours that is taken */
+    uam_link **links;
+    size_t cap_links, n_links, free_link;
+    uint16_t generation;
+    uam_map by_remote_channel;
+  } ids;
+  struct { /* bounds: counts of what a peer can make us hold */
+    size_t names;            /* names: bytes of peer_name of all links */
+    size_t joining;          /* joining: bytes of `in.buf` of all links */
+    size_t attached_by_peer; /* attached_by_peer: links */
+    size_t detaching;        /* detaching: links whose detach is not complete */
+    size_t presettled;       /* presettled: deliveries in `sent` rings */
+  } bounds;
+  struct { /* late: channels of the peer's that have just ended */
+    uam_late channels[UAM_LATE_CHANNELS];
+    size_t next;           /* next: the oldest of them */
+  } late;
+  struct { /* dirty: what has something to write */
+    uam_session *sessions;
+    uam_link *links;
+  } dirty;
+  struct { /* traced: frames as text, the half that grows and the half that the user has */
+    uam_buf text, out;
+  } traced;
 };
 
-static inline uint64_t out_total(const uam_engine *e) { return e->committed + uam_buf_len(&e->out); }
+static inline uint64_t out_total(const uam_engine *e) { return e->out.committed + uam_buf_len(&e->out.buf); }
 
 /* ---- context.c ---- */
 void uam_oom(uam_engine *e);
@@ -280,6 +310,6 @@ void uam_delivery_on_disposition(uam_engine *e, uam_session *s, const uam_p_disp
 void uam_delivery_abandon(uam_engine *e, uam_link *l);     /* the half-sent one is given up; nothing is put out */
 void uam_delivery_flush(uam_engine *e, uam_session *s);    /* the disposition held open */
 void uam_delivery_resume(uam_engine *e, uam_link *l);       /* the half-sent one, as the session window allows */
-void uam_delivery_sent(uam_engine *e);                     /* after e->flushed grew */
+void uam_delivery_sent(uam_engine *e);                     /* after e->out.flushed grew */
 
 #endif

@@ -198,7 +198,7 @@ static void test_guests(void) {
     n_links = 0;
     feed_text(text);
     if (faults != 0) break;
-    CHECK(uam_attach(e, e->links[links[0] & 0xffff]->session->id, links[0], attach.ptr, attach.len) == links[0]);
+    CHECK(uam_attach(e, e->ids.links[links[0] & 0xffff]->session->id, links[0], attach.ptr, attach.len) == links[0]);
     CHECK(uam_detach(e, links[0], 1, NULL, 0) == UAM_OK);
     swallow();
     if (i >= 12) continue;
@@ -243,7 +243,7 @@ static void test_farewell(void) {
     note();
   }
   swallow();
-  CHECK(e->n_links == 0 && faults == 0);
+  CHECK(e->ids.n_links == 0 && faults == 0);
   CHECK((clock() - start_of_it) / CLOCKS_PER_SEC < 2); /* milliseconds, really */
   stop();
 }
@@ -274,18 +274,18 @@ static void test_joining(void) {
     swallow();
   }
   for (uint32_t i = 0; i < 3; i++) feed_part(i, i, "true", PART);
-  CHECK(e->joining == 3 * PART && faults == 0);
+  CHECK(e->bounds.joining == 3 * PART && faults == 0);
   feed_part(0, 0, "false", PART); /* whole: what was joined before is ours no more */
   feed_text("transfer(handle=1 aborted=true)");
-  CHECK(e->joining == PART && faults == 0);
-  e->joining += UAM_MAX_JOINING - 2 * PART; /* as if other links held that much */
+  CHECK(e->bounds.joining == PART && faults == 0);
+  e->bounds.joining += UAM_MAX_JOINING - 2 * PART; /* as if other links held that much */
   feed_part(3, 3, "true", PART);
-  CHECK(e->joining == UAM_MAX_JOINING && faults == 0);
+  CHECK(e->bounds.joining == UAM_MAX_JOINING && faults == 0);
   feed_part(3, 3, "true", 1);
-  CHECK(faults == 1 && strstr(fault, "amqp:resource-limit-exceeded") != NULL && e->joining == UAM_MAX_JOINING - PART);
+  CHECK(faults == 1 && strstr(fault, "amqp:resource-limit-exceeded") != NULL && e->bounds.joining == UAM_MAX_JOINING - PART);
   feed_part(2, 2, "false", PART);
-  CHECK(faults == 1 && e->joining == UAM_MAX_JOINING - 2 * PART);
-  e->joining -= UAM_MAX_JOINING - 2 * PART;
+  CHECK(faults == 1 && e->bounds.joining == UAM_MAX_JOINING - 2 * PART);
+  e->bounds.joining -= UAM_MAX_JOINING - 2 * PART;
   stop();
 }
 
@@ -411,7 +411,7 @@ static void test_one_stays(void) {
   }
   uam_link_info info;
   CHECK(sent > UAM_MAX_UNSETTLED && settlements == sent && uam_get_link(e, links[0], &info) == UAM_OK && info.unsettled == 1);
-  CHECK(e->links[links[0] & 0xffff]->unsettled.cap <= 4 * ROUND);
+  CHECK(e->ids.links[links[0] & 0xffff]->unsettled.cap <= 4 * ROUND);
   feed_text("disposition(role=true first=4294967000 last=4294967000 settled=true state=accepted())");
   CHECK(settlements == sent + 1 && faults == 0);
   stop();
@@ -445,7 +445,7 @@ static void test_one_kept(void) {
   }
   uam_link_info info;
   CHECK(faults == 0 && uam_get_link(e, (uint32_t)l, &info) == UAM_OK && info.unsettled == 1);
-  CHECK(e->links[(uint32_t)l & 0xffff]->unsettled.cap <= 128);
+  CHECK(e->ids.links[(uint32_t)l & 0xffff]->unsettled.cap <= 128);
   CHECK(uam_settle(e, (uint32_t)l, first, first, 1, NULL, 0) == UAM_OK);
   stop();
 }
@@ -455,7 +455,7 @@ static void test_leftovers(void) {
   uint8_t room[64];
   start(UAM_CLIENT);
   feed_text("begin(next-outgoing-id=0 incoming-window=9 outgoing-window=9)");
-  e->remote_channel_max = 0;
+  e->conn.remote_channel_max = 0;
   uam_span begin = kept("begin(next-outgoing-id=0 incoming-window=9 outgoing-window=9)", room, sizeof room);
   CHECK(uam_begin(e, session, begin.ptr, begin.len) == session); /* this one has the only channel */
   swallow();
@@ -470,8 +470,8 @@ static void test_leftovers(void) {
     uam_send_window(e, &n);
     CHECK(s > 0 && n == 0 && uam_end(e, (uint32_t)s, NULL, 0) == UAM_OK);
   }
-  CHECK(faults == 999 && e->text.tail < 1000 && uam_events(e, &evs) == 1);
-  CHECK(uam_recv_commit(e, 0, 0) == UAM_OK && e->n_sessions == 1); /* those without a channel are gone when they are ended */
+  CHECK(faults == 999 && e->events.text.tail < 1000 && uam_events(e, &evs) == 1);
+  CHECK(uam_recv_commit(e, 0, 0) == UAM_OK && e->ids.n_sessions == 1); /* those without a channel are gone when they are ended */
   stop();
 }
 

@@ -329,7 +329,7 @@ static void lose(side *s) {
   CHECK(uam_flushed(s->e, s->flushed) == UAM_OK);
   CHECK(uam_lost(s->e) == UAM_OK);
   size_t n = uam_events(s->e, &evs);
-  for (size_t i = 0; i < n; i++) on_event(s, &evs[i], s->e->window[s->e->win].data);
+  for (size_t i = 0; i < n; i++) on_event(s, &evs[i], s->e->in.window[s->e->in.current].data);
   for (uint32_t i = 0; i < s->n_links; i++)
     for (uint32_t k = 0; k < s->links[i].offered; k++)
       if (s->links[i].log[k].outcome == UINT32_MAX) FAIL("%s: message %u has no end", s->name, k);

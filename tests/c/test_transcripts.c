@@ -494,7 +494,7 @@ static void check_always(run *r) {
 static void events_classic(run *r) {
   const uam_event *evs;
   size_t count = uam_events(r->e, &evs);
-  take_events(r, evs, count, r->e->window[r->e->win].data);
+  take_events(r, evs, count, r->e->in.window[r->e->in.current].data);
 }
 
 /* What is to be sent, in pieces as the mode says. */

@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 
 from uamqp_cffi import AMQPClient, Connection, Message, ReceiveClient, ReceiveClientAsync, SendClient, errors
+from uamqp_cffi._core.waiting import keepalive
 from uamqp_cffi.authentication import JWTTokenAuth, SASLAnonymous
 from uamqp_cffi.broker import Broker
 from uamqp_cffi.constants import MessageState, ReceiverSettleMode
@@ -567,3 +568,29 @@ def test_a_program_ends_while_its_callbacks_run(broker: Broker, ending: str, tmp
             assert done.returncode != 0 and done.stderr.rstrip().endswith("KeyboardInterrupt")
         else:
             assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.blocking("a worker alone")
+def test_the_worker_is_woken_from_c_when_its_client_is_collected() -> None:
+    """What an interrupt raises in the callback of a weak reference, Python drops."""
+
+    class Collected:
+        pass
+
+    connection, seen = Collected(), []
+    keeper = keepalive.Keeper(connection)
+
+    def profile(frame: Any, event: str, arg: Any) -> None:
+        if event == "call" and frame.f_code.co_filename == keepalive.__file__:
+            seen.append(frame.f_code.co_name)
+
+    sys.setprofile(profile)
+    try:
+        del connection
+        gc.collect()
+    finally:
+        sys.setprofile(None)
+    assert keeper._connection() is None
+    assert seen == []
+    assert keeper._changed.wait(0)
+    assert not keeper._changed.wait(0)

@@ -118,9 +118,6 @@ class _Turns:
 class _TaskKeeper(Keeper):
     """The worker as a task."""
 
-    def _look_around(self, _: object) -> None:
-        """In whatever thread: the task sees it when it works next."""
-
     def _signal(self) -> Any:
         return asyncio.Event()
 

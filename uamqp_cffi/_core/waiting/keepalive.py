@@ -11,30 +11,58 @@ import atexit
 import logging
 import threading
 import weakref
+from collections.abc import Callable
+from queue import Empty, SimpleQueue
 from typing import Any
 
 from .. import time
-from .locks import Lock, Roster, Signal, fork_safe
+from .locks import Lock, Roster, fork_safe
 from .plan import earlier
 
 _logger = logging.getLogger("uamqp.client")
 _LAST = 1.0  # seconds that the interpreter waits, when it exits, for callbacks that run
 
 
+class Bell:
+    """What wakes a worker. `ring` takes any argument, and is written in C: as the callback of a weak reference it runs wherever
+    an object is collected, where nobody would hear of an interrupt that came inside it."""
+
+    __slots__ = ("_rings", "ring")
+
+    def __init__(self) -> None:
+        self._rings: SimpleQueue[object] = SimpleQueue()
+        self.ring = self._rings.put
+
+    def set(self) -> None:
+        self.ring(None)
+
+    def wait(self, seconds: float) -> bool:
+        """Wait until it has been rung, and answer all of that: True. Or for that time: False."""
+        try:
+            self._rings.get(timeout=min(seconds, threading.TIMEOUT_MAX))
+            while not self._rings.empty():
+                self._rings.get_nowait()
+        except Empty:
+            return False
+        return True
+
+
 class Keeper:
     """The worker of one connection, as a thread. `worker` is None when there is none, or none any more."""
 
     def __init__(self, connection: Any) -> None:
-        self._connection = weakref.ref(connection, self._look_around)
+        self._changed: Any = self._signal()
+        self._collected: Callable[[Any], object] | None = getattr(self._changed, "ring", None)
+        """The callback of weak references; None where the worker sees it when it works next."""
+        self._connection = weakref.ref(connection, self._collected)
         self._intervals: dict[weakref.ref[Any], float] = {}
         self._books = fork_safe(Lock())
-        self._changed: Any = self._signal()
         self._worked_at = 0.0
         self.worker: Any = None
 
     def join(self, client: Any, interval: float) -> Any:
         """Work for this client, too; gives the worker. Raises RuntimeError when no thread can be started."""
-        ref = weakref.ref(client, self._look_around)
+        ref = weakref.ref(client, self._collected)
         with self._books:
             self._intervals[ref] = interval
             if self._runs():
@@ -66,10 +94,6 @@ class Keeper:
         """Have the worker see whether there is still something to do."""
         self._changed.set()
 
-    def _look_around(self, _: object) -> None:
-        """Somebody was collected, in whatever thread."""
-        self.wake()
-
     def _due(self, me: Any) -> float | None:
         """When the worker `me` is to work next, by `time.monotonic`; None: it ends."""
         connection = self._connection()
@@ -91,7 +115,7 @@ class Keeper:
     # ---- as a thread ----------------------------------------------------------------------------------------------
 
     def _signal(self) -> Any:
-        return Signal()
+        return Bell()
 
     def _runs(self) -> bool:
         return self.worker is not None and self.worker.is_alive()

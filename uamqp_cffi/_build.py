@@ -7,6 +7,8 @@ import sys
 import sysconfig
 from pathlib import Path
 
+from ._public import show_as
+
 _EXTENSION = "uamqp_cffi._core._uam"
 
 
@@ -112,3 +114,6 @@ def build_info() -> dict[str, str]:
         "cffi": engine.CFFI_VERSION,
         "tls": tls,
     }
+
+
+show_as("", build_info)

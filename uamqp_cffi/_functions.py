@@ -6,6 +6,7 @@ import ssl
 from typing import Any, TypedDict
 
 from . import constants, errors
+from ._public import show_as
 from ._session.link import Capabilities
 from ._typing import Unpack
 from .address import Source, Target
@@ -105,3 +106,6 @@ def receive_messages(
         kwargs["prefetch"] = max_batch_size
     with ReceiveClient(source, auth=auth, timeout=timeout, debug=debug, **kwargs) as client:
         return client.receive_message_batch(max_batch_size)
+
+
+show_as("", receive_message, receive_messages, send_message)

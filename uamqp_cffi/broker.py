@@ -36,9 +36,11 @@ from ._broker.scripts import Failure, Outcome, Refused, Script
 from ._broker.thread import BrokerThread, listen_on
 from ._core.engine import values as v
 from ._core.transport.wire import clock
+from ._public import show_as
 from .message import Message
 
 __all__ = ["NOTICE", "Answer", "Broker", "Outcome", "Pipe", "QueueInfo", "Verdict"]
+show_as("broker", Answer, Outcome, Pipe, QueueInfo, Verdict)
 
 NOTICE = "embedded AMQP 1.0 broker: everything is in memory; for tests and demonstrations, not for production"
 

@@ -13,8 +13,11 @@ from . import address, authentication, c_uamqp, constants, errors, receiver, sen
 from ._client.base import AMQPClient
 from ._client.receive import ReceiveClient
 from ._client.send import SendClient
+from ._public import show_as
 from .connection import Connection
 from .constants import TransportType
 from .session import Session
+
+show_as("client", AMQPClient, ReceiveClient, SendClient)
 
 __all__ = ["AMQPClient", "Connection", "ReceiveClient", "SendClient", "Session", "TransportType"]

@@ -241,9 +241,9 @@ class Connection:
         given = self._settings["properties"]
         if given is None:
             return None
-        from . import utils
+        from ._native.make import data_factory
 
-        return utils.data_factory(given, self._encoding)
+        return data_factory(given, self._encoding)
 
     @properties.setter
     def properties(self, value: dict[Any, Any] | None) -> None:

@@ -5,15 +5,12 @@ A received message is decoded as far as somebody looks; one that is to be sent i
 
 from __future__ import annotations
 
-from typing import Any  # noqa: F401  the annotations of classes are evaluated in here
-
 from ._message.batch import BatchMessage
 from ._message.bodies import DataBody, MessageBody, SequenceBody, ValueBody
 from ._message.header import MessageHeader
 from ._message.message import Loss, Message, Settler, format_of
 from ._message.properties import Id, MessageProperties
 from ._public import show_as
-from ._typing import Attribute  # noqa: F401
 
 __all__ = [
     "BatchMessage",
@@ -29,4 +26,4 @@ __all__ = [
     "ValueBody",
     "format_of",
 ]
-show_as(__name__)
+show_as("message", *map(globals().get, __all__))

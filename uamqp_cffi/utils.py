@@ -11,6 +11,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from ._native.make import data_factory as data_factory
+from ._public import show_as
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
@@ -18,6 +19,7 @@ else:
     AbstractEventLoop = Any  # what evaluates annotations need not have asyncio loaded
 
 logger: logging.Logger = logging.getLogger("uamqp.utils")
+show_as("utils", data_factory)
 
 
 def get_running_loop() -> AbstractEventLoop:

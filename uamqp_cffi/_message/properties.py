@@ -6,10 +6,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeAlias
 from uuid import UUID
 
-from .. import utils
 from .._core.engine import sections, values
 from .._core.engine.values import NULL, Native
-from .._native.make import decode_value
+from .._native.make import data_factory, decode_value
 from .._native.values import AMQPValue
 from .._typing import Attribute
 from ..types import AMQPType
@@ -186,7 +185,7 @@ class MessageProperties:
         if kind is bytes or kind is int or kind is UUID:
             return value
         try:
-            return utils.data_factory(value, encoding=self._encoding)
+            return data_factory(value, encoding=self._encoding)
         except TypeError as error:
             raise TypeError(f"{name}: {error}") from error
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from enum import Enum
 
+from .._public import show_as
+
 __all__ = ["AMQPType", "ConnectionState", "LogCategory", "MessageBodyType", "PlatformInfoOption"]
 
 # ---- enumerations ---------------------------------------------------------------------------------------------------
@@ -74,3 +76,6 @@ class LogCategory(Enum):
 class PlatformInfoOption(Enum):
     DefaultOption = 1
     RetrieveSQMOption = 2
+
+
+show_as("c_uamqp", *map(globals().get, __all__))

@@ -8,6 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from .._core.engine import values
+from .._public import show_as
 from .enums import AMQPType
 from .values import (
     AMQPValue,
@@ -339,3 +340,6 @@ def data_factory(value: Any, encoding: str = "UTF-8") -> AMQPValue:
     '{[a:{1,true}]}'
     """
     return _native(value, encoding, 0)
+
+
+show_as("c_uamqp", *map(globals().get, __all__))

@@ -12,6 +12,7 @@ from typing import Any, TypeVar, cast
 
 from .._core.engine import sections, values
 from .._core.engine.sections import Sections
+from .._public import show_as
 from .._typing import Field
 from .enums import MessageBodyType
 from .make import (
@@ -681,3 +682,6 @@ class Messaging:
         """§3.4.5"""
         annotations = _fields("message_annotations", message_annotations)
         return _composite(_MODIFIED, [bool_value(delivery_failed), bool_value(undeliverable_here), annotations])
+
+
+show_as("c_uamqp", *map(globals().get, __all__))

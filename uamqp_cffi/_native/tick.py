@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .._core import time
+from .._public import show_as
 
 # ---- functions ------------------------------------------------------------------------------------------------------
 
@@ -18,3 +19,6 @@ class TickCounter:
 
     def destroy(self) -> None:
         """Kept for code that calls it; there is nothing to free."""
+
+
+show_as("c_uamqp", TickCounter)

@@ -15,6 +15,7 @@ from uuid import UUID
 
 from .._core.engine import values
 from .._core.engine.values import Native
+from .._public import show_as
 from .enums import AMQPType
 
 __all__ = [
@@ -562,3 +563,6 @@ def _new(cls: type[_V], *content: Any) -> _V:
     made = cls()
     made.create(*content)
     return made
+
+
+show_as("c_uamqp", *map(globals().get, __all__))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any, TypeVar
 
-from .. import utils
 from .._core.engine import records
+from .._native.make import data_factory
 from .._native.messages import cError
 from .._native.values import AMQPValue, DictValue, _native
 
@@ -27,7 +27,7 @@ def _error_of(error: records.Error | None) -> cError | None:
     if error.description is not None:
         made.description = error.description
     if error.info:
-        made.info = utils.data_factory(error.info)
+        made.info = data_factory(error.info)
     return made
 
 

@@ -14,6 +14,7 @@ from .._core.engine import engine, records
 from .._core.waiting.callbacks import Calls
 from .._native.messages import _bytes
 from .._native.values import AMQPValue, StructBase
+from .._public import show_as
 from .common import _encoded_error, _error_of, _made, _tell, _typed
 from .transports import XIO, _instance
 
@@ -178,3 +179,6 @@ def create_connection(sasl_client: XIO, hostname: bytes, container_id: bytes, ca
     made._real = _Noting(_bytes("hostname", hostname), auth, _bytes("container_id", container_id), made._calls, made)
     made._context = callback_context
     return made
+
+
+show_as("c_uamqp", *map(globals().get, __all__))

@@ -9,6 +9,7 @@ from .. import errors, receiver, sender, session
 from .._core.engine import records, values
 from .._native.messages import Messaging, _bytes, cFields, cMessage
 from .._native.values import AMQPValue, CompositeValue, StructBase, _native
+from .._public import show_as
 from .._session.link import Link
 from ..address import Source, Target
 from ..message import Message
@@ -339,3 +340,6 @@ def create_message_receiver(link: cLink, callback_context: Any) -> cMessageRecei
     made._end = end
     made._join(owner)
     return made
+
+
+show_as("c_uamqp", *map(globals().get, __all__))

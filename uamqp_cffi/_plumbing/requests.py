@@ -11,6 +11,7 @@ from .._core.waiting.callbacks import Calls
 from .._native.constants import CBS_OPEN_COMPLETE_OK, CBS_OPERATION_RESULT_OK
 from .._native.messages import _bytes, cMessage
 from .._native.values import StructBase
+from .._public import show_as
 from .._session import requests as mgmt
 from ..constants import CBSAuthStatus, MessageBodyType
 from ..message import Message
@@ -267,3 +268,6 @@ class CBSTokenAuth(_Requests):
 
     def _went_wrong(self) -> None:
         self.on_cbs_error()
+
+
+show_as("c_uamqp", *map(globals().get, __all__))

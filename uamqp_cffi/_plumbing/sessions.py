@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from .. import connection, errors, session, utils
+from .. import connection, errors, session
 from .._core.engine import records
+from .._native.make import data_factory
 from .._native.messages import cSource, cTarget
 from .._native.values import StructBase
+from .._public import show_as
 from .common import _encoded_error, _made, _tell
 from .connections import Connection
 from .transports import _instance
@@ -111,14 +113,14 @@ class cSession(StructBase):
 
     def _attached(self, record: records.Attach) -> None:
         source, target, properties = (record.fields[name] for name in ("source", "target", "properties"))
-        told = utils.data_factory(properties) if properties else None
+        told = data_factory(properties) if properties else None
         if (target if record.sender else source) is None:  # the other one may be missing: RabbitMQ leaves it out
             side = "target" if record.sender else "source"
             refused = errors.AMQPConnectionError(f"the peer attached without a {side}: it refuses the link")
             _tell(self._context, "_attach_received", None, None, told, refused)
             return
-        given_source = None if source is None else cSource._of(utils.data_factory(source))
-        given_target = None if target is None else cTarget._of(utils.data_factory(target))
+        given_source = None if source is None else cSource._of(data_factory(source))
+        given_target = None if target is None else cTarget._of(data_factory(target))
         _tell(self._context, "_attach_received", given_source, given_target, told, None)
 
 
@@ -130,3 +132,6 @@ def create_session(connection: Connection, on_link_attached_context: Any) -> cSe
     made._context = on_link_attached_context
     connection._sessions.append(made)
     return made
+
+
+show_as("c_uamqp", *map(globals().get, __all__))

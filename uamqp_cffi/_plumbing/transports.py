@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from .._native.messages import _bytes
 from .._native.values import StructBase
+from .._public import show_as
 from ..authentication.common import AMQPAuth, Mechanism
 from ..constants import TransportType
 
@@ -303,3 +304,6 @@ def get_info() -> str:
     from .. import get_platform_info
 
     return get_platform_info()
+
+
+show_as("c_uamqp", *map(globals().get, __all__))

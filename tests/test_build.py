@@ -16,11 +16,11 @@ import pytest
 
 import uamqp_cffi
 from uamqp_cffi import _build
-from uamqp_cffi._core.engine import engine
+from uamqp_cffi._core.engine import lib, load_error
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = Path(uamqp_cffi.__file__).resolve().parent
-EXTENSION = Path(engine.EXTENSION).name
+EXTENSION = Path(lib.EXTENSION).name
 
 
 def test_build_info_names_version_compiler_abi_and_tls() -> None:
@@ -29,12 +29,12 @@ def test_build_info_names_version_compiler_abi_and_tls() -> None:
     assert info["compiler"].split()[0] in ("gcc", "clang", "msvc")
     assert info["tls"] == ssl.OPENSSL_VERSION
     assert Path(info["extension"]).parent == PACKAGE / "_core"
-    assert (info["python"], info["platform"]) == (_build.python_tag(), _build.platform_tag())
+    assert (info["python"], info["platform"]) == (load_error.python_tag(), load_error.platform_tag())
 
 
 def test_the_abi_is_abi3_where_python_has_a_limited_api() -> None:
     limited = sys.implementation.name == "cpython" and not sysconfig.get_config_var("Py_GIL_DISABLED")
-    assert uamqp_cffi.build_info()["abi"] == ("cp310-abi3" if limited else _build.python_tag())
+    assert uamqp_cffi.build_info()["abi"] == ("cp310-abi3" if limited else load_error.python_tag())
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="names of modules elsewhere have no abi3")
@@ -46,7 +46,7 @@ def test_the_extension_is_named_for_its_abi() -> None:
 
 
 def test_the_platform_tag_is_the_one_of_wheels() -> None:
-    assert _build.platform_tag().split()[0] == sysconfig.get_platform().replace("-", "_").replace(".", "_")
+    assert load_error.platform_tag().split()[0] == sysconfig.get_platform().replace("-", "_").replace(".", "_")
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux has several C libraries")
@@ -57,8 +57,8 @@ def test_the_platform_tag_names_the_c_library(
     monkeypatch: pytest.MonkeyPatch, known: tuple[str, str], said: str
 ) -> None:
     monkeypatch.setattr("platform.libc_ver", lambda: known)
-    monkeypatch.setattr(_build, "_has_musl", lambda: True)
-    assert _build.platform_tag().split(" ", 1)[1] == said
+    monkeypatch.setattr(load_error, "_has_musl", lambda: True)
+    assert load_error.platform_tag().split(" ", 1)[1] == said
 
 
 @pytest.mark.parametrize(
@@ -151,8 +151,8 @@ def load(folder: Path, code: str = "from uamqp_cffi import SendClient") -> str:
 
 def assert_names_all(line: str) -> None:
     assert line.startswith("ImportError: uamqp_cffi cannot load its extension module")
-    assert _build.python_tag() in line
-    assert _build.platform_tag() in line
+    assert load_error.python_tag() in line
+    assert load_error.platform_tag() in line
 
 
 REINSTALL = "`pip install --force-reinstall --no-cache-dir uamqp-cffi`"  # else pip may take what it built when it was wrong
@@ -230,6 +230,6 @@ def test_a_subinterpreter_is_told(copy: Path) -> None:
 
 def test_the_error_keeps_its_cause_name_and_path() -> None:
     cause = ImportError("wrong ELF class", name="uamqp_cffi._core._uam", path="/somewhere/_uam.abi3.so")
-    error = _build.load_error(cause)
+    error = load_error.load_error(cause)
     assert (error.name, error.path) == (cause.name, cause.path)
     assert "wrong ELF class" in str(error)

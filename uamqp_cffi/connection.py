@@ -26,7 +26,7 @@ from . import errors
 from ._arguments import is_auth, is_context, is_policy, not_pickled
 from ._core import time
 from ._core.engine import engine as _engine
-from ._core.engine import records, values
+from ._core.engine import lib, records, values
 from ._core.transport import heartbeat
 from ._core.transport.dial import LOOK_FOR_LIFE, Address, Dialer, silence_error
 from ._core.transport.filters.base import Filter, HttpRefused
@@ -158,9 +158,9 @@ class Connection:
         self._cbs: Any = None  # the token exchange, when there is one
         self._engine = _engine.Engine()
         if self._ratio is not None:
-            self._engine.set(_engine.OPT_HEARTBEAT, max(1, round(self._ratio * 1000)))
+            self._engine.set(lib.OPT_HEARTBEAT, max(1, round(self._ratio * 1000)))
         if self._debug:
-            self._engine.set(_engine.OPT_TRACE, 1)
+            self._engine.set(lib.OPT_TRACE, 1)
         self._started = False
         self._closed = False
         self._done = False  # the transport is gone, whoever closed it
@@ -479,7 +479,7 @@ class Connection:
         """For verbs that begin something: when the connection or session is over, that is what is raised. Under `_io`."""
         try:
             yield
-        except _engine.StateError as over:
+        except lib.StateError as over:
             self._check_alive()
             if self._done or self._ending:
                 raise (self._why or self._ended_error()) from over
@@ -799,7 +799,7 @@ class Connection:
                     self._torn()
                     return True
         due = wire.engine.deadline
-        if due != _engine.NEVER and due - (start := clock()) < wait * 1000:
+        if due != lib.NEVER and due - (start := clock()) < wait * 1000:
             wait = max(0, due - start) / 1000
         wait = min(wait, LOOK_FOR_LIFE)
         limit = self._connect_deadline
@@ -1140,7 +1140,7 @@ class Connection:
         """For answers to a record: the engine is ahead of it, and what it speaks of may be over."""
         try:
             yield
-        except _engine.StateError as over:
+        except lib.StateError as over:
             _logger.debug("connection %r: too late to answer: %s", self.container_id, over)
 
     def _own(self, record: Any) -> Inbox | None:
@@ -1160,9 +1160,9 @@ class Connection:
                 error = record.error or records.Error(ErrorCodes.UnknownError.value, None, None)
                 self._why = self._told(errors.process_connection_error(self.error_policy, *error))
         elif isinstance(record, records.PeerError):
-            if record.scope == _engine.SCOPE_LINK:
+            if record.scope == lib.SCOPE_LINK:
                 return self._links.get(record.id)
-            if record.scope == _engine.SCOPE_SESSION:
+            if record.scope == lib.SCOPE_SESSION:
                 return self._session_inboxes.get(record.id)
             self._on_peer_error(record.error)
         elif isinstance(record, records.Late):
@@ -1333,7 +1333,7 @@ class Connection:
             elif self._started:
                 self._engine.lost()
                 last = self._engine.step(clock())
-        except (_engine.EngineError, MemoryError) as broken:
+        except (lib.EngineError, MemoryError) as broken:
             error.__context__ = broken
         if torn:
             last = [_in_doubt(record) for record in last]
@@ -1372,7 +1372,7 @@ class Connection:
             for _ in range(_LEFTOVERS):
                 if not sock.recv(65536):
                     break
-        except (OSError, TransportError, _engine.EngineError) as error:
+        except (OSError, TransportError, lib.EngineError) as error:
             _logger.debug("connection %r: goodbye not said: %s", self.container_id, error)
         finally:
             sock.close()
@@ -1423,7 +1423,7 @@ class Connection:
                 if not self._done:
                     self._engine.close()
             self._flush()
-        except _engine.EngineError as refused:
+        except lib.EngineError as refused:
             _logger.debug("connection %r: no CLOSE: %s", self.container_id, refused)
         self._wake_all()
 
@@ -1487,8 +1487,8 @@ class Connection:
 
 def _in_doubt(record: Any) -> Any:
     """A record of what is not delivered, as of what is not known."""
-    if isinstance(record, records.Settled) and record.outcome == _engine.OUT_NOT_DELIVERED:
-        return record._replace(outcome=_engine.OUT_UNKNOWN)
+    if isinstance(record, records.Settled) and record.outcome == lib.OUT_NOT_DELIVERED:
+        return record._replace(outcome=lib.OUT_UNKNOWN)
     return record
 
 

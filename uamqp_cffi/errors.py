@@ -20,7 +20,7 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar, cast
 
-from ._core.engine.values import Described
+from ._core.engine.types import Described
 from ._native.make import data_factory
 from ._native.values import AMQPValue
 from .constants import Delivery, DeliveryOutcome, ErrorCodes

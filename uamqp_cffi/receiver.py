@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from . import constants, errors
 from ._arguments import unknown
-from ._core.engine.engine import OUT_ACCEPTED, OUT_MODIFIED, OUT_REJECTED, OUT_RELEASED, StateError
+from ._core.engine.lib import OUT_ACCEPTED, OUT_MODIFIED, OUT_REJECTED, OUT_RELEASED, StateError
 from ._core.engine.records import Credit, Delivery, Record, Settled
 from ._core.engine.sections import ACCEPTED, RELEASED, modified, outcome, rejected
 from ._core.engine.serial import numbers_of, ranges

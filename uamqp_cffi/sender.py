@@ -18,9 +18,12 @@ from typing import TYPE_CHECKING, Any
 from . import constants, errors
 from ._arguments import wrong
 from ._core import time
-from ._core.engine.engine import Lengths, SizeError, StateError
+from ._core.engine.decode import decode_exact
+from ._core.engine.engine import Lengths
+from ._core.engine.lib import SizeError, StateError
 from ._core.engine.records import Credit, Record, Settled
-from ._core.engine.values import Described, decode_exact, described_composite, enc_str, enc_uint
+from ._core.engine.types import Described
+from ._core.engine.values import described_composite, enc_str, enc_uint
 from ._core.waiting.interrupts import openly, whole
 from ._session.link import Capabilities, Link
 from ._session.unsettled import LOST_OUTCOMES, SENT_OUTCOMES, Owner, Runs

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol, SupportsIndex, TypedDict
 
 from . import constants, errors
 from ._arguments import not_pickled
-from ._core.engine.engine import StateError
+from ._core.engine.lib import StateError
 from ._core.engine.records import (
     Attach,
     Begin,

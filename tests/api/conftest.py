@@ -13,7 +13,8 @@ import pytest
 
 from uamqp_cffi import SendClient
 from uamqp_cffi._core.engine import records as r
-from uamqp_cffi._core.engine.engine import Engine, undump
+from uamqp_cffi._core.engine.engine import Engine
+from uamqp_cffi._core.engine.lib import undump
 from uamqp_cffi._core.engine.values import (
     composite,
     described_composite,

@@ -9,13 +9,14 @@ from typing import Any
 import pytest
 
 from uamqp_cffi import SendClient, types
-from uamqp_cffi._core.engine import values
-from uamqp_cffi._core.engine.values import Described, Symbol
+from uamqp_cffi._core.engine import decode
+from uamqp_cffi._core.engine import types as types_module
+from uamqp_cffi._core.engine.types import Described, Symbol
 from uamqp_cffi.address import Address, Source, Target
 
 
 def fields(terminus: Any) -> list[Any]:
-    return values.decode_exact(terminus._encode()).value  # type: ignore[no-any-return]
+    return decode.decode_exact(terminus._encode()).value  # type: ignore[no-any-return]
 
 
 @pytest.mark.parametrize(
@@ -143,7 +144,7 @@ def test_bytes_that_cannot_be_decoded_are_not_shown() -> None:
     assert caught.value.__cause__ is caught.value.__context__ is None
 
 
-@pytest.mark.parametrize("odd", [5, True, [1], {"a": 1}, "\udcff", b"\xff", values.Described(1, 2)])
+@pytest.mark.parametrize("odd", [5, True, [1], {"a": 1}, "\udcff", b"\xff", types_module.Described(1, 2)])
 def test_a_peers_terminus_may_hold_anything(odd: object) -> None:
     for kind in (Source, Target):
         made = kind.from_c_obj([odd] * 8)
@@ -269,7 +270,7 @@ def test_a_terminus_comes_back_from_the_wire() -> None:
     source = Source("amqps://us:pw@h/a")
     source.set_filter("s1", name=b"com.example:session", descriptor=None)
     source.durable, source.timeout, source.expiry_policy, source.distribution_mode = 1, 9, b"never", "move"
-    for form in (source._encode(), values.decode_exact(source._encode()), source._address, fields(source)):
+    for form in (source._encode(), decode.decode_exact(source._encode()), source._address, fields(source)):
         back = Source.from_c_obj(form)
         assert (back.address, str(back), back.hostname) == ("amqps://h/a", "amqps://h/a", "h")
         assert (back.durable, back.timeout, back.expiry_policy) == (1, 9, b"never")

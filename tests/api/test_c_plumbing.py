@@ -14,7 +14,7 @@ import trustme
 
 from uamqp_cffi import c_uamqp, errors
 from uamqp_cffi._core.engine import records
-from uamqp_cffi._core.engine.values import Described
+from uamqp_cffi._core.engine.types import Described
 from uamqp_cffi._native import constants, make
 from uamqp_cffi.broker import Broker, Outcome, Verdict
 from uamqp_cffi.c_uamqp import ConnectionState

@@ -9,7 +9,7 @@ import pytest
 
 from uamqp_cffi import BatchMessage, Message, SendClient, Source, Target, errors, types
 from uamqp_cffi._core.engine import records as r
-from uamqp_cffi._core.engine.values import Symbol
+from uamqp_cffi._core.engine.types import Symbol
 from uamqp_cffi._native import make
 from uamqp_cffi.constants import MessageState, ReceiverSettleMode, SenderSettleMode
 

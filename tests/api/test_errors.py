@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from uamqp_cffi import errors
-from uamqp_cffi._core.engine.values import Symbol
+from uamqp_cffi._core.engine.types import Symbol
 from uamqp_cffi.constants import Delivery, DeliveryOutcome, ErrorCodes
 from uamqp_cffi.errors import ErrorAction, ErrorPolicy
 

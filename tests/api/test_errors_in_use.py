@@ -73,15 +73,8 @@ def test_detach(peer: Any, condition: str | None, cls: type, code: Any, retryabl
 
 
 def test_info_of_any_shape_is_told(peer: Any) -> None:
-    from uamqp_cffi._core.engine.values import (
-        Described,
-        Symbol,
-        described_composite,
-        enc_list,
-        enc_map,
-        enc_symbol,
-        encode,
-    )
+    from uamqp_cffi._core.engine.types import Described, Symbol
+    from uamqp_cffi._core.engine.values import described_composite, enc_list, enc_map, enc_symbol, encode
 
     odd = enc_list([encode([1]), encode("two")])
     info = enc_map([(odd, encode("text")), (enc_symbol("k"), encode(Described(Symbol("d"), ["a"])))])

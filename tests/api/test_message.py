@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from uamqp_cffi import c_uamqp, errors, types
-from uamqp_cffi._core.engine import sections, values
-from uamqp_cffi._core.engine.values import Described, Symbol
+from uamqp_cffi._core.engine import decode, sections, values
+from uamqp_cffi._core.engine.types import Described, Symbol
 from uamqp_cffi.constants import Delivery, MessageBodyType, MessageState
 from uamqp_cffi.message import DataBody, Message, MessageHeader, MessageProperties, SequenceBody, ValueBody
 
@@ -683,7 +683,7 @@ def test_what_is_encoded_decodes_to_the_same_message(
     assert back.properties is not None
     assert back.properties._as_dict() == message.properties._as_dict()  # type: ignore[union-attr]
     for name, sent in (("application_properties", application), ("annotations", annotations)):
-        expected = values.decode(values.encode(sent)) if sent else None
+        expected = decode.decode(values.encode(sent)) if sent else None
         assert getattr(back, name) == expected
     assert str(back) == str(message)
     assert back.encode_message() == data, "having been read changes nothing"
@@ -810,7 +810,7 @@ def test_settling_sends_the_outcome_once(call: Any, response: type, state: Descr
     message = received(settler)
     assert (message.state, message.settled) == (MessageState.ReceivedUnsettled, False)
     assert call(message) is True
-    assert [repr(values.decode_exact(sent)) for sent in settler.states] == [repr(state)]  # repr tells Symbol from str
+    assert [repr(decode.decode_exact(sent)) for sent in settler.states] == [repr(state)]  # repr tells Symbol from str
     assert (message.state, message.settled) == (MessageState.ReceivedSettled, True)
     assert isinstance(message._response, response)
     assert message.accept() is message.reject() is message.release() is message.modify(True, True) is False

@@ -15,7 +15,7 @@ from functools import partial
 import pytest
 
 from uamqp_cffi import Message, SendClient, errors
-from uamqp_cffi._core.engine.engine import dump, undump
+from uamqp_cffi._core.engine.lib import dump, undump
 from uamqp_cffi.constants import MessageState, SenderSettleMode
 
 pytestmark = pytest.mark.slow

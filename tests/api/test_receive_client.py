@@ -20,7 +20,7 @@ import pytest
 
 import uamqp_cffi
 from uamqp_cffi import Connection, Message, ReceiveClient, SendClient, Source, authentication, errors
-from uamqp_cffi._core.engine import values
+from uamqp_cffi._core.engine import decode
 from uamqp_cffi.broker import Broker
 from uamqp_cffi.constants import ErrorCodes, MessageState, ReceiverSettleMode, SenderSettleMode
 
@@ -1103,7 +1103,7 @@ def test_max_message_size_is_announced_when_it_was_chosen_and_0_is_no_choice(bro
         with ReceiveClient(broker.url + "/q", timeout=50, max_message_size=chosen) as client:
             client.receive_message_batch(1)
             assert client.message_handler is not None
-            fields = values.decode_exact(client.message_handler._performative())
+            fields = decode.decode_exact(client.message_handler._performative())
             assert (fields[10] if len(fields) > 10 else None) == announced
 
 

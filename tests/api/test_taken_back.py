@@ -13,7 +13,7 @@ import pytest
 
 from uamqp_cffi import ReceiveClient, errors
 from uamqp_cffi._core.engine import records as r
-from uamqp_cffi._core.engine.engine import OUT_ACCEPTED, OUT_RELEASED
+from uamqp_cffi._core.engine.lib import OUT_ACCEPTED, OUT_RELEASED
 from uamqp_cffi._core.engine.sections import data_section
 from uamqp_cffi._core.engine.values import described_composite, enc_bool
 from uamqp_cffi.constants import DeliveryOutcome, MessageState, ReceiverSettleMode

@@ -10,6 +10,7 @@ import pytest
 
 from uamqp_cffi._broker.pipe import Pipe
 from uamqp_cffi._core.engine import engine as eng
+from uamqp_cffi._core.engine import lib
 from uamqp_cffi._core.engine import records as r
 from uamqp_cffi._core.engine import values as v
 from uamqp_cffi._core.transport.wire import Wire
@@ -22,7 +23,7 @@ class Client:
 
     def __init__(self, broker: Broker, sasl: tuple[str, bytes | None] | None = None, idle_timeout: int = 0) -> None:
         self.engine = eng.Engine()
-        self.engine.set(eng.OPT_TRACE, 1)
+        self.engine.set(lib.OPT_TRACE, 1)
         if sasl is not None:
             self.engine.sasl_client(*sasl)
         self.now = 0

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from uamqp_cffi._broker.pipe import Pipe
-from uamqp_cffi._core.engine import engine as eng
+from uamqp_cffi._core.engine import decode, lib, types
 from uamqp_cffi._core.engine import records as r
 from uamqp_cffi._core.engine import values as v
 from uamqp_cffi._core.transport.filters.websocket import WebSocket
@@ -132,7 +132,7 @@ def request(number: int, operation: str, reply_to: str | None = None, **properti
 
 
 def parse(payload: bytes) -> dict[int, Any]:
-    return {code: v.decode_exact(payload[at : at + n]) for code, at, n, _ in eng.sections(payload)}
+    return {code: decode.decode_exact(payload[at : at + n]) for code, at, n, _ in lib.sections(payload)}
 
 
 @pytest.fixture
@@ -204,7 +204,7 @@ def test_a_reply_goes_to_the_link_whose_target_reply_to_names(broker: Broker, co
 def test_a_request_that_is_no_message_is_rejected(broker: Broker, connect: Connect) -> None:
     client, session = connect()
     client.send(client.sender(session, "$management"), b"\x00\x53\x74\xff")
-    assert client.outcomes() == [(0, 0, eng.OUT_REJECTED)]
+    assert client.outcomes() == [(0, 0, lib.OUT_REJECTED)]
 
 
 # ---- bad peers ----
@@ -367,7 +367,7 @@ def test_closing_the_broker_closes_its_connections(broker: Broker, connect: Conn
 
 
 @pytest.fixture
-def said(monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[v.Described]]:
+def said(monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[types.Described]]:
     """Gives the performatives that the broker has sent so far, on all connections."""
     stream = bytearray()
     take = Pipe.take
@@ -377,14 +377,14 @@ def said(monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[v.Described]]:
         stream.extend(out)
         return out
 
-    def frames() -> list[v.Described]:
+    def frames() -> list[types.Described]:
         found = []
         rest = bytes(stream)
         while rest:
             size = 8 if rest.startswith(b"AMQP") else int.from_bytes(rest[:4], "big")
             body, rest = rest[8:size], rest[size:]
             if body:  # a transfer has its message behind the list
-                found.append(v.decode_exact(body[: 4 if body[3] == 0x45 else 5 + body[4]]))
+                found.append(decode.decode_exact(body[: 4 if body[3] == 0x45 else 5 + body[4]]))
         return found
 
     monkeypatch.setattr(Pipe, "take", watched)
@@ -392,7 +392,7 @@ def said(monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[v.Described]]:
 
 
 def test_no_field_at_the_end_of_a_list_is_left_out(
-    broker: Broker, connect: Connect, data: Data, terminus: Any, said: Callable[[], list[v.Described]]
+    broker: Broker, connect: Connect, data: Data, terminus: Any, said: Callable[[], list[types.Described]]
 ) -> None:
     """Azure's clients look for some in their place, however long the list is."""
     broker.script("full", "rejected", condition="amqp:not-allowed")
@@ -405,7 +405,7 @@ def test_no_field_at_the_end_of_a_list_is_left_out(
     client.run()
     client.engine.close()
     client.run()
-    lengths = {code: len(names) for code, names in eng.FIELDS.values()}
+    lengths = {code: len(names) for code, names in lib.FIELDS.values()}
     got = [(frame.descriptor, len(frame.value)) for frame in said()]
     assert {code for code, _ in got} == set(range(0x10, 0x19))
     assert got == [(code, lengths[code]) for code, _ in got]
@@ -416,7 +416,7 @@ def test_no_field_at_the_end_of_a_list_is_left_out(
 
 
 def test_an_outcome_that_the_broker_is_to_settle_is_said_again(
-    broker: Broker, connect: Connect, said: Callable[[], list[v.Described]]
+    broker: Broker, connect: Connect, said: Callable[[], list[types.Described]]
 ) -> None:
     broker.put("q", b"one")
     broker.put("q", b"two")

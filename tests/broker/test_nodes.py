@@ -9,7 +9,7 @@ import pytest
 
 from uamqp_cffi._broker.queues import Bytes, Entry, Queue
 from uamqp_cffi._broker.scripts import ACCEPTED, Outcome, Refused
-from uamqp_cffi._core.engine import engine as eng
+from uamqp_cffi._core.engine import lib
 from uamqp_cffi._core.engine import records as r
 from uamqp_cffi._core.engine import values as v
 from uamqp_cffi.broker import Broker
@@ -91,7 +91,7 @@ def test_a_node_adds_to_the_answer_to_an_attach(ledger: tuple[Ledger, Any, int])
 def test_a_node_chooses_the_outcome_of_each_message(ledger: tuple[Ledger, Any, int], data: Data) -> None:
     node, client, session = ledger
     client.send(client.sender(session, "ledger"), data(b"yes"), data(b"no!"), data(b"yes"))
-    assert [outcome for _, _, outcome in client.outcomes()] == [eng.OUT_ACCEPTED, eng.OUT_RELEASED, eng.OUT_ACCEPTED]
+    assert [outcome for _, _, outcome in client.outcomes()] == [lib.OUT_ACCEPTED, lib.OUT_RELEASED, lib.OUT_ACCEPTED]
     assert len(node) == 2
 
 
@@ -109,7 +109,7 @@ def test_a_node_is_told_the_outcome_of_what_it_handed_out(ledger: tuple[Ledger, 
     [delivery] = client.of(r.Delivery)
     client.engine.settle(link, delivery.delivery_id, delivery.delivery_id, True, ACCEPTED.encode())
     client.run()
-    assert node.told == [0, (eng.OUT_ACCEPTED, [TAGS[0]])]
+    assert node.told == [0, (lib.OUT_ACCEPTED, [TAGS[0]])]
 
 
 def test_a_node_is_told_what_a_link_left_without_an_outcome(ledger: tuple[Ledger, Any, int], data: Data) -> None:

@@ -16,8 +16,7 @@ from typing import Any
 import pytest
 import trustme
 
-from uamqp_cffi._core.engine import engine as eng
-from uamqp_cffi._core.engine import values as v
+from uamqp_cffi._core.engine import decode, lib
 from uamqp_cffi.broker import Broker
 
 PYTHON = os.environ.get("UAMQP_PROTON_PYTHON", "")
@@ -197,9 +196,9 @@ def bodies(payloads: list[bytes]) -> bytes:
     """The data sections of encoded messages, joined."""
     out = b""
     for payload in payloads:
-        for code, offset, length, _ in eng.sections(payload):
+        for code, offset, length, _ in lib.sections(payload):
             if code == 0x75:
-                out += v.decode_exact(payload[offset : offset + length])
+                out += decode.decode_exact(payload[offset : offset + length])
     return out
 
 

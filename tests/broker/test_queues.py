@@ -9,7 +9,7 @@ import pytest
 
 from uamqp_cffi import BatchMessage, constants
 from uamqp_cffi._broker.queues import node_name
-from uamqp_cffi._core.engine import engine as eng
+from uamqp_cffi._core.engine import decode, lib
 from uamqp_cffi._core.engine import records as r
 from uamqp_cffi._core.engine import values as v
 from uamqp_cffi.broker import Broker
@@ -36,7 +36,7 @@ def test_messages_are_accepted_in_ranges_and_kept_in_order(broker: Broker, conne
     link = client.sender(session, "amqp://localhost/q")
     payloads = [data(b"%d" % i) for i in range(10)]
     client.send(link, *payloads)
-    assert client.outcomes() == [(0, 9, eng.OUT_ACCEPTED)]
+    assert client.outcomes() == [(0, 9, lib.OUT_ACCEPTED)]
     assert broker.payloads("q") == payloads
     info = broker.info("/q")
     assert (info.messages, info.received, info.bytes) == (10, 10, sum(map(len, payloads)))
@@ -56,7 +56,7 @@ def test_settled_messages_are_kept_without_an_answer(broker: Broker, connect: Co
     link = client.sender(session, "q")
     client.send(link, data(b"1"), data(b"2"), settled=True)
     assert broker.info("q").messages == 2
-    assert [s for s in client.of(r.Settled) if s.outcome == eng.OUT_ACCEPTED] == []
+    assert [s for s in client.of(r.Settled) if s.outcome == lib.OUT_ACCEPTED] == []
 
 
 def test_interleaved_links_get_each_their_own_outcome(broker: Broker, connect: Connect, data: Data) -> None:
@@ -69,11 +69,11 @@ def test_interleaved_links_get_each_their_own_outcome(broker: Broker, connect: C
     client.run()
     got = sorted((s.first, s.link, s.outcome) for s in client.of(r.Settled))
     assert got == [
-        (0, good, eng.OUT_ACCEPTED),
-        (1, bad, eng.OUT_REJECTED),
-        (2, good, eng.OUT_ACCEPTED),
-        (3, bad, eng.OUT_REJECTED),
-        (4, good, eng.OUT_ACCEPTED),
+        (0, good, lib.OUT_ACCEPTED),
+        (1, bad, lib.OUT_REJECTED),
+        (2, good, lib.OUT_ACCEPTED),
+        (3, bad, lib.OUT_REJECTED),
+        (4, good, lib.OUT_ACCEPTED),
     ]
     assert broker.info("good").messages == 3 and broker.info("bad").messages == 0
 
@@ -91,13 +91,13 @@ def test_a_full_broker_rejects_what_does_not_fit(
     client, session = connect(small)
     link = client.sender(session, "q")
     client.send(link, *[data(bytes(95))] * 5)
-    assert client.outcomes() == [(0, 2, eng.OUT_ACCEPTED), (3, 4, eng.OUT_REJECTED)]
-    error = v.decode_exact(client.of(r.Settled)[-1].state).value[0]
+    assert client.outcomes() == [(0, 2, lib.OUT_ACCEPTED), (3, 4, lib.OUT_REJECTED)]
+    error = decode.decode_exact(client.of(r.Settled)[-1].state).value[0]
     assert error.value[0] == "amqp:resource-limit-exceeded"
     assert small.info("q").messages == 3
     small.purge("q")
     client.send(link, data(bytes(95)))
-    assert client.outcomes()[-1] == (5, 5, eng.OUT_ACCEPTED)
+    assert client.outcomes()[-1] == (5, 5, lib.OUT_ACCEPTED)
 
 
 def test_a_broker_that_only_counts_keeps_nothing(
@@ -173,9 +173,9 @@ def test_a_drain_is_answered_with_what_there_is(broker: Broker, connect: Connect
 
 
 def header_of(payload: bytes) -> list[Any]:
-    code, offset, length, _ = eng.sections(payload)[0]
+    code, offset, length, _ = lib.sections(payload)[0]
     assert code == 0x70
-    return list(v.decode_exact(payload[offset : offset + length]))
+    return list(decode.decode_exact(payload[offset : offset + length]))
 
 
 def test_released_messages_come_back_in_front_unchanged(broker: Broker, connect: Connect, data: Data) -> None:
@@ -314,7 +314,7 @@ def test_a_link_without_target_routes_by_the_to_of_each_message(broker: Broker, 
 
     client.send(link, to("a"), to("amqp://host/b"), data(b"nowhere"))
     assert broker.payloads("a") == [to("a")] and broker.payloads("b") == [to("amqp://host/b")]
-    assert client.outcomes()[-1] == (2, 2, eng.OUT_REJECTED)
+    assert client.outcomes()[-1] == (2, 2, lib.OUT_REJECTED)
 
 
 def test_a_dynamic_source_is_a_queue_of_the_consumers_own(

@@ -7,9 +7,8 @@ from typing import Any
 
 import pytest
 
-from uamqp_cffi._core.engine import engine as eng
+from uamqp_cffi._core.engine import decode, lib
 from uamqp_cffi._core.engine import records as r
-from uamqp_cffi._core.engine import values as v
 from uamqp_cffi.broker import Broker, Outcome
 
 Connect = Callable[..., tuple[Any, int]]
@@ -18,7 +17,7 @@ Data = Callable[[bytes], bytes]
 
 @pytest.mark.parametrize(
     ("outcome", "code"),
-    [("rejected", eng.OUT_REJECTED), ("released", eng.OUT_RELEASED), ("modified", eng.OUT_MODIFIED)],
+    [("rejected", lib.OUT_REJECTED), ("released", lib.OUT_RELEASED), ("modified", lib.OUT_MODIFIED)],
 )
 def test_a_scripted_outcome_is_what_comes_back(
     outcome: str, code: int, broker: Broker, connect: Connect, data: Data
@@ -36,7 +35,7 @@ def test_a_rejection_says_why(broker: Broker, connect: Connect, data: Data) -> N
     )
     client, session = connect()
     client.send(client.sender(session, "q"), data(b"1"))
-    error = v.decode_exact(client.of(r.Settled)[0].state).value[0]
+    error = decode.decode_exact(client.of(r.Settled)[0].state).value[0]
     assert error.value == ["amqp:precondition-failed", "too blue", {"colour": "blue"}]
 
 
@@ -44,14 +43,14 @@ def test_modified_carries_its_fields(broker: Broker, connect: Connect, data: Dat
     broker.script("q", "modified", delivery_failed=True, undeliverable_here=False, annotations={"x-why": "no"})
     client, session = connect()
     client.send(client.sender(session, "q"), data(b"1"))
-    assert v.decode_exact(client.of(r.Settled)[0].state).value == [True, False, {"x-why": "no"}]
+    assert decode.decode_exact(client.of(r.Settled)[0].state).value == [True, False, {"x-why": "no"}]
 
 
 def test_a_script_for_some_messages_is_over_after_them(broker: Broker, connect: Connect, data: Data) -> None:
     broker.script("q", "released", times=2)
     client, session = connect()
     client.send(client.sender(session, "q"), data(b"1"), data(b"2"), data(b"3"))
-    assert client.outcomes() == [(0, 1, eng.OUT_RELEASED), (2, 2, eng.OUT_ACCEPTED)]
+    assert client.outcomes() == [(0, 1, lib.OUT_RELEASED), (2, 2, lib.OUT_ACCEPTED)]
     assert broker.payloads("q") == [data(b"3")]
 
 
@@ -62,7 +61,7 @@ def test_none_never_settles_and_bare_settles_without_a_state(broker: Broker, con
     client.send(client.sender(session, "none", "a"), data(b"1"))
     assert client.outcomes() == []
     client.send(client.sender(session, "bare", "b"), data(b"1"))
-    assert client.outcomes() == [(1, 1, eng.OUT_NONE)]
+    assert client.outcomes() == [(1, 1, lib.OUT_NONE)]
     assert broker.info("bare").messages == 1
 
 
@@ -73,7 +72,7 @@ def test_a_delayed_outcome_comes_when_its_time_has_come(broker: Broker, connect:
     client.run(now=1_499)
     assert client.outcomes() == []
     client.run(now=1_500)
-    assert client.outcomes() == [(0, 0, eng.OUT_ACCEPTED)]
+    assert client.outcomes() == [(0, 0, lib.OUT_ACCEPTED)]
 
 
 def test_a_delayed_outcome_for_a_link_that_is_gone_is_forgotten(broker: Broker, connect: Connect, data: Data) -> None:
@@ -96,7 +95,7 @@ def test_a_function_decides_by_the_message(broker: Broker, connect: Connect, dat
     broker.on_message("q", decide)
     client, session = connect()
     client.send(client.sender(session, "q"), data(b"good"), data(b"bad one"))
-    assert [o[2] for o in client.outcomes()] == [eng.OUT_ACCEPTED, eng.OUT_REJECTED]
+    assert [o[2] for o in client.outcomes()] == [lib.OUT_ACCEPTED, lib.OUT_REJECTED]
 
 
 def test_a_function_that_fails_rejects_the_message_and_hurts_nobody_else(
@@ -108,7 +107,7 @@ def test_a_function_that_fails_rejects_the_message_and_hurts_nobody_else(
     broker.on_message("q", decide)
     client, session = connect()
     client.send(client.sender(session, "q"), data(b"1"))
-    assert client.outcomes() == [(0, 0, eng.OUT_REJECTED)]
+    assert client.outcomes() == [(0, 0, lib.OUT_REJECTED)]
     assert b"KeyError" in client.of(r.Settled)[0].state
     assert "the function for messages to 'q' failed" in caplog.text
 
@@ -124,7 +123,7 @@ def test_an_outcome_that_cannot_be_sent_is_the_functions_failure(
     broker.on_message("q", lambda message: outcome)
     client, session = connect()
     client.send(client.sender(session, "q"), data(b"x"))
-    assert client.outcomes() == [(0, 0, eng.OUT_REJECTED)]
+    assert client.outcomes() == [(0, 0, lib.OUT_REJECTED)]
     assert broker.connections == 1
 
 
@@ -149,8 +148,8 @@ def test_a_link_is_detached_after_its_messages(broker: Broker, connect: Connect,
     client, session = connect()
     link = client.sender(session, "q")
     client.send(link, data(b"1"), data(b"2"), data(b"3"))
-    assert client.outcomes()[0] == (0, 1, eng.OUT_ACCEPTED)
-    assert client.outcomes()[1][2] == eng.OUT_UNKNOWN or client.outcomes()[1][2] == eng.OUT_NOT_DELIVERED
+    assert client.outcomes()[0] == (0, 1, lib.OUT_ACCEPTED)
+    assert client.outcomes()[1][2] == lib.OUT_UNKNOWN or client.outcomes()[1][2] == lib.OUT_NOT_DELIVERED
     assert client.of(r.Detach)[0].error.condition == b"amqp:link:detach-forced"
     assert broker.info("q").messages == 2
 
@@ -167,7 +166,7 @@ def test_a_session_is_ended_after_its_messages(broker: Broker, connect: Connect,
     broker.script("q", fail="end", after=1, condition="x:over")
     client, session = connect()
     client.send(client.sender(session, "q"), data(b"1"))
-    assert client.outcomes() == [(0, 0, eng.OUT_ACCEPTED)]
+    assert client.outcomes() == [(0, 0, lib.OUT_ACCEPTED)]
     assert client.of(r.End)[0].error.condition == b"x:over"
 
 
@@ -195,7 +194,7 @@ def test_a_hanging_connection_answers_nothing_more(broker: Broker, connect: Conn
     client.send(link, data(b"1"), data(b"2"))
     client.engine.close()
     client.run()
-    assert client.outcomes() == [(0, 0, eng.OUT_ACCEPTED)]
+    assert client.outcomes() == [(0, 0, lib.OUT_ACCEPTED)]
     assert client.of(r.Close) == [] and not client.pipe.closed
 
 
@@ -248,7 +247,7 @@ def test_an_outcome_that_comes_late_gives_its_credit_back(broker: Broker, connec
     client.run()
     assert client.engine.link(link).credit == 0
     client.run(client.now + 5_000)
-    assert client.outcomes() == [(0, 1, eng.OUT_ACCEPTED)]
+    assert client.outcomes() == [(0, 1, lib.OUT_ACCEPTED)]
     assert client.engine.link(link).credit == 2
 
 

@@ -17,6 +17,7 @@ import trustme
 
 from uamqp_cffi._broker.thread import BrokerThread
 from uamqp_cffi._core.engine import engine as eng
+from uamqp_cffi._core.engine import lib
 from uamqp_cffi._core.engine import records as r
 from uamqp_cffi._core.engine import values as v
 from uamqp_cffi._core.transport.filters.tls import Tls
@@ -114,7 +115,7 @@ class SocketClient:
             self.flush()
 
     def settled(self) -> int:
-        return sum(s.last - s.first + 1 for s in self.of(r.Settled) if s.outcome == eng.OUT_ACCEPTED)
+        return sum(s.last - s.first + 1 for s in self.of(r.Settled) if s.outcome == lib.OUT_ACCEPTED)
 
     def close(self) -> None:
         self.engine.close()
@@ -217,7 +218,7 @@ def test_heartbeats_come_for_as_long_as_nothing_else_does(
 ) -> None:
     """All of the client's frames come at once, and after that not one: time alone must make the broker speak."""
     client = dial(amqp_broker, idle_time_out=v.enc_uint(100))
-    client.engine.set(eng.OPT_PIPELINE, 1)
+    client.engine.set(lib.OPT_PIPELINE, 1)
     client.engine.flow(client.attach("q", False), 10)
     client.until(lambda: amqp_broker.info("q").consumers)
     while client.sock.recv_into(client.wire.window(), 8, socket.MSG_PEEK) == 8:

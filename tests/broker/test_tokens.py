@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from uamqp_cffi import Message, SendClient
-from uamqp_cffi._core.engine import engine as eng
+from uamqp_cffi._core.engine import decode, lib
 from uamqp_cffi._core.engine import records as r
 from uamqp_cffi._core.engine import values as v
 from uamqp_cffi.authentication import SASTokenAuth
@@ -44,7 +44,7 @@ class Cbs:
         before = len(self.client.payloads())
         self.client.send(self.link, payload)
         return [
-            {code: v.decode_exact(reply[at : at + n]) for code, at, n, _ in eng.sections(reply)}
+            {code: decode.decode_exact(reply[at : at + n]) for code, at, n, _ in lib.sections(reply)}
             for reply in self.client.payloads()[before:]
         ]
 
@@ -118,7 +118,7 @@ def test_cbs_knows_one_operation(cbs: Callable[..., Cbs]) -> None:
 def test_a_request_that_is_no_message_is_rejected(cbs: Callable[..., Cbs]) -> None:
     peer = cbs(tokens=lambda *_: True)
     assert peer.ask(b"\x00\x53\x77") == []
-    assert [outcome for _, _, outcome in peer.client.outcomes()] == [eng.OUT_REJECTED]
+    assert [outcome for _, _, outcome in peer.client.outcomes()] == [lib.OUT_REJECTED]
 
 
 def test_without_tokens_there_is_no_cbs(cbs: Callable[..., Cbs]) -> None:

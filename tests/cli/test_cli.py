@@ -21,7 +21,7 @@ import pytest
 import trustme
 
 from uamqp_cffi import Message, message
-from uamqp_cffi._core.engine.engine import undump
+from uamqp_cffi._core.engine.lib import undump
 from uamqp_cffi.broker import Broker, Outcome
 from uamqp_cffi.constants import MessageBodyType
 

@@ -13,7 +13,8 @@ import pytest
 
 from uamqp_cffi._core.engine import records as r
 from uamqp_cffi._core.engine import values
-from uamqp_cffi._core.engine.engine import Engine, StateError
+from uamqp_cffi._core.engine.engine import Engine
+from uamqp_cffi._core.engine.lib import StateError
 from uamqp_cffi._core.transport.wire import Tls, Wire, clock
 from uamqp_cffi.authentication import SASLAnonymous
 from uamqp_cffi.connection import Connection

@@ -24,7 +24,7 @@ import trustme
 from uamqp_cffi import Message, SendClientAsync, errors
 from uamqp_cffi._core.engine import records as r
 from uamqp_cffi._core.engine import values
-from uamqp_cffi._core.engine.engine import undump
+from uamqp_cffi._core.engine.lib import undump
 from uamqp_cffi._core.transport.wire import clock
 from uamqp_cffi._core.waiting.plan import Call, Inbox, Wait
 from uamqp_cffi.authentication import SASLAnonymous, SASLExternal, SASLPlain

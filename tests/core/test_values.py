@@ -15,8 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from uamqp_cffi import c_uamqp, types
-from uamqp_cffi._core.engine import engine, values
-from uamqp_cffi._core.engine.values import Described, Symbol
+from uamqp_cffi._core.engine import decode, lib, values
+from uamqp_cffi._core.engine import types as types_module
+from uamqp_cffi._core.engine.types import Described, Symbol
 from uamqp_cffi._native import make
 
 VECTORS = json.loads((Path(__file__).parent.parent / "vectors.json").read_text(encoding="utf-8"))
@@ -53,7 +54,7 @@ def exact(vector: dict[str, Any]) -> Any:
     if kind in ("list", "array"):
         return [exact(item) for item in value]
     if kind == "map":
-        return {values._frozen(exact(key)): exact(item) for key, item in value}
+        return {decode._frozen(exact(key)): exact(item) for key, item in value}
     assert kind == "described"
     return Described(exact(vector["descriptor"]), exact(vector["value"]))
 
@@ -105,7 +106,7 @@ def _id(vector: dict[str, Any]) -> str:
 
 @pytest.mark.parametrize("vector", VECTORS["vectors"], ids=_id)
 def test_every_legal_encoding_decodes_to_its_value(vector: dict[str, Any]) -> None:
-    assert same(values.decode_exact(bytes.fromhex(vector["bytes"])), exact(vector))
+    assert same(decode.decode_exact(bytes.fromhex(vector["bytes"])), exact(vector))
 
 
 @pytest.mark.parametrize("vector", [v for v in VECTORS["vectors"] if v.get("canonical")], ids=_id)
@@ -115,7 +116,7 @@ def test_native_values_are_written_in_canonical_form(vector: dict[str, Any]) -> 
     if made is not None and vector["type"] not in ("float", "double"):  # a NaN's bits are not Python's to keep
         assert made.encoded() == data
     if vector["type"] in ("float", "double", "array", "map"):
-        assert same(values.decode_exact(c_uamqp.decode_value(data).encoded()), exact(vector))
+        assert same(decode.decode_exact(c_uamqp.decode_value(data).encoded()), exact(vector))
     else:
         assert c_uamqp.decode_value(data).encoded() == data
 
@@ -123,7 +124,7 @@ def test_native_values_are_written_in_canonical_form(vector: dict[str, Any]) -> 
 @pytest.mark.parametrize("vector", VECTORS["malformed"], ids=_id)
 def test_malformed_bytes_are_a_value_error(vector: dict[str, Any]) -> None:
     with pytest.raises(ValueError):
-        values.decode_exact(bytes.fromhex(vector["bytes"]))
+        decode.decode_exact(bytes.fromhex(vector["bytes"]))
 
 
 @pytest.mark.parametrize("vector", VECTORS["vectors"], ids=_id)
@@ -131,7 +132,7 @@ def test_every_prefix_is_refused(vector: dict[str, Any]) -> None:
     data = bytes.fromhex(vector["bytes"])
     for end in range(len(data)):
         with pytest.raises(ValueError):
-            values.decode_exact(data[:end])
+            decode.decode_exact(data[:end])
 
 
 # ---- properties of all values -------------------------------------------------------------------------------------
@@ -190,12 +191,12 @@ def as_uamqp(value: Any) -> Any:
 
 @given(_any)
 def test_what_is_encoded_decodes_to_the_same(value: Any) -> None:
-    assert same(values.decode_exact(values.encode(value)), read_back(value))
+    assert same(decode.decode_exact(values.encode(value)), read_back(value))
 
 
 @given(_any)
 def test_uamqps_mapping_gives_text_as_bytes_and_drops_descriptors(value: Any) -> None:
-    assert same(values.decode(values.encode(value)), as_uamqp(read_back(value)))
+    assert same(decode.decode(values.encode(value)), as_uamqp(read_back(value)))
 
 
 @given(_any)
@@ -219,10 +220,10 @@ def test_the_fast_way_for_string_maps_writes_what_the_general_one_does(mapping: 
 @settings(max_examples=300)
 def test_hostile_bytes_are_a_value_or_a_value_error(data: bytes) -> None:
     try:
-        values.decode_exact(data)
+        decode.decode_exact(data)
     except ValueError:
         return
-    assert engine.tape(data)
+    assert lib.tape(data)
 
 
 # ---- the smallest form ----------------------------------------------------------------------------------------------
@@ -329,7 +330,7 @@ def test_long_content_takes_the_wide_form(n: int) -> None:
     assert values.enc_symbol(body)[:1] == (b"\xb3" if wide else b"\xa3")
     assert values.enc_binary(body)[:1] == (b"\xb0" if wide else b"\xa0")
     for encoded in (values.enc_str(body), values.enc_symbol(body), values.enc_binary(body)):
-        assert values.decode(encoded) == body
+        assert decode.decode(encoded) == body
 
 
 def test_compounds_take_the_wide_form_when_size_or_count_needs_it() -> None:
@@ -337,13 +338,13 @@ def test_compounds_take_the_wide_form_when_size_or_count_needs_it() -> None:
     assert values.enc_list([values.NULL] * 255)[0] == 0xD0
     assert values.enc_map([(values.NULL, b"\xa0\xfb" + b"x" * 251)])[0] == 0xC1
     assert values.enc_map([(values.NULL, b"\xa0\xfc" + b"x" * 252)])[0] == 0xD1
-    assert values.decode(values.enc_list([values.NULL] * 1000)) == [None] * 1000
+    assert decode.decode(values.enc_list([values.NULL] * 1000)) == [None] * 1000
 
 
 def test_symbols_are_an_array_as_narrow_as_its_longest() -> None:
     assert values.symbols(["a", b"bc"]).hex() == "e00702a301610262" + "63"
-    assert values.decode_exact(values.symbols(["a", "x" * 256])) == ["a", "x" * 256]
-    assert values.decode_exact(values.symbols([])) == []
+    assert decode.decode_exact(values.symbols(["a", "x" * 256])) == ["a", "x" * 256]
+    assert decode.decode_exact(values.symbols([])) == []
 
 
 # ---- where uamqp was wrong ------------------------------------------------------------------------------------------
@@ -372,7 +373,7 @@ def test_keys_that_encode_alike_are_one_entry() -> None:
 
 def test_an_empty_array_has_a_constructor() -> None:
     assert values.encode(types.AMQPArray([])).hex() == "e0020040"
-    assert values.decode(values.encode(types.AMQPArray([]))) == []
+    assert decode.decode(values.encode(types.AMQPArray([]))) == []
 
 
 def test_what_contains_itself_is_refused_without_a_recursion_error() -> None:
@@ -404,20 +405,20 @@ def test_what_we_agree_to_encode_the_engine_agrees_to_decode(wrappers: list[Any]
             value = wrap(value)
         data = values.encode(value)
     except ValueError:
-        assert len(wrappers) > values.MAX_DEPTH - 2
+        assert len(wrappers) > types_module.MAX_DEPTH - 2
         return
-    engine.tape(data)
+    lib.tape(data)
 
 
 def test_lists_may_nest_as_deep_as_the_engine_reads() -> None:
     value: list[Any] = []
-    for _ in range(values.MAX_DEPTH - 1):
+    for _ in range(types_module.MAX_DEPTH - 1):
         value = [value]
-    assert values.decode(values.encode(value)) == value
+    assert decode.decode(values.encode(value)) == value
     with pytest.raises(ValueError):
         values.encode([value])
     with pytest.raises(ValueError):
-        values.decode(_nested(values.MAX_DEPTH + 1))
+        decode.decode(_nested(types_module.MAX_DEPTH + 1))
 
 
 def _nested(depth: int) -> bytes:
@@ -432,7 +433,7 @@ def _nested(depth: int) -> bytes:
 
 def test_symbol_maps_turn_text_keys_into_symbols_and_ints_into_ulong() -> None:
     data = values.symbol_map({"a": 1, b"b": 2, 7: 3, types.AMQPLong(8): 4})
-    decoded = values.decode_exact(data)
+    decoded = decode.decode_exact(data)
     assert [(type(key), key) for key in decoded] == [(Symbol, "a"), (Symbol, "b"), (int, 7), (int, 8)]
     kinds = [key.type for key, _ in (c_uamqp.decode_value(data).get(i) for i in range(4))]  # type: ignore[attr-defined]
     assert kinds[2:] == [c_uamqp.AMQPType.ULongValue, c_uamqp.AMQPType.LongValue]
@@ -458,15 +459,15 @@ def test_encoding_is_how_str_become_bytes() -> None:
 
 def test_nothing_and_more_than_one_value_are_refused_where_one_is_expected() -> None:
     with pytest.raises(ValueError, match="no AMQP value"):
-        values.decode(b"")
+        decode.decode(b"")
     with pytest.raises(ValueError, match="more than one"):
-        values.decode_exact(b"\x40\x40")
+        decode.decode_exact(b"\x40\x40")
 
 
 def test_a_list_or_map_that_is_a_key_is_a_tuple() -> None:
     data = values.enc_map([(values.encode([1, {"a": 2}]), values.TRUE)])
-    assert values.decode(data) == {(1, ((b"a", 2),)): True}
-    assert values.decode_exact(data) == {(1, (("a", 2),)): True}
+    assert decode.decode(data) == {(1, ((b"a", 2),)): True}
+    assert decode.decode_exact(data) == {(1, (("a", 2),)): True}
 
 
 def test_text_that_has_no_utf8_is_refused_by_the_name_of_its_key() -> None:
@@ -476,26 +477,26 @@ def test_text_that_has_no_utf8_is_refused_by_the_name_of_its_key() -> None:
 
 def test_a_string_that_is_not_utf8_survives_a_round_trip() -> None:
     data = b"\xa1\x03a\xffb"
-    assert values.decode(data) == b"a\xffb"
-    assert values.enc_str(values.decode_exact(data)) == data
+    assert decode.decode(data) == b"a\xffb"
+    assert values.enc_str(decode.decode_exact(data)) == data
 
 
 def test_a_char_decodes_to_a_str_of_one() -> None:
-    assert values.decode(values.enc_char("é")) == "é"
+    assert decode.decode(values.enc_char("é")) == "é"
     with pytest.raises(ValueError):
-        values.decode(b"\x73\x00\x11\x00\x00")
+        decode.decode(b"\x73\x00\x11\x00\x00")
 
 
 def test_decimals_are_carried_as_their_bytes() -> None:
     data = b"\x74\x22\x00\x00\x01"
-    assert values.decode(data) == data[1:]
+    assert decode.decode(data) == data[1:]
     assert c_uamqp.decode_value(data).encoded() == data
 
 
 def test_the_descriptors_of_an_array_belong_to_each_element() -> None:
     data = values.encode(types.AMQPArray([types.AMQPDescribed(types.AMQPuLong(9), n) for n in (1, 2)]))
-    assert values.decode(data) == [1, 2]
-    assert values.decode_exact(data) == [Described(9, 1), Described(9, 2)]
+    assert decode.decode(data) == [1, 2]
+    assert decode.decode_exact(data) == [Described(9, 1), Described(9, 2)]
     assert c_uamqp.decode_value(data).encoded() == data
 
 
@@ -504,7 +505,7 @@ def test_the_descriptors_of_an_array_belong_to_each_element() -> None:
 
 def test_a_composite_puts_fields_in_the_order_of_the_specification() -> None:
     data = values.composite("open", max_frame_size=values.enc_uint(512), container_id=values.enc_str("c"))
-    assert values.decode_exact(data) == ["c", None, 512]
+    assert decode.decode_exact(data) == ["c", None, 512]
 
 
 def test_absent_fields_at_the_end_are_left_out() -> None:
@@ -521,4 +522,4 @@ def test_a_field_that_a_composite_does_not_have_is_a_type_error() -> None:
 def test_the_depth_limit_is_the_engines() -> None:
     limits = (Path(__file__).parents[2] / "csrc" / "limits.h").read_text(encoding="utf-8")
     (line,) = [line for line in limits.splitlines() if line.startswith("#define UAM_MAX_DEPTH")]
-    assert int(line.split()[2]) == values.MAX_DEPTH
+    assert int(line.split()[2]) == types_module.MAX_DEPTH

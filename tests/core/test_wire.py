@@ -9,9 +9,8 @@ import pytest
 import trustme
 from wsproto import events
 
-from uamqp_cffi._core.engine import engine as module
+from uamqp_cffi._core.engine import lib, values
 from uamqp_cffi._core.engine import records as r
-from uamqp_cffi._core.engine import values
 from uamqp_cffi._core.engine.engine import Engine
 from uamqp_cffi._core.transport.filters.http_connect import HttpConnect
 from uamqp_cffi._core.transport.filters.websocket import WebSocket
@@ -156,12 +155,12 @@ def test_presettled_is_done_with_the_last_byte_of_its_own(pair):
     assert len(pair.client.output()) == 1
     pair.client.sent(1, 1000)
     assert pair.client.settling
-    assert [(e.first, e.outcome) for e in settled(pair.client.tick(1000))] == [(first, module.OUT_SENT)]
+    assert [(e.first, e.outcome) for e in settled(pair.client.tick(1000))] == [(first, lib.OUT_SENT)]
     assert not pair.client.settling
 
 
 @pytest.mark.parametrize(
-    ("missing", "outcome"), [(1, module.OUT_NOT_DELIVERED), (0, module.OUT_UNKNOWN)], ids=["a byte short", "all"]
+    ("missing", "outcome"), [(1, lib.OUT_NOT_DELIVERED), (0, lib.OUT_UNKNOWN)], ids=["a byte short", "all"]
 )
 def test_loss_judges_by_what_the_kernel_took(pair, missing, outcome):
     link = pair.attached()
@@ -280,10 +279,10 @@ def test_pings_do_not_hold_up_a_presettled_send_nor_count_for_it(contexts):
         pair.server.sent(len(out), pair.now)
         pair.client.feed(out, pair.now)
     pair.client.sent(held, pair.now)
-    assert [(e.first, e.outcome) for e in settled(pair.client.tick(pair.now))] == [(first, module.OUT_SENT)]
+    assert [(e.first, e.outcome) for e in settled(pair.client.tick(pair.now))] == [(first, lib.OUT_SENT)]
     assert len(pair.client.output()) > 0  # the pong
     second = send(pair.client, link, b"y" * 100, settled=True)
     pair.client.sent(len(pair.client.output()) - 1, pair.now)
     assert settled(pair.client.tick(pair.now)) == []
     pair.client.sent(1, pair.now)
-    assert [(e.first, e.outcome) for e in settled(pair.client.tick(pair.now))] == [(second, module.OUT_SENT)]
+    assert [(e.first, e.outcome) for e in settled(pair.client.tick(pair.now))] == [(second, lib.OUT_SENT)]

@@ -6,10 +6,10 @@ from array import array
 
 import pytest
 
-from uamqp_cffi._core.engine import engine as module
+from uamqp_cffi._core.engine import events, lib, values
 from uamqp_cffi._core.engine import records as r
-from uamqp_cffi._core.engine import values
-from uamqp_cffi._core.engine.engine import Engine, SizeError, StateError
+from uamqp_cffi._core.engine.engine import Engine
+from uamqp_cffi._core.engine.lib import SizeError, StateError
 
 ACCEPTED = values.described_composite("accepted")
 
@@ -59,7 +59,7 @@ def test_a_run_of_messages_goes_in_one_call_and_is_settled_as_one_range(loopback
     pair.server.settle(theirs, deliveries[0].delivery_id, deliveries[-1].delivery_id, True, ACCEPTED)
     pair.run()
     assert pair.take(r.Settled) == [
-        r.Settled(link, first, first + 49, module.OUT_ACCEPTED, True, b"")
+        r.Settled(link, first, first + 49, lib.OUT_ACCEPTED, True, b"")
     ]  # that code says it all
 
 
@@ -111,7 +111,7 @@ def test_presettled_is_sent_when_the_kernel_has_it_and_not_before(loopback):
     total = client.committed
     assert [e for e in client.step(pair.now, 0, size, total) if isinstance(e, r.Settled)] == []
     (settled,) = client.step(pair.now, 0, 0, total + size)
-    assert (settled.first, settled.outcome) == (first, module.OUT_SENT)
+    assert (settled.first, settled.outcome) == (first, lib.OUT_SENT)
 
 
 def test_loss_tells_what_left_from_what_did_not(loopback):
@@ -125,8 +125,8 @@ def test_loss_tells_what_left_from_what_did_not(loopback):
     records = pair.client.step(pair.now, 0, 0, committed + out - 1)
     settled = [(e.first, e.last, e.outcome) for e in records if isinstance(e, r.Settled)]
     assert settled == [
-        (first, first, module.OUT_UNKNOWN),
-        (first + 1, first + 1, module.OUT_NOT_DELIVERED),
+        (first, first, lib.OUT_UNKNOWN),
+        (first + 1, first + 1, lib.OUT_NOT_DELIVERED),
     ]
     assert isinstance(records[-1], r.Lost)
 
@@ -249,7 +249,7 @@ def test_more_than_the_peer_takes_is_refused_and_changes_nothing(loopback, perfo
 
 def test_trace_has_a_line_per_frame_and_no_bodies(loopback):
     client = Engine()
-    client.set(module.OPT_TRACE, 1)
+    client.set(lib.OPT_TRACE, 1)
     pair = loopback(client=client)
     link = pair.attached()
     client.send_messages(link, b"secret body", lens(11), data=True)
@@ -284,10 +284,10 @@ def test_a_stale_id_is_a_state_error(loopback):
     ["5u8", '"x"', "true", "null", "described(0x99u64 7i8)", "[1u8 [null] 2u8]", 'error(condition=5u8 info="x")'],
 )  # fmt: skip
 def test_an_error_of_any_shape_is_an_error_without_words(text):
-    body = module.undump(f"ch=0 {text}")[8:]
-    assert module.decode_error(body) == r.Error(b"", None, None)
+    body = lib.undump(f"ch=0 {text}")[8:]
+    assert events.decode_error(body) == r.Error(b"", None, None)
 
 
 def test_text_of_an_error_need_not_be_utf8():
-    body = module.undump(r'ch=0 error(condition=:"\xff" description="\xfe!")')[8:]
-    assert module.decode_error(body) == r.Error(b"\xff", b"\xfe!", None)
+    body = lib.undump(r'ch=0 error(condition=:"\xff" description="\xfe!")')[8:]
+    assert events.decode_error(body) == r.Error(b"\xff", b"\xfe!", None)

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from uamqp_cffi import ReceiveClient, Source, constants, errors
-from uamqp_cffi._core.engine import engine
+from uamqp_cffi._core.engine import lib
 
 Codes = constants.ErrorCodes
 State = constants.MessageState
@@ -573,11 +573,11 @@ def test_an_untouched_message_is_never_parsed(
 ) -> None:
     looked: list[bytes] = []
 
-    def sections(payload: Any, real: Any = engine.sections) -> Any:
+    def sections(payload: Any, real: Any = lib.sections) -> Any:
         looked.append(bytes(payload))
         return real(payload)
 
-    def tape(payload: Any, real: Any = engine.tape) -> Any:
+    def tape(payload: Any, real: Any = lib.tape) -> Any:
         looked.append(bytes(payload))
         return real(payload)
 
@@ -590,8 +590,8 @@ def test_an_untouched_message_is_never_parsed(
         peer.polite_end()
 
     client, got = receiving(scripted(script).url(), prefetch=10), []
-    monkeypatch.setattr(engine, "sections", sections)
-    monkeypatch.setattr(engine, "tape", tape)
+    monkeypatch.setattr(lib, "sections", sections)
+    monkeypatch.setattr(lib, "tape", tape)
 
     def receive() -> None:
         while len(got) < 10:

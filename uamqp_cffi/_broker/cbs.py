@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import unquote, unquote_plus
 
-from .._core.engine import engine as eng
+from .._core.engine import lib
 from .._core.engine import values as v
 from .._core.engine.records import Delivery
 from .management import UNREADABLE, Answer, parse, respond
@@ -179,7 +179,7 @@ def handle(core: Core, link: Incoming, delivery: Delivery) -> Outcome:
     try:
         request = parse(delivery.payload)
         token = getattr(v.decode_exact(request.body), "value", None) if request.body else None
-    except (eng.DecodeError, ValueError, TypeError):
+    except (lib.DecodeError, ValueError, TypeError):
         return UNREADABLE
     audience = request.application.get("name")
     verdict = _judge(core, link.peer.permits, request.application, audience, token)

@@ -13,7 +13,7 @@ from array import array
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from .._core.engine import engine as eng
+from .._core.engine import lib
 from .._core.engine.records import Delivery, Settled
 from . import cbs, management
 from .queues import CBS, ID_MASK, MANAGEMENT, Entry, Queue, node_name, property_of, redelivered
@@ -157,7 +157,7 @@ class Incoming:
             return core.queue(node_name(to)), ACCEPTED
         except Refused as refused:
             return None, Outcome("rejected", "amqp:not-found", str(refused)[:LONGEST])
-        except (eng.DecodeError, ValueError):
+        except (lib.DecodeError, ValueError):
             return None, Outcome("rejected", "amqp:decode-error", "the message has no readable properties")
 
     def answer(self, delivery: Delivery, outcome: Outcome, delay: float) -> None:
@@ -220,7 +220,7 @@ class Outgoing:
                 if taken < len(run):
                     self.blocked = True
                     self.peer.stalled.add(self)
-        except eng.SizeError:
+        except lib.SizeError:
             too_large = entries[sent]
         finally:
             self.queue.give_back(entries[sent:])
@@ -272,9 +272,9 @@ class Outgoing:
 
     def on_settled(self, record: Settled) -> None:
         """The consumer's outcome for some deliveries, or that none will come."""
-        if record.outcome in (eng.OUT_NOT_DELIVERED, eng.OUT_UNKNOWN):
+        if record.outcome in (lib.OUT_NOT_DELIVERED, lib.OUT_UNKNOWN):
             self.queue.left(self.pop(record.first, record.last))
-        elif record.outcome != eng.OUT_RECEIVED or record.settled:
+        elif record.outcome != lib.OUT_RECEIVED or record.settled:
             self.queue.settle(self.pop(record.first, record.last), record)
 
     def pop(self, first: int, last: int) -> list[Entry]:

@@ -11,7 +11,7 @@ import logging
 import uuid
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .._core.engine import engine as eng
+from .._core.engine import lib
 from .._core.engine import values as v
 from .._core.engine.records import Delivery
 from .queues import PROPERTIES, node_name
@@ -55,7 +55,7 @@ def handle(core: Core, link: Incoming, delivery: Delivery) -> Outcome:
     """Answer one request. The outcome of the request itself: accepted, or rejected when it cannot be read."""
     try:
         request = parse(delivery.payload)
-    except (eng.DecodeError, ValueError, TypeError):
+    except (lib.DecodeError, ValueError, TypeError):
         return UNREADABLE
     operation = str(request.application.get("operation", ""))
     answer = core.answers.get(operation) or _built_in(core, operation, request.application)
@@ -97,7 +97,7 @@ def parse(payload: bytes) -> Request:
     properties: list[Any] = []
     application: dict[str, Any] = {}
     body = b""
-    for code, offset, length, start in eng.sections(payload):
+    for code, offset, length, start in lib.sections(payload):
         if code == PROPERTIES:
             properties = list(v.decode_exact(payload[offset : offset + length]))
         elif code == _APPLICATION_PROPERTIES:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from .._core.engine import engine as eng
+from .._core.engine import lib
 from .._core.engine import records as r
 from .._core.engine import values as v
 from .._core.transport.filters.tls import Tls
@@ -64,12 +65,12 @@ class Peer:
     def _make_engine(self) -> eng.Engine:
         settings = self.core.settings
         engine = eng.Engine(server=True)
-        engine.set(eng.OPT_MAX_MESSAGE, settings.max_message_size)
-        engine.set(eng.OPT_EXPLICIT, 1)
+        engine.set(lib.OPT_MAX_MESSAGE, settings.max_message_size)
+        engine.set(lib.OPT_EXPLICIT, 1)
         if settings.mechanisms:
             engine.sasl_server(settings.mechanisms)
             if settings.sasl_required:
-                engine.set(eng.OPT_SASL_REQUIRED, 1)
+                engine.set(lib.OPT_SASL_REQUIRED, 1)
         return engine
 
     def _give_up(self) -> None:
@@ -85,7 +86,7 @@ class Peer:
         """Run something for this connection; what goes wrong costs this connection only."""
         try:
             return act(*args)
-        except eng.StateError as error:
+        except lib.StateError as error:
             _log.debug("%r: too late: %s", self, error)
         except Exception:
             _log.exception("%r is dropped", self)
@@ -116,7 +117,7 @@ class Peer:
                     handler = _HANDLERS.get(record.__class__)
                     if handler is not None:
                         handler(self, record)
-            except eng.StateError as error:  # the engine is ahead of this record: link or connection are over
+            except lib.StateError as error:  # the engine is ahead of this record: link or connection are over
                 _log.debug("%r: too late: %s", self, error)
 
     @staticmethod
@@ -325,9 +326,9 @@ class Peer:
 
     def _on_peer_error(self, record: r.PeerError) -> None:
         _log.info("%r: protocol error: %s", self, record.error)
-        if record.scope == eng.SCOPE_LINK:
+        if record.scope == lib.SCOPE_LINK:
             self._forget_link(record.id)
-        elif record.scope == eng.SCOPE_SESSION:
+        elif record.scope == lib.SCOPE_SESSION:
             self._forget_session(record.id)
         else:
             self._end_soon()

@@ -7,7 +7,7 @@ import ssl
 from contextlib import AbstractContextManager
 from typing import Protocol
 
-from .._core.engine.engine import NEVER
+from .._core.engine.lib import NEVER
 from .._core.transport.filters.tls import TransportError
 from .core import Core
 from .peer import accept

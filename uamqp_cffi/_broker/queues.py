@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-from .._core.engine import engine as eng
+from .._core.engine import lib
 from .._core.engine import values as v
 from .._core.engine.records import Attach, Delivery, Settled
 from .scripts import ACCEPTED, FULL, Outcome
@@ -124,9 +124,9 @@ class Queue:
         """A consumer's outcome for messages that it was sent. As with RabbitMQ, undeliverable-here is as good as rejected."""
         if self.dropped:
             self.forget(entries)
-        elif record.outcome == eng.OUT_REJECTED:
+        elif record.outcome == lib.OUT_REJECTED:
             self.dead.extend(entries)
-        elif record.outcome == eng.OUT_MODIFIED:
+        elif record.outcome == lib.OUT_MODIFIED:
             failed, undeliverable = modified(record.state)
             if failed:
                 entries = [e._replace(failures=e.failures + 1) for e in entries]
@@ -134,7 +134,7 @@ class Queue:
                 self.dead.extend(entries)
             else:
                 self.give_back(entries)
-        elif record.outcome == eng.OUT_RELEASED:
+        elif record.outcome == lib.OUT_RELEASED:
             self.give_back(entries)
         else:
             self.forget(entries)
@@ -250,7 +250,7 @@ def redelivered(entry: Entry) -> bytes:
     if not entry.failures:
         return entry.payload
     try:
-        code, offset, length, start = next(iter(eng.sections(entry.payload)), (0, 0, 0, 0))
+        code, offset, length, start = next(iter(lib.sections(entry.payload)), (0, 0, 0, 0))
         fields: list[Any] = []
         end = 0
         if code == HEADER:
@@ -259,17 +259,17 @@ def redelivered(entry: Entry) -> bytes:
         fields += [None] * (5 - len(fields))
         encoders = (v.enc_bool, v.enc_ubyte, v.enc_uint, v.enc_bool, v.enc_uint)
         fields[4] = (fields[4] or 0) + entry.failures
-        names = eng.FIELDS["header"][1]
+        names = lib.FIELDS["header"][1]
         given = {n: enc(x) for n, enc, x in zip(names, encoders, fields, strict=True) if x is not None}
         header = v.described_composite("header", **given)
-    except (eng.DecodeError, ValueError, TypeError):
+    except (lib.DecodeError, ValueError, TypeError):
         return entry.payload
     return entry.payload[:start] + header + entry.payload[end:]
 
 
 def property_of(payload: bytes, index: int) -> Any:
     """One field of the properties section (§3.2.4), None when absent. Raises DecodeError for what is no message."""
-    for code, offset, length, _ in eng.sections(payload):
+    for code, offset, length, _ in lib.sections(payload):
         if code == PROPERTIES:
             fields = v.decode_exact(payload[offset : offset + length])
             return fields[index] if index < len(fields) else None

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from .._core.engine import engine as eng
+from .._core.engine import lib
 from .._core.engine import values as v
 
 Failure = Literal["attach", "detach", "end", "close", "drop", "hang"]
@@ -38,7 +38,7 @@ def encode_error(condition: str, description: str | None = None, info: dict[Any,
 def _whole(name: str, fields: dict[str, bytes]) -> bytes:
     """A composite with absent fields at the end as nulls, like the performatives of our engine (OPT_EXPLICIT). Raises
     ValueError for more than the engine takes."""
-    code, names = eng.FIELDS[name]
+    code, names = lib.FIELDS[name]
     encoded = v.enc_described(code, v.enc_list(fields.get(field, v.NULL) for field in names))
     if len(encoded) > _MAX_STATE:
         raise ValueError(f"{name} of {len(encoded)} bytes, and no more than {_MAX_STATE} can be sent")

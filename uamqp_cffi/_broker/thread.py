@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .._core import time
-from .._core.engine.engine import NEVER
+from .._core.engine.lib import NEVER
 from .._core.transport.filters.tls import TransportError
 from .._core.transport.wire import Wire, clock
 from .core import Core, Timer

@@ -19,7 +19,7 @@ def _decode(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
         return NOT_ALL
     if not data:
         parser.error("nothing to decode")
-    from .._core.engine.engine import dump
+    from .._core.engine.lib import dump
 
     view, at, bad = memoryview(data), 0, []
     while at < len(data):

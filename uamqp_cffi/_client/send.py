@@ -16,7 +16,7 @@ from typing import Any
 from .. import address, constants, errors, sender
 from .._arguments import are_mappings, are_numbers, sendable
 from .._core import time
-from .._core.engine.engine import SizeError, track
+from .._core.engine.lib import SizeError, track
 from .._core.waiting import plan as plans
 from .._core.waiting.callbacks import Calls
 from .._core.waiting.interrupts import enter, leave, openly, whole

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import constants, errors
 from .._arguments import wrong
-from .._core.engine import engine, sections
+from .._core.engine import lib, sections
 from .._core.engine.sections import Sections, data_section
 from .._core.engine.values import NULL
 from ..constants import Delivery, DeliveryOutcome, MessageBodyType, MessageState
@@ -305,7 +305,7 @@ class Message:
         `errors.MessageAccepted` or the like and sends it; an exception from it leaves the message unsettled. None: there is
         nothing to settle. Those that cannot be read are put into `unreadable`, too, if that is given."""
         new = cls.__new__
-        check = engine.check_message
+        check = lib.check_message
         made: list[Message] = []
         add = made.append
         other = "" if encoding.lower() in ("utf-8", "utf8") else encoding

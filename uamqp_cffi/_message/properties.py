@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from uuid import UUID
 
 from .._core.engine import sections, values
-from .._core.engine.values import NULL, Native
+from .._core.engine.types import Native
+from .._core.engine.values import NULL
 from .._native.make import data_factory, decode_value
 from .._native.values import AMQPValue
 from .._typing import Attribute

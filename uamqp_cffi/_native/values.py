@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from uuid import UUID
 
 from .._core.engine import values
-from .._core.engine.values import Native
+from .._core.engine.types import Native
 from .._public import show_as
 from .enums import AMQPType
 

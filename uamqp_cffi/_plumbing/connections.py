@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 from .. import connection, errors
-from .._core.engine import engine, records
+from .._core.engine import lib, records
 from .._core.waiting.callbacks import Calls
 from .._native.messages import _bytes
 from .._native.values import AMQPValue, StructBase
@@ -112,7 +112,7 @@ class Connection(StructBase):
         real = _made(self._real, Connection)
         with real._io:
             real._debug = bool(value)
-            real._engine.set(engine.OPT_TRACE, int(bool(value)))
+            real._engine.set(lib.OPT_TRACE, int(bool(value)))
 
     def subscribe_to_close_event(self, on_close_received: Any) -> None:
         """Call `_close_received(error)` on this object at the peer's CLOSE; the error is a cError, or None."""

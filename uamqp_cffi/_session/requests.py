@@ -18,7 +18,7 @@ from typing import Any, TypedDict
 from .. import constants, errors
 from .._arguments import unknown
 from .._core import time
-from .._core.engine.engine import SizeError, StateError
+from .._core.engine.lib import SizeError, StateError
 from .._core.engine.records import Attach, Credit, Delivery, Detach, PeerError, Record, Settled
 from .._core.engine.values import composite, described_composite, enc_bool, enc_str, enc_ubyte, enc_uint, symbol_map
 from .._core.waiting.patience import Patience

@@ -22,7 +22,7 @@ from typing import Any, NoReturn, TypeVar
 from .. import connection as blocking
 from .. import errors
 from .._core import time
-from .._core.engine.engine import NEVER, EngineError
+from .._core.engine.lib import NEVER, EngineError
 from .._core.transport.dial import LOOK_FOR_LIFE
 from .._core.transport.dial_async import AsyncDialer
 from .._core.transport.filters.tls import TransportError

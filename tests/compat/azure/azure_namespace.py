@@ -29,7 +29,7 @@ from uamqp_cffi._broker.links import Incoming, Outgoing
 from uamqp_cffi._broker.management import UNREADABLE, Answer, Request, parse, respond
 from uamqp_cffi._broker.queues import Entry, Queue, modified, redelivered
 from uamqp_cffi._broker.scripts import ACCEPTED, Outcome, Refused, encode_error
-from uamqp_cffi._core.engine import engine as eng
+from uamqp_cffi._core.engine import decode, lib, types
 from uamqp_cffi._core.engine import values as v
 from uamqp_cffi._core.engine.records import Attach, Delivery, Settled
 from uamqp_cffi.broker import Broker
@@ -55,7 +55,7 @@ def now_ms() -> int:
 def add_to_map(payload: bytes, section: int, pairs: dict[bytes, bytes]) -> bytes:
     """The message with encoded pairs put into one of its map sections, which is made when there is none."""
     before, after, old = b"", b"", {}
-    for code, offset, length, start in eng.sections(payload):
+    for code, offset, length, start in lib.sections(payload):
         if code == section:
             old = _raw_pairs(payload[offset : offset + length])
         elif code < section:
@@ -67,10 +67,10 @@ def add_to_map(payload: bytes, section: int, pairs: dict[bytes, bytes]) -> bytes
 
 def with_header(payload: bytes) -> bytes:
     """Azure counts deliveries in the header from the first one on."""
-    code, offset, length, _ = next(iter(eng.sections(payload)))
+    code, offset, length, _ = next(iter(lib.sections(payload)))
     if code != HEADER:
         return v.described_composite("header", delivery_count=v.enc_uint(0)) + payload
-    fields = v.decode_exact(payload[offset : offset + length])
+    fields = decode.decode_exact(payload[offset : offset + length])
     if len(fields) > 4:
         return payload
     raw = [v.encode(field) for field in fields] + [v.NULL] * (4 - len(fields)) + [v.enc_uint(0)]
@@ -79,7 +79,7 @@ def with_header(payload: bytes) -> bytes:
 
 def _raw_pairs(encoded: bytes) -> dict[bytes, bytes]:
     """The pairs of an encoded map, still encoded."""
-    decoded = v.decode_exact(encoded)
+    decoded = decode.decode_exact(encoded)
     count = len(decoded)
     body = encoded[3:] if encoded[0] == 0xC1 else encoded[9:]
     pieces = []
@@ -106,17 +106,17 @@ def _value_length(body: bytes) -> int:
 
 def mapping(payload: bytes, section: int) -> dict[str, Any]:
     """A map section decoded, its keys as text."""
-    for code, offset, length, _ in eng.sections(payload):
+    for code, offset, length, _ in lib.sections(payload):
         if code == section:
-            return {str(key): value for key, value in v.decode_exact(payload[offset : offset + length]).items()}
+            return {str(key): value for key, value in decode.decode_exact(payload[offset : offset + length]).items()}
     return {}
 
 
 def field(payload: bytes, index: int) -> Any:
     """A field of the properties section."""
-    for code, offset, length, _ in eng.sections(payload):
+    for code, offset, length, _ in lib.sections(payload):
         if code == PROPERTIES:
-            fields = v.decode_exact(payload[offset : offset + length])
+            fields = decode.decode_exact(payload[offset : offset + length])
             return fields[index] if index < len(fields) else None
     return None
 
@@ -126,8 +126,8 @@ def messages_of(delivery: Delivery) -> list[bytes]:
     if delivery.message_format != BATCH:
         return [delivery.payload]
     return [
-        v.decode_exact(delivery.payload[offset : offset + length])
-        for code, offset, length, _ in eng.sections(delivery.payload)
+        decode.decode_exact(delivery.payload[offset : offset + length])
+        for code, offset, length, _ in lib.sections(delivery.payload)
         if code == DATA
     ]
 
@@ -143,7 +143,7 @@ def filter_of(attach: Attach, name: str) -> tuple[bool, Any]:
     filters = source[7] if len(source) > 7 and source[7] else {}
     for key, value in filters.items():
         if str(key) == name:
-            return True, value.value if isinstance(value, v.Described) else value
+            return True, value.value if isinstance(value, types.Described) else value
     return False, None
 
 
@@ -175,8 +175,8 @@ class Requests(Queue):
     def receive(self, link: Incoming, delivery: Delivery) -> Outcome:
         try:
             request = parse(delivery.payload)
-            body = getattr(v.decode_exact(request.body), "value", None) if request.body else None
-        except (eng.DecodeError, ValueError, TypeError):
+            body = getattr(decode.decode_exact(request.body), "value", None) if request.body else None
+        except (lib.DecodeError, ValueError, TypeError):
             return UNREADABLE
         self.asked.append(str(request.application.get("operation")))
         try:
@@ -520,23 +520,23 @@ class LockQueue(Queue):
 
     def settle(self, entries: list[Entry], record: Settled) -> None:
         held = [entry for entry in entries if entry.tag in self.locked]
-        if record.outcome == eng.OUT_REJECTED:
-            error = v.decode_exact(record.state).value[0]
+        if record.outcome == lib.OUT_REJECTED:
+            error = decode.decode_exact(record.state).value[0]
             info = {str(key): value for key, value in ((error.value + [None] * 3)[2] or {}).items()}
             for entry in held:
                 self.bury(entry.tag, info.get("DeadLetterReason"), info.get("DeadLetterErrorDescription"))
-        elif record.outcome == eng.OUT_MODIFIED:
+        elif record.outcome == lib.OUT_MODIFIED:
             _, undeliverable = modified(record.state)
             for entry in held:
                 if undeliverable:
                     self.defer(entry.tag)
                 else:
                     self.abandon(entry.tag)
-        elif record.outcome == eng.OUT_RELEASED:
+        elif record.outcome == lib.OUT_RELEASED:
             self.released += len(held)
             for entry in held:
                 self.unlock(entry.tag, failed=False)
-        elif record.outcome == eng.OUT_ACCEPTED:
+        elif record.outcome == lib.OUT_ACCEPTED:
             self.forget(held)
 
     def abandon(self, tag: bytes) -> None:

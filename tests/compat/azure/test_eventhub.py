@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from azure_namespace import Namespace
 
-from uamqp_cffi._core.engine.values import Symbol
+from uamqp_cffi._core.engine.types import Symbol
 
 Run = Callable[..., Any]
 

@@ -8,7 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from ... import errors
-from . import engine, values
+from . import lib, values
 from .values import FALSE, NULL, TRUE
 
 HEADER = 0x70
@@ -127,8 +127,8 @@ class Sections:
         if found is None:
             found = {}
             try:
-                rows = engine.sections(self.payload)
-            except engine.DecodeError as error:
+                rows = lib.sections(self.payload)
+            except lib.DecodeError as error:
                 raise errors.MessageDecodeError(f"this is no message: {error}") from error
             for kind, offset, length, start in rows:
                 if kind in found:
@@ -168,7 +168,7 @@ class Sections:
 
     def readable(self) -> bool:
         """Whether that would raise nothing; told at a fraction of its cost."""
-        return engine.readable(self.payload)
+        return lib.readable(self.payload)
 
     def body_code(self) -> int | None:
         """The descriptor of the body's sections, None without a body. Raises MessageDecodeError when they are of several kinds,

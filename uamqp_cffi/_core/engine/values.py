@@ -1,6 +1,6 @@
 """AMQP values (part 1 of the specification): Python objects to bytes and back.
 
-Encoding happens here, decoding in C: `decode` and `decode_exact` walk the flat tape that `engine.tape` gives for any
+Encoding happens here, decoding in C: `decode` and `decode_exact` walk the flat tape that `lib.tape` gives for any
 number of values (csrc/tape.c lists its words).
 
 Forms written, always the smallest that holds the value (§1.6):
@@ -18,12 +18,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta, timezone
 from struct import Struct
-from typing import Any, NamedTuple
+from typing import Any
 from uuid import UUID
 
-from . import engine
-
-MAX_DEPTH = 32  # UAM_MAX_DEPTH of csrc/limits.h: what decoders of ours take, so what we may send
+from . import lib
+from .decode import COMPAT as COMPAT
+from .decode import decode as decode
+from .decode import decode_exact as decode_exact
+from .decode import read_next as read_next
+from .decode import read_one as read_one
+from .types import Described as Described
+from .types import Native
+from .types import Symbol as Symbol
+from .types import enter as enter
 
 NULL = b"\x40"
 TRUE = b"\x41"
@@ -46,33 +53,6 @@ _pack_i64 = Struct(">Bq").pack
 _pack_f32 = Struct(">Bf").pack
 _pack_f64 = Struct(">Bd").pack
 _pack_sized32 = Struct(">BII").pack
-_unpack_f32 = Struct(">f").unpack
-_unpack_f64 = Struct(">d").unpack
-
-
-class Native:
-    """A value that knows its AMQP type: what `c_uamqp`'s makers give. `encoded()` is the value with its constructor."""
-
-    __slots__ = ()
-
-    def encoded(self, depth: int = 0) -> bytes:
-        raise NotImplementedError
-
-
-class Symbol(str):
-    """A symbol (§1.6.21) as `decode_exact` gives it."""
-
-    __slots__ = ()
-
-    def __repr__(self) -> str:
-        return f"Symbol({str.__repr__(self)})"
-
-
-class Described(NamedTuple):
-    """A described value (§1.2) as `decode_exact` gives it."""
-
-    descriptor: Any
-    value: Any
 
 
 # ---- one encoder per AMQP type (§1.6) ------------------------------------------------------------------------------
@@ -284,13 +264,6 @@ def _any_map(value: Mapping[Any, Any], encoding: str, depth: int) -> bytes:
     return map_of(value, _encode, encoding, enter(depth))
 
 
-def enter(depth: int) -> int:
-    """The depth one container further down; ValueError past the deepest that a decoder takes."""
-    if depth >= MAX_DEPTH:
-        raise ValueError(f"the value is nested deeper than {MAX_DEPTH} levels, or contains itself")
-    return depth + 1
-
-
 _ENCODERS: dict[type, _Encoder] = {
     type(None): lambda value, encoding, depth: NULL,
     bool: lambda value, encoding, depth: TRUE if value else FALSE,
@@ -441,7 +414,7 @@ def symbol_map(mapping: Mapping[Any, Any], encoding: str = "UTF-8", depth: int =
 def composite(name: str, /, **fields: bytes | None) -> bytes:
     """The list of the composite `name` of csrc/performatives.def. Fields are encoded values, None ones absent; absent
     ones at the end are left out. Raises TypeError for a field it does not have."""
-    names = engine.FIELDS[name][1]
+    names = lib.FIELDS[name][1]
     items = [fields.pop(field, None) for field in names]
     if fields:
         raise TypeError(f"{name} has no field {', '.join(fields)}")
@@ -452,190 +425,4 @@ def composite(name: str, /, **fields: bytes | None) -> bytes:
 
 def described_composite(name: str, /, **fields: bytes | None) -> bytes:
     """The same with its descriptor."""
-    return enc_described(engine.FIELDS[name][0], composite(name, **fields))
-
-
-# ---- decoding -------------------------------------------------------------------------------------------------------
-# A decoder takes n (the word's upper 56 bits), the iterator over the words, the buffer, and the table it is part of.
-
-_Word = Callable[[], int]
-_Decoder = Callable[[int, _Word, bytes, Any], Any]
-_Table = tuple[_Decoder, ...]
-
-_BIAS = 1 << 31
-_SIGN = 1 << 63
-_MODULUS = 1 << 64
-
-
-def read_next(word: _Word, buf: bytes, table: Any) -> Any:
-    w = word()
-    return table[w & 0xFF](w >> 8, word, buf, table)
-
-
-def _null(n: int, word: _Word, buf: bytes, table: Any) -> None:
-    return None
-
-
-def _boolean(n: int, word: _Word, buf: bytes, table: Any) -> bool:
-    return n == 1
-
-
-def _unsigned(n: int, word: _Word, buf: bytes, table: Any) -> int:
-    return n
-
-
-def _biased(n: int, word: _Word, buf: bytes, table: Any) -> int:
-    return n - _BIAS
-
-
-def _char(n: int, word: _Word, buf: bytes, table: Any) -> str:
-    return chr(n)
-
-
-def _float(n: int, word: _Word, buf: bytes, table: Any) -> float:
-    value: float = _unpack_f32(n.to_bytes(4, "big"))[0]
-    return value
-
-
-def _ulong(n: int, word: _Word, buf: bytes, table: Any) -> int:
-    return word()
-
-
-def _long(n: int, word: _Word, buf: bytes, table: Any) -> int:
-    value = word()
-    return value - _MODULUS if value >= _SIGN else value
-
-
-def _double(n: int, word: _Word, buf: bytes, table: Any) -> float:
-    value: float = _unpack_f64(word().to_bytes(8, "big"))[0]
-    return value
-
-
-def _uuid(n: int, word: _Word, buf: bytes, table: Any) -> UUID:
-    offset = word()
-    return UUID(bytes=bytes(buf[offset : offset + 16]))
-
-
-def _octets(n: int, word: _Word, buf: bytes, table: Any) -> bytes:
-    offset = word()
-    return buf[offset : offset + n]
-
-
-def _string(n: int, word: _Word, buf: bytes, table: Any) -> str:
-    offset = word()
-    return buf[offset : offset + n].decode("utf-8", "surrogateescape")
-
-
-def _symbol(n: int, word: _Word, buf: bytes, table: Any) -> Symbol:
-    offset = word()
-    return Symbol(buf[offset : offset + n].decode("utf-8", "surrogateescape"))
-
-
-def _list(n: int, word: _Word, buf: bytes, table: Any) -> list[Any]:
-    items = []
-    for _ in range(n):  # `read_next`, without a call of its own
-        w = word()
-        items.append(table[w & 0xFF](w >> 8, word, buf, table))
-    return items
-
-
-def _map(n: int, word: _Word, buf: bytes, table: Any) -> dict[Any, Any]:
-    out: dict[Any, Any] = {}
-    for _ in range(n):  # `_octets`, which most keys and many values are, without a call of its own
-        w = word()
-        if _FIRST_OCTETS <= w & 0xFF <= _LAST_OCTETS:
-            offset = word()
-            key: Any = buf[offset : offset + (w >> 8)]
-        else:
-            key = table[w & 0xFF](w >> 8, word, buf, table)
-        w = word()
-        if _FIRST_OCTETS <= w & 0xFF <= _LAST_OCTETS:
-            offset = word()
-            value: Any = buf[offset : offset + (w >> 8)]
-        else:
-            value = table[w & 0xFF](w >> 8, word, buf, table)
-        try:
-            out[key] = value
-        except TypeError:  # the key is a list or a map
-            out[_frozen(key)] = value
-    return out
-
-
-def _frozen(key: Any) -> Any:
-    """A key that can be a key: a peer may send a map whose keys are lists, and must not crash us with it."""
-    if isinstance(key, list):
-        return tuple(_frozen(item) for item in key)
-    if isinstance(key, dict):
-        return tuple((name, _frozen(item)) for name, item in key.items())
-    if isinstance(key, Described):
-        return Described(_frozen(key.descriptor), _frozen(key.value))
-    return key
-
-
-def _exact_map(n: int, word: _Word, buf: bytes, table: Any) -> dict[Any, Any]:
-    out: dict[Any, Any] = {}
-    for _ in range(n):
-        key = _frozen(read_next(word, buf, table))
-        out[key] = read_next(word, buf, table)
-    return out
-
-
-def _array(n: int, word: _Word, buf: bytes, table: Any) -> list[Any]:
-    for _ in range(word() >> 8):
-        read_next(word, buf, table)  # its descriptors: as with any described value, the value alone
-    return [read_next(word, buf, table) for _ in range(n)]
-
-
-def _exact_array(n: int, word: _Word, buf: bytes, table: Any) -> list[Any]:
-    descriptors = [read_next(word, buf, table) for _ in range(word() >> 8)]
-    items = [read_next(word, buf, table) for _ in range(n)]
-    for descriptor in reversed(descriptors):
-        items = [Described(descriptor, item) for item in items]
-    return items
-
-
-def _described(n: int, word: _Word, buf: bytes, table: Any) -> Any:
-    read_next(word, buf, table)
-    return read_next(word, buf, table)
-
-
-def _exact_described(n: int, word: _Word, buf: bytes, table: Any) -> Described:
-    descriptor = read_next(word, buf, table)
-    return Described(descriptor, read_next(word, buf, table))
-
-
-# By kind: null boolean ubyte ushort uint byte short int char float ulong long timestamp double uuid decimal32 decimal64
-# decimal128 binary string symbol list map array described.
-_SCALARS = (
-    _null, _boolean, _unsigned, _unsigned, _unsigned, _biased, _biased, _biased, _char, _float, _ulong, _long, _long,
-    _double, _uuid, _octets, _octets, _octets, _octets,
-)  # fmt: skip
-_FIRST_OCTETS, _LAST_OCTETS = 15, 20
-COMPAT: _Table = (*_SCALARS, _octets, _octets, _list, _map, _array, _described)
-EXACT: _Table = (*_SCALARS, _string, _symbol, _list, _exact_map, _exact_array, _exact_described)
-
-
-def read_one(buf: bytes, table: _Table) -> Any:
-    words = iter(engine.tape(buf))
-    following = words.__next__
-    try:
-        w = following()
-    except StopIteration:
-        raise ValueError("no AMQP value in no bytes") from None
-    value = table[w & 0xFF](w >> 8, following, buf, table)
-    if next(words, None) is not None:
-        raise ValueError("more than one AMQP value where one was expected")
-    return value
-
-
-def decode(buf: bytes) -> Any:
-    """The one encoded value in `buf` as uamqp maps it: string, symbol and binary are bytes, a described value is the
-    value alone, timestamps are ints (ms). A list or map that is a key is a tuple. Raises ValueError when malformed and
-    nothing else."""
-    return read_one(buf, COMPAT)
-
-
-def decode_exact(buf: bytes) -> Any:
-    """The one encoded value in `buf`, types told apart: str for string, `Symbol`, bytes for binary, `Described`. Bytes
-    that are not UTF-8 in a string are surrogates (PEP 383). Raises ValueError when malformed and nothing else."""
-    return read_one(buf, EXACT)
+    return enc_described(lib.FIELDS[name][0], composite(name, **fields))

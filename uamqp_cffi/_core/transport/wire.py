@@ -15,7 +15,8 @@ from collections import deque
 from collections.abc import Sequence
 
 from .. import time
-from ..engine.engine import OUT_SENT, OUT_UNKNOWN, Engine
+from ..engine.engine import Engine
+from ..engine.lib import OUT_SENT, OUT_UNKNOWN
 from ..engine.records import Record, Settled
 from .filters.base import Filter
 from .filters.stack import Stack

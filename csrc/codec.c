@@ -15,26 +15,26 @@ enum { NONE = 0, FIXED = 1, VAR8 = 32, VAR32, MANY8, MANY32 };
 static const struct {
   uint8_t kind, form;
 } formats[256] = {
-    [0x40] = {UAM_KIND_NULL, FIXED},           [0x41] = {UAM_KIND_BOOL, FIXED},
-    [0x42] = {UAM_KIND_BOOL, FIXED},           [0x43] = {UAM_KIND_UINT, FIXED},
-    [0x44] = {UAM_KIND_ULONG, FIXED},          [0x45] = {UAM_KIND_LIST, FIXED},
-    [0x50] = {UAM_KIND_UBYTE, FIXED + 1},      [0x51] = {UAM_KIND_BYTE, FIXED + 1},
-    [0x52] = {UAM_KIND_UINT, FIXED + 1},       [0x53] = {UAM_KIND_ULONG, FIXED + 1},
-    [0x54] = {UAM_KIND_INT, FIXED + 1},        [0x55] = {UAM_KIND_LONG, FIXED + 1},
-    [0x56] = {UAM_KIND_BOOL, FIXED + 1},       [0x60] = {UAM_KIND_USHORT, FIXED + 2},
-    [0x61] = {UAM_KIND_SHORT, FIXED + 2},      [0x70] = {UAM_KIND_UINT, FIXED + 4},
-    [0x71] = {UAM_KIND_INT, FIXED + 4},        [0x72] = {UAM_KIND_FLOAT, FIXED + 4},
-    [0x73] = {UAM_KIND_CHAR, FIXED + 4},       [0x74] = {UAM_KIND_DECIMAL32, FIXED + 4},
-    [0x80] = {UAM_KIND_ULONG, FIXED + 8},      [0x81] = {UAM_KIND_LONG, FIXED + 8},
-    [0x82] = {UAM_KIND_DOUBLE, FIXED + 8},     [0x83] = {UAM_KIND_TIMESTAMP, FIXED + 8},
-    [0x84] = {UAM_KIND_DECIMAL64, FIXED + 8},  [0x94] = {UAM_KIND_DECIMAL128, FIXED + 16},
-    [0x98] = {UAM_KIND_UUID, FIXED + 16},      [0xa0] = {UAM_KIND_BINARY, VAR8},
-    [0xa1] = {UAM_KIND_STRING, VAR8},          [0xa3] = {UAM_KIND_SYMBOL, VAR8},
-    [0xb0] = {UAM_KIND_BINARY, VAR32},         [0xb1] = {UAM_KIND_STRING, VAR32},
-    [0xb3] = {UAM_KIND_SYMBOL, VAR32},         [0xc0] = {UAM_KIND_LIST, MANY8},
-    [0xc1] = {UAM_KIND_MAP, MANY8},            [0xd0] = {UAM_KIND_LIST, MANY32},
-    [0xd1] = {UAM_KIND_MAP, MANY32},           [0xe0] = {UAM_KIND_ARRAY, MANY8},
-    [0xf0] = {UAM_KIND_ARRAY, MANY32},         [0x00] = {UAM_KIND_DESCRIBED, NONE},
+    [0x40] = {UAM_KIND_NULL, FIXED},          [0x41] = {UAM_KIND_BOOL, FIXED},
+    [0x42] = {UAM_KIND_BOOL, FIXED},          [0x43] = {UAM_KIND_UINT, FIXED},
+    [0x44] = {UAM_KIND_ULONG, FIXED},         [0x45] = {UAM_KIND_LIST, FIXED},
+    [0x50] = {UAM_KIND_UBYTE, FIXED + 1},     [0x51] = {UAM_KIND_BYTE, FIXED + 1},
+    [0x52] = {UAM_KIND_UINT, FIXED + 1},      [0x53] = {UAM_KIND_ULONG, FIXED + 1},
+    [0x54] = {UAM_KIND_INT, FIXED + 1},       [0x55] = {UAM_KIND_LONG, FIXED + 1},
+    [0x56] = {UAM_KIND_BOOL, FIXED + 1},      [0x60] = {UAM_KIND_USHORT, FIXED + 2},
+    [0x61] = {UAM_KIND_SHORT, FIXED + 2},     [0x70] = {UAM_KIND_UINT, FIXED + 4},
+    [0x71] = {UAM_KIND_INT, FIXED + 4},       [0x72] = {UAM_KIND_FLOAT, FIXED + 4},
+    [0x73] = {UAM_KIND_CHAR, FIXED + 4},      [0x74] = {UAM_KIND_DECIMAL32, FIXED + 4},
+    [0x80] = {UAM_KIND_ULONG, FIXED + 8},     [0x81] = {UAM_KIND_LONG, FIXED + 8},
+    [0x82] = {UAM_KIND_DOUBLE, FIXED + 8},    [0x83] = {UAM_KIND_TIMESTAMP, FIXED + 8},
+    [0x84] = {UAM_KIND_DECIMAL64, FIXED + 8}, [0x94] = {UAM_KIND_DECIMAL128, FIXED + 16},
+    [0x98] = {UAM_KIND_UUID, FIXED + 16},     [0xa0] = {UAM_KIND_BINARY, VAR8},
+    [0xa1] = {UAM_KIND_STRING, VAR8},         [0xa3] = {UAM_KIND_SYMBOL, VAR8},
+    [0xb0] = {UAM_KIND_BINARY, VAR32},        [0xb1] = {UAM_KIND_STRING, VAR32},
+    [0xb3] = {UAM_KIND_SYMBOL, VAR32},        [0xc0] = {UAM_KIND_LIST, MANY8},
+    [0xc1] = {UAM_KIND_MAP, MANY8},           [0xd0] = {UAM_KIND_LIST, MANY32},
+    [0xd1] = {UAM_KIND_MAP, MANY32},          [0xe0] = {UAM_KIND_ARRAY, MANY8},
+    [0xf0] = {UAM_KIND_ARRAY, MANY32},        [0x00] = {UAM_KIND_DESCRIBED, NONE},
 };
 
 uint8_t uam_kind_of(uint8_t code) {
@@ -42,9 +42,9 @@ uint8_t uam_kind_of(uint8_t code) {
 }
 
 const char *const uam_kind_names[UAM_KIND_ILLEGAL] = {
-    "null",  "boolean", "ubyte", "ushort",    "uint",      "byte",       "short",  "int",    "char",
-    "float", "ulong",   "long",  "timestamp", "double",    "uuid",       "decimal32", "decimal64", "decimal128",
-    "binary", "string", "symbol", "list",     "map",       "array",      "described"};
+    "null",   "boolean", "ubyte",  "ushort",    "uint",   "byte",  "short",     "int",       "char",
+    "float",  "ulong",   "long",   "timestamp", "double", "uuid",  "decimal32", "decimal64", "decimal128",
+    "binary", "string",  "symbol", "list",      "map",    "array", "described"};
 
 /* ---- reader ---- */
 

@@ -47,9 +47,15 @@ enum {
 };
 
 static const composite composites[] = {
-#define UAM_COMPOSITE(n, code) {#n, code, (uint16_t)FIRST_##n, UAM_COUNT_##n, (uint16_t)sizeof(uam_p_##n), 0u
+/* clang-format off: halves of a declaration */
+#define UAM_COMPOSITE(n, code) \
+  {                            \
+    #n, code, (uint16_t)FIRST_##n, UAM_COUNT_##n, (uint16_t)sizeof(uam_p_##n), 0u
 #define UAM_FIELD(n, f, T, need) | ((uint32_t)BIT_##need << UAM_INDEX_##n##_##f)
-#define UAM_END(n) },
+#define UAM_END(n) \
+  }                \
+  ,
+/* clang-format on */
 #include "performatives.def"
 #undef UAM_COMPOSITE
 #undef UAM_FIELD
@@ -98,10 +104,11 @@ const char *uam_field_name(uint32_t code, uint32_t i) {
 }
 
 uint8_t uam_field_kind(uint32_t code, uint32_t i) {
-  static const uint8_t kinds[] = {[BOOL] = UAM_KIND_BOOL,     [UBYTE] = UAM_KIND_UBYTE,   [USHORT] = UAM_KIND_USHORT,
-                                  [UINT] = UAM_KIND_UINT,     [ULONG] = UAM_KIND_ULONG,   [TIMESTAMP] = UAM_KIND_TIMESTAMP,
-                                  [STRING] = UAM_KIND_STRING, [SYMBOL] = UAM_KIND_SYMBOL, [BINARY] = UAM_KIND_BINARY,
-                                  [RAW] = UAM_KIND_ILLEGAL};
+  static const uint8_t kinds[] = {[BOOL] = UAM_KIND_BOOL,     [UBYTE] = UAM_KIND_UBYTE,
+                                  [USHORT] = UAM_KIND_USHORT, [UINT] = UAM_KIND_UINT,
+                                  [ULONG] = UAM_KIND_ULONG,   [TIMESTAMP] = UAM_KIND_TIMESTAMP,
+                                  [STRING] = UAM_KIND_STRING, [SYMBOL] = UAM_KIND_SYMBOL,
+                                  [BINARY] = UAM_KIND_BINARY, [RAW] = UAM_KIND_ILLEGAL};
   const composite *c = find(code);
   return c != NULL && i < c->count ? kinds[fields[c->first + i].type] : (uint8_t)UAM_KIND_ILLEGAL;
 }

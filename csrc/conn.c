@@ -71,13 +71,12 @@ static void wrong_header(uam_engine *e, const uint8_t *h) {
   bool amqp = memcmp(h, "AMQP", 4) == 0;
   if (e->role == UAM_SERVER && !e->conn.header_sent && !e->sasl.header_sent)
     uam_frame_header(e, e->sasl.stage == UAM_SASL_WANT ? 3 : 0); /* §2.2: say what we speak, then go */
-  if (amqp && h[4] == 3)
-    snprintf(text, sizeof text, "the peer asks for a SASL layer (protocol header AMQP 3)");
+  if (amqp && h[4] == 3) snprintf(text, sizeof text, "the peer asks for a SASL layer (protocol header AMQP 3)");
   else if (amqp)
     snprintf(text, sizeof text, "the peer speaks AMQP protocol %u version %u.%u.%u", h[4], h[5], h[6], h[7]);
   else
-    snprintf(text, sizeof text, "no AMQP protocol header but bytes %02x%02x%02x%02x%02x%02x%02x%02x", h[0], h[1], h[2], h[3],
-             h[4], h[5], h[6], h[7]);
+    snprintf(text, sizeof text, "no AMQP protocol header but bytes %02x%02x%02x%02x%02x%02x%02x%02x", h[0], h[1], h[2],
+             h[3], h[4], h[5], h[6], h[7]);
   uam_conn_fail(e, "amqp:connection:framing-error", text);
 }
 
@@ -107,7 +106,9 @@ static bool may_open(const uam_engine *e) {
 
 /* Time-outs that would have us do little but send heartbeats need not be borne, but be answered with a reason (§2.4.5). */
 static void refuse_short_idle_timeout(uam_engine *e) {
-  if (e->conn.state != UAM_CONN_OPENED || e->conn.remote_idle_timeout == 0 || e->conn.remote_idle_timeout >= UAM_MIN_IDLE) return;
+  if (e->conn.state != UAM_CONN_OPENED || e->conn.remote_idle_timeout == 0 ||
+      e->conn.remote_idle_timeout >= UAM_MIN_IDLE)
+    return;
   uam_conn_error(e, "amqp:not-implemented", "open.idle-time-out %lu ms < %u ms, the shortest that is kept here",
                  (unsigned long)e->conn.remote_idle_timeout, UAM_MIN_IDLE);
 }
@@ -193,7 +194,9 @@ void uam_conn_flush_close(uam_engine *e) {
 }
 
 /* ---- time (§2.4.5) ---- */
-static bool alive(const uam_engine *e) { return e->conn.open_sent && !e->conn.close_sent && e->conn.state != UAM_CONN_END; }
+static bool alive(const uam_engine *e) {
+  return e->conn.open_sent && !e->conn.close_sent && e->conn.state != UAM_CONN_END;
+}
 
 static uint64_t heartbeat_due(const uam_engine *e) {
   if (e->conn.remote_idle_timeout == 0 || !alive(e) || uam_buf_len(&e->out.buf) > 0) return UAM_FOREVER;
@@ -242,11 +245,13 @@ int uam_open(uam_engine *e, const uint8_t *open, size_t n) {
 
 int uam_close(uam_engine *e, const uint8_t *error, size_t n) {
   if (e->fatal) return e->fatal;
-  if (e->conn.close_sent || e->conn.state == UAM_CONN_END) return uam_refuse(e, UAM_ERR_STATE, "the connection is closed");
+  if (e->conn.close_sent || e->conn.state == UAM_CONN_END)
+    return uam_refuse(e, UAM_ERR_STATE, "the connection is closed");
   if (n > UAM_MAX_STATE) return uam_refuse(e, UAM_ERR_ARG, "error of %lu bytes", (unsigned long)n);
   if (!uam_keep(e, &e->conn.close_error, error, n)) return e->fatal;
   e->conn.want_close = true;
-  if (e->conn.state == UAM_CONN_CLOSE_RCVD && !e->conn.open_sent && !e->conn.want_open) enter(e, UAM_CONN_END); /* never opened */
+  if (e->conn.state == UAM_CONN_CLOSE_RCVD && !e->conn.open_sent && !e->conn.want_open)
+    enter(e, UAM_CONN_END); /* never opened */
   return UAM_OK;
 }
 

@@ -162,8 +162,7 @@ static void abort_partial(uam_engine *e, uam_link *l) {
 }
 
 static void put_abort(uam_engine *e, uam_link *l) {
-  transfer t = {.id = l->out.id, .format = l->out.format, .settled = l->out.settled,
-                .aborted = true};
+  transfer t = {.id = l->out.id, .format = l->out.format, .settled = l->out.settled, .aborted = true};
   if (!uam_buf_reserve(&e->out.buf, &e->mem, TRANSFER_HEAD)) {
     uam_oom(e);
     return;
@@ -243,11 +242,13 @@ static bool without_credit(const uam_engine *e, const uam_link *l) {
 
 static bool start_receiving(uam_engine *e, uam_link *l, const uam_p_transfer *p) {
   if (!UAM_HAS(*p, transfer, delivery_id) || p->delivery_tag.len > UAM_MAX_TAG) {
-    uam_session_error(e, l->session, "amqp:invalid-field", "transfer.delivery-id or delivery-tag of a first frame is wrong");
+    uam_session_error(e, l->session, "amqp:invalid-field",
+                      "transfer.delivery-id or delivery-tag of a first frame is wrong");
     return false;
   }
   if (without_credit(e, l)) {
-    uam_link_error(e, l, "amqp:link:transfer-limit-exceeded", "transfer %lu came without credit", (unsigned long)p->delivery_id);
+    uam_link_error(e, l, "amqp:link:transfer-limit-exceeded", "transfer %lu came without credit",
+                   (unsigned long)p->delivery_id);
     return false;
   }
   if (l->unsettled.live >= UAM_MAX_UNSETTLED) {
@@ -255,7 +256,8 @@ static bool start_receiving(uam_engine *e, uam_link *l, const uam_p_transfer *p)
     return false;
   }
   if (!follows(&l->unsettled, p->delivery_id)) {
-    uam_session_error(e, l->session, "amqp:invalid-field", "transfer.delivery-id %lu does not follow", (unsigned long)p->delivery_id);
+    uam_session_error(e, l->session, "amqp:invalid-field", "transfer.delivery-id %lu does not follow",
+                      (unsigned long)p->delivery_id);
     return false;
   }
   if (l->credit > 0) l->credit--;
@@ -331,7 +333,8 @@ static void finish(uam_engine *e, uam_link *l, const uam_p_transfer *p, uam_span
 
 static bool join(uam_engine *e, uam_link *l, uam_span payload) {
   if (e->bounds.joining + payload.len > UAM_MAX_JOINING) {
-    uam_link_error(e, l, "amqp:resource-limit-exceeded", "messages in parts of more than %u bytes in all", UAM_MAX_JOINING);
+    uam_link_error(e, l, "amqp:resource-limit-exceeded", "messages in parts of more than %u bytes in all",
+                   UAM_MAX_JOINING);
     return false;
   }
   if (!uam_buf_put(&l->in.buf, &e->mem, payload.ptr, payload.len)) {
@@ -345,7 +348,8 @@ static bool join(uam_engine *e, uam_link *l, uam_span payload) {
 void uam_delivery_on_transfer(uam_engine *e, uam_link *l, const uam_p_transfer *p, uam_span payload) {
   if (l->state != UAM_LINK_ATTACHED) return; /* we have detached: discarded */
   if (l->sender) {
-    uam_session_error(e, l->session, "amqp:not-allowed", "transfer on handle %lu, whose sender is this end", (unsigned long)l->handle);
+    uam_session_error(e, l->session, "amqp:not-allowed", "transfer on handle %lu, whose sender is this end",
+                      (unsigned long)l->handle);
     return;
   }
   bool first = !l->in.receiving;
@@ -399,8 +403,9 @@ void uam_delivery_flush(uam_engine *e, uam_session *s) {
 static void hold_disposition(uam_engine *e, uam_session *s, bool role, uint32_t first, uint32_t last, bool settled,
                              uam_span state) {
   uam_span held = uam_buf_span(&s->disposition.state);
-  bool same = s->disposition.open && s->disposition.role == role && s->disposition.settled == settled && s->disposition.last + 1 == first &&
-              held.len == state.len && (state.len == 0 || memcmp(held.ptr, state.ptr, state.len) == 0);
+  bool same = s->disposition.open && s->disposition.role == role && s->disposition.settled == settled &&
+              s->disposition.last + 1 == first && held.len == state.len &&
+              (state.len == 0 || memcmp(held.ptr, state.ptr, state.len) == 0);
   if (!same) {
     uam_delivery_flush(e, s);
     s->disposition.open = true;
@@ -430,7 +435,8 @@ static void answer(uam_engine *e, uam_link *l, uint32_t first, uint32_t last, ui
 
 /* The sender is done with the delivery that has come in part: what it took back is no message when its last frame comes. */
 static void settle_incoming(uam_engine *e, uam_link *l, uint32_t first, uint32_t last, const received_disposition *v) {
-  if (!l->in.receiving || seq_lt(l->in.id, first) || seq_lt(last, l->in.id) || l->in.settled || l->in.taken_back) return;
+  if (!l->in.receiving || seq_lt(l->in.id, first) || seq_lt(last, l->in.id) || l->in.settled || l->in.taken_back)
+    return;
   if (v->code >= UAM_OUT_REJECTED && v->code <= UAM_OUT_MODIFIED) {
     l->in.taken_back = true;
     drop_joined(e, l);
@@ -476,13 +482,14 @@ static uint32_t outcome_of(uam_span state) {
 void uam_delivery_on_disposition(uam_engine *e, uam_session *s, const uam_p_disposition *p) {
   uint32_t last = UAM_HAS(*p, disposition, last) ? p->last : p->first;
   if (seq_lt(last, p->first)) {
-    uam_session_error(e, s, "amqp:invalid-field", "disposition.last %lu < first %lu", (unsigned long)last, (unsigned long)p->first);
+    uam_session_error(e, s, "amqp:invalid-field", "disposition.last %lu < first %lu", (unsigned long)last,
+                      (unsigned long)p->first);
     return;
   }
   received_disposition v = {.code = outcome_of(p->state), .settled = p->settled, .state = p->state};
   bool terminal = v.code >= UAM_OUT_ACCEPTED && v.code <= UAM_OUT_MODIFIED;
   bool taken_back = terminal && !p->role && v.code != UAM_OUT_ACCEPTED; /* RabbitMQ, when a consumer took too long */
-  if (!p->settled && !(terminal && p->role) && !taken_back) return; /* on its way, not there */
+  if (!p->settled && !(terminal && p->role) && !taken_back) return;     /* on its way, not there */
   v.answer = !p->settled;
   if (v.code == UAM_OUT_ACCEPTED || v.code == UAM_OUT_NONE) v.state = (uam_span){NULL, 0};
   uam_event_new_state(e);
@@ -510,8 +517,9 @@ static size_t section_head(uint8_t *h, uint32_t n) {
 }
 
 static bool has_room(const uam_engine *e, const uam_link *l) {
-  return l->credit > 0 && !l->out.partial && l->session->out.remote_window > 0 && uam_buf_len(&e->out.buf) < e->options.output_cap &&
-         l->unsettled.live < UAM_MAX_UNSETTLED && l->sent.live < UAM_MAX_UNSETTLED;
+  return l->credit > 0 && !l->out.partial && l->session->out.remote_window > 0 &&
+         uam_buf_len(&e->out.buf) < e->options.output_cap && l->unsettled.live < UAM_MAX_UNSETTLED &&
+         l->sent.live < UAM_MAX_UNSETTLED;
 }
 
 int64_t uam_send_messages(uam_engine *e, uint32_t link, const uint8_t *buf, const uint32_t *lens, size_t n,
@@ -521,7 +529,8 @@ int64_t uam_send_messages(uam_engine *e, uint32_t link, const uint8_t *buf, cons
   if (l == NULL || !l->sender || l->want.detach || l->state >= UAM_LINK_DETACH_SENT)
     return uam_refuse(e, UAM_ERR_STATE, "no such sending link");
   *first_id = l->session->out.next_delivery_id;
-  bool up = l->state == UAM_LINK_ATTACHED && l->session->state == UAM_SESSION_MAPPED && e->conn.state == UAM_CONN_OPENED;
+  bool up =
+      l->state == UAM_LINK_ATTACHED && l->session->state == UAM_SESSION_MAPPED && e->conn.state == UAM_CONN_OPENED;
   size_t i = 0;
   for (; up && i < n && has_room(e, l); i++) {
     uint8_t head[8];
@@ -545,12 +554,14 @@ int64_t uam_send_messages(uam_engine *e, uint32_t link, const uint8_t *buf, cons
   return (int64_t)i;
 }
 
-int uam_settle(uam_engine *e, uint32_t link, uint32_t first, uint32_t last, int settled, const uint8_t *state, size_t n) {
+int uam_settle(uam_engine *e, uint32_t link, uint32_t first, uint32_t last, int settled, const uint8_t *state,
+               size_t n) {
   if (e->fatal) return e->fatal;
   uam_link *l = uam_link_by_id(e, link);
   if (l == NULL || l->state != UAM_LINK_ATTACHED || l->session->state != UAM_SESSION_MAPPED)
     return uam_refuse(e, UAM_ERR_STATE, "no such attached link");
-  if (n > UAM_MAX_STATE || seq_lt(last, first)) return uam_refuse(e, UAM_ERR_ARG, "state of %lu bytes, or last < first", (unsigned long)n);
+  if (n > UAM_MAX_STATE || seq_lt(last, first))
+    return uam_refuse(e, UAM_ERR_ARG, "state of %lu bytes, or last < first", (unsigned long)n);
   uam_ring *r = &l->unsettled;
   size_t found = 0;
   uam_span what = {state, n};

@@ -20,8 +20,8 @@ uam_engine *uam_new(const uam_mem *mem, int role) {
 }
 
 static void free_all_bufs(uam_engine *e) {
-  uam_buf *all[] = {&e->out.buf,       &e->events.text,        &e->sasl.mechanism, &e->sasl.response, &e->sasl.hostname,
-                    &e->conn.open_args, &e->conn.close_error, &e->traced.text,     &e->traced.out};
+  uam_buf *all[] = {&e->out.buf,        &e->events.text,      &e->sasl.mechanism, &e->sasl.response, &e->sasl.hostname,
+                    &e->conn.open_args, &e->conn.close_error, &e->traced.text,    &e->traced.out};
   for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) uam_buf_free(all[i], &e->mem);
 }
 
@@ -48,13 +48,15 @@ int uam_set(uam_engine *e, int option, uint64_t value) {
   switch (option) {
     case UAM_OPT_PIPELINE: e->options.pipeline = value != 0; return UAM_OK;
     case UAM_OPT_HEARTBEAT:
-      if (value < 1 || value > 1000) return uam_refuse(e, UAM_ERR_ARG, "heartbeat of %llu per mille", (unsigned long long)value);
+      if (value < 1 || value > 1000)
+        return uam_refuse(e, UAM_ERR_ARG, "heartbeat of %llu per mille", (unsigned long long)value);
       e->options.heartbeat_permille = (uint32_t)value;
       return UAM_OK;
     case UAM_OPT_TRACE: e->options.trace = (int)(value < 2 ? value : 2); return UAM_OK;
     case UAM_OPT_MAX_MESSAGE: e->options.max_message = value < UAM_MAX_MESSAGE ? value : UAM_MAX_MESSAGE; return UAM_OK;
     case UAM_OPT_OUTPUT_CAP:
-      if (value == 0 || value > UAM_OUTPUT_HARD) return uam_refuse(e, UAM_ERR_ARG, "output cap of %llu bytes", (unsigned long long)value);
+      if (value == 0 || value > UAM_OUTPUT_HARD)
+        return uam_refuse(e, UAM_ERR_ARG, "output cap of %llu bytes", (unsigned long long)value);
       e->options.output_cap = (size_t)value;
       return UAM_OK;
     case UAM_OPT_SASL_REQUIRED: e->options.sasl_required = value != 0; return UAM_OK;
@@ -76,7 +78,8 @@ const char *uam_trace(uam_engine *e, size_t *n) {
 }
 
 /* ---- dispatch ---- */
-static void on_session_frame(uam_engine *e, uam_session *s, uint32_t code, const uam_any *any, uam_span list, uam_span payload) {
+static void on_session_frame(uam_engine *e, uam_session *s, uint32_t code, const uam_any *any, uam_span list,
+                             uam_span payload) {
   uam_link *l = NULL;
   switch (code) {
     case UAM_COMPOSITE_attach: uam_link_on_attach(e, s, &any->attach, list); return;
@@ -107,23 +110,27 @@ static void on_session_frame(uam_engine *e, uam_session *s, uint32_t code, const
 }
 
 /* Frames on a session's channel: which of them count in which of its states (§2.5.5). */
-static void on_channel(uam_engine *e, uint16_t channel, uint32_t code, const uam_any *any, uam_span list, uam_span payload) {
+static void on_channel(uam_engine *e, uint16_t channel, uint32_t code, const uam_any *any, uam_span list,
+                       uam_span payload) {
   uam_session *s = uam_map_get(&e->ids.by_remote_channel, channel);
   if (s == NULL) {
     if (uam_session_late(e, channel, code)) return;
-    uam_conn_error(e, "amqp:not-allowed", "%s on channel %u, which is not begun", uam_composite_name(code), (unsigned)channel);
+    uam_conn_error(e, "amqp:not-allowed", "%s on channel %u, which is not begun", uam_composite_name(code),
+                   (unsigned)channel);
     return;
   }
   if (code == UAM_COMPOSITE_end) {
     uam_session_on_end(e, s, &any->end);
     return;
   }
-  bool closing = s->state == UAM_SESSION_END_SENT && (code == UAM_COMPOSITE_disposition || code == UAM_COMPOSITE_detach);
+  bool closing =
+      s->state == UAM_SESSION_END_SENT && (code == UAM_COMPOSITE_disposition || code == UAM_COMPOSITE_detach);
   if (s->state == UAM_SESSION_MAPPED || s->state == UAM_SESSION_BEGIN_RCVD || closing)
     on_session_frame(e, s, code, any, list, payload);
 }
 
-static void on_performative(uam_engine *e, uint16_t channel, uint32_t code, const uam_any *any, uam_span list, uam_span payload) {
+static void on_performative(uam_engine *e, uint16_t channel, uint32_t code, const uam_any *any, uam_span list,
+                            uam_span payload) {
   bool opened = e->conn.state == UAM_CONN_OPENED || e->conn.state == UAM_CONN_OPEN_RCVD;
   switch (code) {
     case UAM_COMPOSITE_open: uam_conn_on_open(e, &any->open, list); return;
@@ -146,7 +153,8 @@ static void on_amqp_frame(uam_engine *e, const uam_frame *f) {
   if (f->body.len == 0) return; /* a heartbeat */
   uam_reader r = uam_reader_of(f->body.ptr, f->body.len);
   uint64_t code = uam_read_descriptor(&r);
-  bool often = code >= UAM_COMPOSITE_flow && code <= UAM_COMPOSITE_disposition; /* uam_composite_decode checks every field anyway */
+  bool often = code >= UAM_COMPOSITE_flow &&
+               code <= UAM_COMPOSITE_disposition; /* uam_composite_decode checks every field anyway */
   uam_span list = often ? uam_read_outline(&r) : uam_read_value(&r);
   if (e->conn.state == UAM_CONN_DISCARDING && code != UAM_COMPOSITE_close && !r.err) return;
   if (r.err || code < UAM_COMPOSITE_open || code > UAM_COMPOSITE_close) {
@@ -179,7 +187,8 @@ static bool take_one(uam_engine *e) {
   int got = uam_frame_cut(p, n, e->conn.max_frame, &f, &size, &fault);
   if (got == 0) return false;
   if (got < 0) {
-    if (e->conn.state == UAM_CONN_DISCARDING || e->in.stage == UAM_IN_SASL) uam_conn_fail(e, fault.condition, fault.text);
+    if (e->conn.state == UAM_CONN_DISCARDING || e->in.stage == UAM_IN_SASL)
+      uam_conn_fail(e, fault.condition, fault.text);
     else uam_conn_error(e, fault.condition, "%s", fault.text);
     e->in.stage = UAM_IN_DONE; /* where the next frame starts nobody knows */
     return true;
@@ -198,7 +207,8 @@ static void take_all(uam_engine *e) {
       return;
     }
     if (!take_one(e)) return;
-    if (uam_buf_len(&e->out.buf) > UAM_OUTPUT_HARD + e->out.offered && !e->out.flooded) { /* messages of ours don't count */
+    if (uam_buf_len(&e->out.buf) > UAM_OUTPUT_HARD + e->out.offered &&
+        !e->out.flooded) { /* messages of ours don't count */
       e->out.flooded = true;
       uam_conn_error(e, "amqp:resource-limit-exceeded", "answers wait unread");
     }
@@ -282,15 +292,15 @@ static bool speaks_amqp(const uam_engine *e) {
 
 static void flush_output(uam_engine *e) {
   if (e->fatal || e->conn.lost) return;
-  uam_conn_flush_start(e);                /* header, SASL, open */
+  uam_conn_flush_start(e); /* header, SASL, open */
   bool more = speaks_amqp(e);
   for (int turn = 0; turn < 2 && more; turn++) { /* once more for freed channels */
-    flush_sessions_begin(e);              /* begin */
+    flush_sessions_begin(e);                     /* begin */
     for (int again = 0; again < 2 && e->dirty.links != NULL && !e->fatal; again++)
-      flush_links(e);                     /* attach, flow, transfer, disposition, detach; once more for freed names */
+      flush_links(e); /* attach, flow, transfer, disposition, detach; once more for freed names */
     more = flush_sessions_end(e) && e->dirty.sessions != NULL; /* flow, disposition, end */
   }
-  uam_conn_flush_close(e);                /* close */
+  uam_conn_flush_close(e); /* close */
   uam_conn_heartbeat(e);
 }
 
@@ -335,7 +345,8 @@ uint8_t *uam_recv_window(uam_engine *e, size_t *cap) {
 
 static int commit_received(uam_engine *e, size_t n) {
   uam_event_reset(e);
-  if (n > 0 && n > e->in.window[e->in.current].cap - e->in.tail) return uam_refuse(e, UAM_ERR_ARG, "more bytes than the window had");
+  if (n > 0 && n > e->in.window[e->in.current].cap - e->in.tail)
+    return uam_refuse(e, UAM_ERR_ARG, "more bytes than the window had");
   e->in.tail += n;
   if (n > 0) e->conn.last_received = e->now;
   take_all(e);
@@ -383,7 +394,8 @@ size_t uam_events(uam_engine *e, const uam_event **events) {
 
 int uam_flushed(uam_engine *e, uint64_t total) {
   if (e->fatal) return e->fatal;
-  if (total < e->out.flushed || total > e->out.committed) return uam_refuse(e, UAM_ERR_ARG, "flushed %llu", (unsigned long long)total);
+  if (total < e->out.flushed || total > e->out.committed)
+    return uam_refuse(e, UAM_ERR_ARG, "flushed %llu", (unsigned long long)total);
   if (total == e->out.flushed) return UAM_OK;
   e->out.flushed = total;
   uam_delivery_sent(e);

@@ -3,7 +3,8 @@
  * lives until the next commit. Settlements in a row become one range. */
 #include "uam_int.h"
 
-#define EV_TEXT 0x8000u /* internal: offset counts from e->events.text; resolved to an address when the batch is handed out */
+#define EV_TEXT \
+  0x8000u /* internal: offset counts from e->events.text; resolved to an address when the batch is handed out */
 
 uam_event *uam_event_push(uam_engine *e, uint16_t kind, uint32_t id) {
   static const uam_event none;
@@ -76,7 +77,8 @@ static void put_state(uam_engine *e, uam_event *ev, uam_span state) {
 
 void uam_event_settled(uam_engine *e, uint32_t link, uint32_t first, uint32_t last, uint32_t code, uint16_t flags,
                        uam_span state) {
-  if (e->events.count > e->events.resolved && extends(e, &e->events.queue[e->events.count - 1], link, first, code, flags, state)) {
+  if (e->events.count > e->events.resolved &&
+      extends(e, &e->events.queue[e->events.count - 1], link, first, code, flags, state)) {
     e->events.queue[e->events.count - 1].last = last;
     return;
   }
@@ -127,7 +129,8 @@ void uam_event_reset(uam_engine *e) {
   if (!e->events.are_lent) return;
   e->events.are_lent = false;
   e->events.count -= e->events.resolved;
-  if (e->events.count > 0) memmove(e->events.queue, e->events.queue + e->events.resolved, e->events.count * sizeof *e->events.queue);
+  if (e->events.count > 0)
+    memmove(e->events.queue, e->events.queue + e->events.resolved, e->events.count * sizeof *e->events.queue);
   shift_text(e);
   e->events.resolved = 0;
   for (size_t i = 0; i < e->events.n_lent; i++) uam_buf_free(&e->events.lent[i], &e->mem);

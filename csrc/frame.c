@@ -79,12 +79,14 @@ void uam_frame_put_last(uam_engine *e, uint16_t channel, uint32_t code, void *pe
     uint64_t what = uam_read_descriptor(&r);
     uam_span list = uam_read_value(&r);
     *error = (uam_span){0};
-    if (r.err == 0 && what == UAM_COMPOSITE_error && uam_composite_decode(UAM_COMPOSITE_error, list, &whole, &fault) == 0) {
+    if (r.err == 0 && what == UAM_COMPOSITE_error &&
+        uam_composite_decode(UAM_COMPOSITE_error, list, &whole, &fault) == 0) {
       whole.set = UAM_SET(error, condition);
       encode(e, &w, UAM_COMPOSITE_error, &whole);
       if (w.len <= sizeof room) *error = (uam_span){room, w.len};
     }
-    if (error->len == 0) *(uint32_t *)performative &= ~(1u << (uam_composite_field_count(code) - 1)); /* `set`, its first member */
+    if (error->len == 0)
+      *(uint32_t *)performative &= ~(1u << (uam_composite_field_count(code) - 1)); /* `set`, its first member */
   }
   uam_frame_put(e, 0, channel, code, performative);
 }
@@ -100,8 +102,8 @@ int uam_frame_cut(const uint8_t *p, size_t n, uint32_t max, uam_frame *f, size_t
   uint32_t whole = load_be32(p);
   uint32_t doff = (uint32_t)p[4] * 4;
   if (whole < 8 || doff < 8 || doff > whole) {
-    uam_fault_set(fault, "amqp:connection:framing-error", "frame of size %lu with data offset %lu", (unsigned long)whole,
-                  (unsigned long)doff);
+    uam_fault_set(fault, "amqp:connection:framing-error", "frame of size %lu with data offset %lu",
+                  (unsigned long)whole, (unsigned long)doff);
     return -1;
   }
   if (whole > max) {

@@ -142,7 +142,8 @@ static bool name_held(const uam_engine *e, const uam_link *l) {
   if (e->bounds.detaching == 0) return false;
   for (size_t i = 0; i < e->ids.cap_links; i++) {
     const uam_link *o = e->ids.links[i];
-    if (o != NULL && o != l && o->detaching && o->attach_sent && o->sender == l->sender && same_name(o, l->name)) return true;
+    if (o != NULL && o != l && o->detaching && o->attach_sent && o->sender == l->sender && same_name(o, l->name))
+      return true;
   }
   return false;
 }
@@ -188,10 +189,11 @@ static bool put_attach(uam_engine *e, uam_link *l) {
   if (!fits || l->handle > s->remote_handle_max) {
     l->want.attach = false;
     if (l->mapped_remote) /* the peer waits for it, and there is no detach without an attach in front of it (§2.6.3) */
-      uam_session_error(e, s, fits ? "amqp:resource-limit-exceeded" : "amqp:frame-size-too-small",
-                        "the answer to attach.handle %lu needs handle %lu and %lu bytes: handle-max %lu, max-frame-size %lu",
-                        (unsigned long)l->remote_handle, (unsigned long)l->handle, (unsigned long)size,
-                        (unsigned long)s->remote_handle_max, (unsigned long)e->conn.remote_max_frame);
+      uam_session_error(
+          e, s, fits ? "amqp:resource-limit-exceeded" : "amqp:frame-size-too-small",
+          "the answer to attach.handle %lu needs handle %lu and %lu bytes: handle-max %lu, max-frame-size %lu",
+          (unsigned long)l->remote_handle, (unsigned long)l->handle, (unsigned long)size,
+          (unsigned long)s->remote_handle_max, (unsigned long)e->conn.remote_max_frame);
     else if (!fits)
       uam_link_error(e, l, "amqp:frame-size-too-small", "attach of %lu bytes > the peer's max-frame-size %lu",
                      (unsigned long)size, (unsigned long)e->conn.remote_max_frame);
@@ -226,8 +228,10 @@ static uam_link *attached_by_peer(uam_engine *e, uam_session *s, const uam_p_att
     uam_conn_error(e, "amqp:resource-limit-exceeded", "links with names of more than %u bytes in all", UAM_MAX_NAMES);
     return NULL;
   }
-  if (e->role == UAM_CLIENT && e->bounds.attached_by_peer >= UAM_MAX_ATTACHED_BY_PEER) { /* some of what we do costs a look at each link */
-    uam_conn_error(e, "amqp:resource-limit-exceeded", "more than %u links attached to a client", UAM_MAX_ATTACHED_BY_PEER);
+  if (e->role == UAM_CLIENT &&
+      e->bounds.attached_by_peer >= UAM_MAX_ATTACHED_BY_PEER) { /* some of what we do costs a look at each link */
+    uam_conn_error(e, "amqp:resource-limit-exceeded", "more than %u links attached to a client",
+                   UAM_MAX_ATTACHED_BY_PEER);
     return NULL;
   }
   uam_link *l = link_new(e, s);
@@ -243,7 +247,9 @@ static uam_link *attached_by_peer(uam_engine *e, uam_session *s, const uam_p_att
 }
 
 /* The delivery-count up to which our credit goes, or as much of it as serial numbers can tell. */
-static uint32_t credit_end(const uam_link *l) { return l->delivery_count + (l->credit < INT32_MAX ? l->credit : INT32_MAX); }
+static uint32_t credit_end(const uam_link *l) {
+  return l->delivery_count + (l->credit < INT32_MAX ? l->credit : INT32_MAX);
+}
 
 static void take_attach(uam_link *l, const uam_p_attach *p) {
   l->remote_handle = p->handle;
@@ -294,10 +300,10 @@ void uam_link_settle_all(uam_engine *e, uam_link *l, uint32_t waiting) {
     uam_ring *r = pass == 0 ? &l->unsettled : &l->sent;
     for (size_t i = 0; l->sender && i < r->count; i++) {
       const uam_delivery *d = uam_ring_at(r, i);
-      uint32_t code = d->end == UAM_FOREVER  ? UAM_OUT_NOT_DELIVERED
+      uint32_t code = d->end == UAM_FOREVER     ? UAM_OUT_NOT_DELIVERED
                       : d->end > e->out.flushed ? waiting
-                      : pass == 0           ? UAM_OUT_UNKNOWN
-                                            : UAM_OUT_SENT;
+                      : pass == 0               ? UAM_OUT_UNKNOWN
+                                                : UAM_OUT_SENT;
       if (!d->settled_run) uam_event_settled(e, l->id, d->id, d->id, code, 0, none);
     }
     if (pass == 1) e->bounds.presettled -= r->live;
@@ -339,7 +345,8 @@ static void flow_for_receiver(uam_link *l, const uam_p_flow *p) {
   if (skipped > 0) {
     int64_t over = (int64_t)seq_diff(l->delivery_count, l->granted) + skipped;
     l->delivery_count = p->delivery_count;
-    if (over > INT32_MAX / 2) l->granted = l->delivery_count - INT32_MAX / 2; /* else it would come round to lie ahead again */
+    if (over > INT32_MAX / 2)
+      l->granted = l->delivery_count - INT32_MAX / 2; /* else it would come round to lie ahead again */
     l->credit -= (uint32_t)skipped < l->credit ? (uint32_t)skipped : l->credit;
   }
 }
@@ -374,7 +381,8 @@ static bool may_attach(const uam_engine *e, uam_link *l) {
 
 /* After our end nothing more may be said on its channel; the links go with the session (§2.5.5). */
 static bool ended(const uam_session *s) {
-  return s->state == UAM_SESSION_END_SENT || s->state == UAM_SESSION_DISCARDING || (s->state == UAM_SESSION_UNMAPPED && s->begin_sent);
+  return s->state == UAM_SESSION_END_SENT || s->state == UAM_SESSION_DISCARDING ||
+         (s->state == UAM_SESSION_UNMAPPED && s->begin_sent);
 }
 
 bool uam_link_flush(uam_engine *e, uam_link *l) {
@@ -402,10 +410,12 @@ int64_t uam_attach(uam_engine *e, uint32_t session, uint32_t link, const uint8_t
   if (uam_composite_decode(UAM_COMPOSITE_attach, (uam_span){attach, n}, &p, &fault) != 0)
     return uam_refuse(e, UAM_ERR_ARG, "%s", fault.text);
   uam_session *s = uam_session_by_id(e, session);
-  if (s == NULL || s->want.end || s->state >= UAM_SESSION_END_SENT) return uam_refuse(e, UAM_ERR_STATE, "no such session");
+  if (s == NULL || s->want.end || s->state >= UAM_SESSION_END_SENT)
+    return uam_refuse(e, UAM_ERR_STATE, "no such session");
   uam_link *l = link != 0 ? uam_link_by_id(e, link) : NULL;
   if (link != 0 && (l == NULL || l->session != s || l->attach_sent || l->want.attach || !l->mapped_remote))
-    if (l == NULL || l->state != UAM_LINK_DETACH_RCVD || l->attach_sent) return uam_refuse(e, UAM_ERR_STATE, "no attach to answer");
+    if (l == NULL || l->state != UAM_LINK_DETACH_RCVD || l->attach_sent)
+      return uam_refuse(e, UAM_ERR_STATE, "no attach to answer");
   if (l == NULL) {
     if (e->ids.n_links >= UAM_MAX_LINKS) return uam_refuse(e, UAM_ERR_LIMIT, "more than %u links", UAM_MAX_LINKS);
     l = link_new(e, s);
@@ -413,7 +423,8 @@ int64_t uam_attach(uam_engine *e, uint32_t session, uint32_t link, const uint8_t
   if (l == NULL || !uam_keep(e, &l->args, attach, n)) return e->fatal;
   if (link == 0) { /* the name is borrowed from our copy of the list */
     l->sender = !p.role;
-    if (uam_composite_decode(UAM_COMPOSITE_attach, uam_buf_span(&l->args), &p, &fault) != 0) return e->fatal = UAM_ERR_BROKEN;
+    if (uam_composite_decode(UAM_COMPOSITE_attach, uam_buf_span(&l->args), &p, &fault) != 0)
+      return e->fatal = UAM_ERR_BROKEN;
     l->name = p.name;
   }
   l->max_message = p.max_message_size;
@@ -426,7 +437,8 @@ int64_t uam_attach(uam_engine *e, uint32_t session, uint32_t link, const uint8_t
 int uam_detach(uam_engine *e, uint32_t link, int closed, const uint8_t *error, size_t n) {
   if (e->fatal) return e->fatal;
   uam_link *l = uam_link_by_id(e, link);
-  if (l == NULL || l->want.detach || l->state == UAM_LINK_DETACH_SENT) return uam_refuse(e, UAM_ERR_STATE, "no such link");
+  if (l == NULL || l->want.detach || l->state == UAM_LINK_DETACH_SENT)
+    return uam_refuse(e, UAM_ERR_STATE, "no such link");
   if (n > UAM_MAX_STATE) return uam_refuse(e, UAM_ERR_ARG, "error of %lu bytes", (unsigned long)n);
   if (!uam_keep(e, &l->error, error, n)) return e->fatal;
   l->want.detach = true;
@@ -467,10 +479,16 @@ int uam_get_link(const uam_engine *e, uint32_t link, uam_link_info *out) {
   const uam_link *l = uam_link_by_id(e, link);
   memset(out, 0, sizeof *out);
   if (l == NULL) return UAM_ERR_STATE;
-  *out = (uam_link_info){.session = l->session->id, .state = l->state, .is_sender = l->sender, .credit = l->credit,
-                         .delivery_count = l->delivery_count, .handle = l->handle,
-                         .unsettled = (uint32_t)l->unsettled.live, .drain = l->peer_drain,
-                         .remote_max_message_size = l->remote_max_message, .partial = l->out.partial,
+  *out = (uam_link_info){.session = l->session->id,
+                         .state = l->state,
+                         .is_sender = l->sender,
+                         .credit = l->credit,
+                         .delivery_count = l->delivery_count,
+                         .handle = l->handle,
+                         .unsettled = (uint32_t)l->unsettled.live,
+                         .drain = l->peer_drain,
+                         .remote_max_message_size = l->remote_max_message,
+                         .partial = l->out.partial,
                          .remote_snd_settle_mode = l->remote_snd_mode};
   return UAM_OK;
 }

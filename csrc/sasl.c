@@ -162,7 +162,8 @@ void uam_sasl_frame(uam_engine *e, const uam_frame *f) {
 /* ---- public ---- */
 static int fresh(uam_engine *e) {
   if (e->fatal) return e->fatal;
-  if (e->conn.header_sent || e->sasl.header_sent || e->sasl.stage == UAM_SASL_RUNNING || e->conn.state != UAM_CONN_START)
+  if (e->conn.header_sent || e->sasl.header_sent || e->sasl.stage == UAM_SASL_RUNNING ||
+      e->conn.state != UAM_CONN_START)
     return uam_refuse(e, UAM_ERR_STATE, "SASL is chosen before the first byte");
   return UAM_OK;
 }
@@ -172,7 +173,8 @@ int uam_sasl_client(uam_engine *e, const char *mechanism, const uint8_t *respons
   int rc = fresh(e);
   if (rc != UAM_OK) return rc;
   size_t len = strlen(mechanism);
-  if (e->role != UAM_CLIENT || len == 0 || len > 255) return uam_refuse(e, UAM_ERR_ARG, "no SASL mechanism for a client");
+  if (e->role != UAM_CLIENT || len == 0 || len > 255)
+    return uam_refuse(e, UAM_ERR_ARG, "no SASL mechanism for a client");
   e->sasl.stage = UAM_SASL_WANT;
   e->sasl.has_response = has_response != 0;
   uam_keep(e, &e->sasl.mechanism, mechanism, len);
@@ -185,7 +187,8 @@ int uam_sasl_server(uam_engine *e, const char *mechanisms) {
   int rc = fresh(e);
   if (rc != UAM_OK) return rc;
   size_t len = strlen(mechanisms);
-  if (e->role != UAM_SERVER || len == 0 || len > 240) return uam_refuse(e, UAM_ERR_ARG, "no SASL mechanisms for a server");
+  if (e->role != UAM_SERVER || len == 0 || len > 240)
+    return uam_refuse(e, UAM_ERR_ARG, "no SASL mechanisms for a server");
   e->sasl.stage = UAM_SASL_WANT;
   uam_keep(e, &e->sasl.mechanism, mechanisms, len);
   return e->fatal;
@@ -193,7 +196,8 @@ int uam_sasl_server(uam_engine *e, const char *mechanisms) {
 
 static int running(uam_engine *e, int role) {
   if (e->fatal) return e->fatal;
-  if (e->role != role || e->sasl.stage != UAM_SASL_RUNNING || e->sasl.step != STEP_ASKED || e->conn.state == UAM_CONN_END)
+  if (e->role != role || e->sasl.stage != UAM_SASL_RUNNING || e->sasl.step != STEP_ASKED ||
+      e->conn.state == UAM_CONN_END)
     return uam_refuse(e, UAM_ERR_STATE, "no SASL exchange is going on");
   return UAM_OK;
 }

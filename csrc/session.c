@@ -62,7 +62,8 @@ static void leave_channel(uam_engine *e, uam_session *s) {
   s->mapped_remote = false;
   for (size_t i = 0; i < UAM_LATE_CHANNELS; i++)
     if (e->late.channels[i].channel == s->remote_channel) e->late.channels[i].frames = 0;
-  e->late.channels[e->late.next] = (uam_late){.until = e->now + UAM_LATE_TIME, .frames = UAM_LATE_FRAMES, .channel = s->remote_channel};
+  e->late.channels[e->late.next] =
+      (uam_late){.until = e->now + UAM_LATE_TIME, .frames = UAM_LATE_FRAMES, .channel = s->remote_channel};
   e->late.next = (e->late.next + 1) % UAM_LATE_CHANNELS;
 }
 
@@ -191,7 +192,8 @@ void uam_session_on_flow(uam_engine *e, uam_session *s, const uam_p_flow *p) {
   } else {
     uam_link *l = uam_map_get(&s->by_remote_handle, p->handle);
     if (l == NULL) {
-      uam_session_error(e, s, "amqp:session:unattached-handle", "flow.handle %lu is not attached", (unsigned long)p->handle);
+      uam_session_error(e, s, "amqp:session:unattached-handle", "flow.handle %lu is not attached",
+                        (unsigned long)p->handle);
       return;
     }
     uam_link_on_flow(e, l, p);
@@ -211,7 +213,8 @@ static void take_begin(uam_session *s, const uam_p_begin *p, uint16_t channel) {
 
 static uam_session *by_channel(const uam_engine *e, uint16_t channel) {
   for (size_t i = 0; i < e->ids.cap_sessions; i++)
-    if (e->ids.sessions[i] != NULL && e->ids.sessions[i]->has_channel && e->ids.sessions[i]->channel == channel) return e->ids.sessions[i];
+    if (e->ids.sessions[i] != NULL && e->ids.sessions[i]->has_channel && e->ids.sessions[i]->channel == channel)
+      return e->ids.sessions[i];
   return NULL;
 }
 
@@ -259,7 +262,8 @@ void uam_session_on_end(uam_engine *e, uam_session *s, const uam_p_end *p) {
   settle_links(e, s, UAM_OUT_NOT_DELIVERED);
   uam_event_window(e, uam_event_push(e, UAM_EVENT_END, s->id), p->error);
   move(e, s, UAM_R_END);
-  if (s->state == UAM_SESSION_UNMAPPED) leave_channel(e, s); /* both ends are out: the peer may use the channel again at once */
+  if (s->state == UAM_SESSION_UNMAPPED)
+    leave_channel(e, s); /* both ends are out: the peer may use the channel again at once */
   if (s->state == UAM_SESSION_END_RCVD) {
     uam_buf_free(&s->error, &e->mem);
     s->want.end = true;
@@ -282,7 +286,8 @@ static bool channel_returns(const uam_engine *e, uint32_t max) {
  * but one is coming back, the begin waits: who serves one client after the other on channel-max 0 has not failed. */
 static bool choose_channel(uam_engine *e, uam_session *s) {
   if (s->has_channel) return true;
-  uint32_t max = e->conn.remote_channel_max < e->conn.channel_max ? e->conn.remote_channel_max : e->conn.channel_max, c = 0;
+  uint32_t max = e->conn.remote_channel_max < e->conn.channel_max ? e->conn.remote_channel_max : e->conn.channel_max,
+           c = 0;
   while (c < UAM_MAX_SESSIONS && e->ids.channels[c / 64] == UINT64_MAX) c += 64;
   while (c < UAM_MAX_SESSIONS && (e->ids.channels[c / 64] >> c % 64 & 1)) c++;
   if (c <= max && c < UAM_MAX_SESSIONS) {
@@ -294,8 +299,9 @@ static bool choose_channel(uam_engine *e, uam_session *s) {
   if (channel_returns(e, max)) return false;
   s->want.begin = false;
   if (s->mapped_remote) { /* the peer waits for an answer on a channel that it does not allow */
-    uam_conn_error(e, "amqp:resource-limit-exceeded", "the answer to the begin on channel %u needs one above channel-max %lu",
-                   (unsigned)s->remote_channel, (unsigned long)max);
+    uam_conn_error(e, "amqp:resource-limit-exceeded",
+                   "the answer to the begin on channel %u needs one above channel-max %lu", (unsigned)s->remote_channel,
+                   (unsigned long)max);
     return false;
   }
   uam_buf error = {0};

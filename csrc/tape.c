@@ -144,11 +144,11 @@ int64_t uam_sections(const uint8_t *buf, size_t n, uint64_t *out, size_t cap) {
 
 #define KIND(k) ((uint32_t)1 << UAM_KIND_##k)
 static const uint32_t IS_BOOL = KIND(BOOL), IS_LIST = KIND(LIST), IS_MAP = KIND(MAP), IS_BINARY = KIND(BINARY);
-static const uint32_t IS_INT = KIND(UBYTE) | KIND(USHORT) | KIND(UINT) | KIND(ULONG) | KIND(BYTE) | KIND(SHORT) | KIND(INT) |
-                               KIND(LONG) | KIND(TIMESTAMP);
+static const uint32_t IS_INT = KIND(UBYTE) | KIND(USHORT) | KIND(UINT) | KIND(ULONG) | KIND(BYTE) | KIND(SHORT) |
+                               KIND(INT) | KIND(LONG) | KIND(TIMESTAMP);
 /* What reads as bytes, and what may be a key or an id. Senders choose among these more freely than the standard has it. */
-static const uint32_t IS_BYTES = KIND(BINARY) | KIND(STRING) | KIND(SYMBOL) | KIND(DECIMAL32) | KIND(DECIMAL64) |
-                                 KIND(DECIMAL128);
+static const uint32_t IS_BYTES =
+    KIND(BINARY) | KIND(STRING) | KIND(SYMBOL) | KIND(DECIMAL32) | KIND(DECIMAL64) | KIND(DECIMAL128);
 static const uint32_t IS_SCALAR = ~(KIND(LIST) | KIND(MAP) | KIND(ARRAY));
 
 /* The kind of an encoded value that was checked, without its descriptors. */
@@ -192,7 +192,10 @@ static bool section_is(uint64_t code, uam_span value) {
   switch (code) {
     case 0x70: return kind == IS_LIST && fields_are(value, header, sizeof header / sizeof *header);
     case 0x73: return kind == IS_LIST && fields_are(value, properties, sizeof properties / sizeof *properties);
-    case 0x71: case 0x72: case 0x74: case 0x78: return kind == IS_MAP && keys_are_scalar(value);
+    case 0x71:
+    case 0x72:
+    case 0x74:
+    case 0x78: return kind == IS_MAP && keys_are_scalar(value);
     case 0x75: return kind == IS_BINARY;
     case 0x76: return kind == IS_LIST;
     default: return code == 0x77;

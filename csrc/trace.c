@@ -61,9 +61,13 @@ bool uam_is_symbol_char(char c) {
 }
 
 const char *uam_section_name(uint32_t code) {
-  static const char *const names[] = {[1] = "delivery-annotations", [2] = "message-annotations",
-                                      [4] = "application-properties", [5] = "data", [6] = "amqp-sequence",
-                                      [7] = "amqp-value", [8] = "footer"};
+  static const char *const names[] = {[1] = "delivery-annotations",
+                                      [2] = "message-annotations",
+                                      [4] = "application-properties",
+                                      [5] = "data",
+                                      [6] = "amqp-sequence",
+                                      [7] = "amqp-value",
+                                      [8] = "footer"};
   return code >= 0x70 && code <= 0x78 ? names[code - 0x70] : NULL;
 }
 
@@ -155,7 +159,11 @@ static void put_scalar(text *t, const uam_item *item, uint8_t expected) {
     case UAM_KIND_CHAR: put_number(t, "char(0x%" PRIx64 ")", v); break;
     case UAM_KIND_FLOAT: put_number(t, "float(0x%08" PRIx64 ")", v); break;
     case UAM_KIND_DOUBLE: put_number(t, "double(0x%016" PRIx64 ")", v); break;
-    case UAM_KIND_BYTE: case UAM_KIND_SHORT: case UAM_KIND_INT: case UAM_KIND_LONG: case UAM_KIND_TIMESTAMP:
+    case UAM_KIND_BYTE:
+    case UAM_KIND_SHORT:
+    case UAM_KIND_INT:
+    case UAM_KIND_LONG:
+    case UAM_KIND_TIMESTAMP:
       if (item->kind == UAM_KIND_TIMESTAMP) put_text(t, "timestamp(");
       if (v >> 63 != 0) put_char(t, '-');
       put_number(t, "%" PRIu64, v >> 63 != 0 ? 0 - v : v);
@@ -282,8 +290,8 @@ static uint32_t named(uam_span descriptor, uint8_t code, const uam_reader *data)
 
 static void put_described(text *t, uam_reader *constructor, uam_reader *data) {
   uam_span descriptor = uam_read_value(constructor);
-  uint32_t code = named(descriptor, *constructor->p, constructor == data ? &(uam_reader){data->p + 1, data->end, 0, NULL}
-                                                                          : data);
+  uint32_t code =
+      named(descriptor, *constructor->p, constructor == data ? &(uam_reader){data->p + 1, data->end, 0, NULL} : data);
   if (code != 0 && uam_section_name(code) == NULL) {
     uint8_t format = uam_read_code(constructor);
     uam_item list = uam_read_item(data, format);
@@ -338,7 +346,9 @@ static void put_protocol_header(text *t, const uint8_t *p) {
   for (size_t i = 4; i < 8; i++) put_number(t, i == 4 ? "%" PRIu64 : ".%" PRIu64, p[i]);
 }
 
-static bool is_sasl(uint64_t code) { return code >= UAM_COMPOSITE_sasl_mechanisms && code <= UAM_COMPOSITE_sasl_outcome; }
+static bool is_sasl(uint64_t code) {
+  return code >= UAM_COMPOSITE_sasl_mechanisms && code <= UAM_COMPOSITE_sasl_outcome;
+}
 
 /* The code of a body in composite notation, else 0. */
 static uint32_t composite_of(uam_span body) {

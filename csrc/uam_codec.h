@@ -50,7 +50,7 @@ typedef struct uam_buf {
 static inline size_t uam_buf_len(const uam_buf *b) { return b->tail - b->head; }
 bool uam_buf_reserve(uam_buf *b, const uam_mem *m, size_t n); /* room for n bytes at tail; may move; false: no memory */
 bool uam_buf_put(uam_buf *b, const uam_mem *m, const void *p, size_t n);
-void uam_buf_consume(uam_buf *b, size_t n);                   /* head += n; an empty buffer starts over at 0 */
+void uam_buf_consume(uam_buf *b, size_t n); /* head += n; an empty buffer starts over at 0 */
 void uam_buf_free(uam_buf *b, const uam_mem *m);
 
 /* ---- reader: codec.c ------------------------------------------------------------------------------------------- */
@@ -62,41 +62,63 @@ typedef struct uam_reader {
 } uam_reader;
 
 static inline uam_reader uam_reader_of(const uint8_t *p, size_t n) { return (uam_reader){p, p + n, 0, NULL}; }
-void uam_read_fail(uam_reader *r, const char *why);           /* keeps the first */
-uam_span uam_read_value(uam_reader *r);                       /* one whole value, constructor included, checked through */
-uam_span uam_read_outline(uam_reader *r);                     /* the same, but lists, maps, arrays by their size alone */
-bool uam_read_null(uam_reader *r);                            /* true and past it when the next value is null */
+void uam_read_fail(uam_reader *r, const char *why); /* keeps the first */
+uam_span uam_read_value(uam_reader *r);             /* one whole value, constructor included, checked through */
+uam_span uam_read_outline(uam_reader *r);           /* the same, but lists, maps, arrays by their size alone */
+bool uam_read_null(uam_reader *r);                  /* true and past it when the next value is null */
 bool uam_read_bool(uam_reader *r);
 uint8_t uam_read_ubyte(uam_reader *r);
 uint16_t uam_read_ushort(uam_reader *r);
-uint32_t uam_read_uint(uam_reader *r);                        /* 0x70, 0x52, 0x43 */
-uint64_t uam_read_ulong(uam_reader *r);                       /* 0x80, 0x53, 0x44 */
-uint64_t uam_read_timestamp(uam_reader *r);                   /* 0x83, as its 64 bits */
-uam_span uam_read_binary(uam_reader *r);                      /* content only */
+uint32_t uam_read_uint(uam_reader *r);      /* 0x70, 0x52, 0x43 */
+uint64_t uam_read_ulong(uam_reader *r);     /* 0x80, 0x53, 0x44 */
+uint64_t uam_read_timestamp(uam_reader *r); /* 0x83, as its 64 bits */
+uam_span uam_read_binary(uam_reader *r);    /* content only */
 uam_span uam_read_string(uam_reader *r);
 uam_span uam_read_symbol(uam_reader *r);
-uam_reader uam_read_list(uam_reader *r, uint32_t *count);     /* list0/8/32: a reader over the items; r is past it */
-uint64_t uam_read_descriptor(uam_reader *r);                  /* 0x00 + ulong (or the symbol of the spec): the code;
+uam_reader uam_read_list(uam_reader *r, uint32_t *count); /* list0/8/32: a reader over the items; r is past it */
+uint64_t uam_read_descriptor(uam_reader *r);              /* 0x00 + ulong (or the symbol of the spec): the code;
                                                                  0 when it is a descriptor we do not know */
 
 /* The parts of any value: what tape.c and trace.c walk with. Kinds are those of the tape. */
 enum uam_kind {
-  UAM_KIND_NULL = 0, UAM_KIND_BOOL, UAM_KIND_UBYTE, UAM_KIND_USHORT, UAM_KIND_UINT, UAM_KIND_BYTE, UAM_KIND_SHORT, UAM_KIND_INT, UAM_KIND_CHAR,
-  UAM_KIND_FLOAT, UAM_KIND_ULONG, UAM_KIND_LONG, UAM_KIND_TIMESTAMP, UAM_KIND_DOUBLE, UAM_KIND_UUID, UAM_KIND_DECIMAL32, UAM_KIND_DECIMAL64,
-  UAM_KIND_DECIMAL128, UAM_KIND_BINARY, UAM_KIND_STRING, UAM_KIND_SYMBOL, UAM_KIND_LIST, UAM_KIND_MAP, UAM_KIND_ARRAY, UAM_KIND_DESCRIBED,
+  UAM_KIND_NULL = 0,
+  UAM_KIND_BOOL,
+  UAM_KIND_UBYTE,
+  UAM_KIND_USHORT,
+  UAM_KIND_UINT,
+  UAM_KIND_BYTE,
+  UAM_KIND_SHORT,
+  UAM_KIND_INT,
+  UAM_KIND_CHAR,
+  UAM_KIND_FLOAT,
+  UAM_KIND_ULONG,
+  UAM_KIND_LONG,
+  UAM_KIND_TIMESTAMP,
+  UAM_KIND_DOUBLE,
+  UAM_KIND_UUID,
+  UAM_KIND_DECIMAL32,
+  UAM_KIND_DECIMAL64,
+  UAM_KIND_DECIMAL128,
+  UAM_KIND_BINARY,
+  UAM_KIND_STRING,
+  UAM_KIND_SYMBOL,
+  UAM_KIND_LIST,
+  UAM_KIND_MAP,
+  UAM_KIND_ARRAY,
+  UAM_KIND_DESCRIBED,
   UAM_KIND_ILLEGAL
 };
 typedef struct uam_item {
-  uint8_t kind, code;   /* code: the constructor's format code */
-  uint32_t count;       /* list, map, array: items */
-  uam_span data;        /* the value's bytes: fixed-width data, content, items; of an array: constructor and elements */
+  uint8_t kind, code; /* code: the constructor's format code */
+  uint32_t count;     /* list, map, array: items */
+  uam_span data;      /* the value's bytes: fixed-width data, content, items; of an array: constructor and elements */
 } uam_item;
 /* The data that belongs to format code `code`. A described value (code 0) has no data: descriptor and value follow. */
 uam_item uam_read_item(uam_reader *r, uint8_t code);
-uint8_t uam_read_code(uam_reader *r);                         /* one byte */
-uint8_t uam_kind_of(uint8_t code);                            /* UAM_KIND_ILLEGAL when there is no such format code */
-extern const char *const uam_kind_names[UAM_KIND_ILLEGAL];       /* the specification's */
-uint64_t uam_item_bits(const uam_item *item);                 /* booleans and fixed widths: value, signed ones extended */
+uint8_t uam_read_code(uam_reader *r);                      /* one byte */
+uint8_t uam_kind_of(uint8_t code);                         /* UAM_KIND_ILLEGAL when there is no such format code */
+extern const char *const uam_kind_names[UAM_KIND_ILLEGAL]; /* the specification's */
+uint64_t uam_item_bits(const uam_item *item);              /* booleans and fixed widths: value, signed ones extended */
 
 /* ---- writer: codec.c ------------------------------------------------------------------------------------------- */
 /* Counts on past the end of the room, so a buffer too small tells how large it must be. Smallest encodings always. */
@@ -133,9 +155,15 @@ void uam_write_symbol(uam_writer *w, uam_span v);
 #define UAM_CTYPE_BINARY uam_span
 #define UAM_CTYPE_RAW uam_span
 
-#define UAM_COMPOSITE(n, code) typedef struct uam_p_##n { uint32_t set;
+/* clang-format off: halves of a declaration */
+#define UAM_COMPOSITE(n, code) \
+  typedef struct uam_p_##n {   \
+    uint32_t set;
 #define UAM_FIELD(n, f, T, need) UAM_CTYPE_##T f;
-#define UAM_END(n) } uam_p_##n;
+#define UAM_END(n) \
+  }                \
+  uam_p_##n;
+/* clang-format on */
 #include "performatives.def"
 #undef UAM_COMPOSITE
 #undef UAM_FIELD
@@ -189,14 +217,15 @@ void uam_fault_set(uam_fault *f, const char *condition, const char *format, ...)
 int uam_composite_decode(uint32_t code, uam_span list, void *out, uam_fault *fault);
 /* Descriptor and list of *in: fields whose bit is clear are null, trailing ones left out; smallest forms. */
 void uam_composite_encode(uam_writer *w, uint32_t code, const void *in);
-void uam_composite_encode_all(uam_writer *w, uint32_t code, const void *in); /* absent fields at the end as nulls, too */
+void uam_composite_encode_all(uam_writer *w, uint32_t code,
+                              const void *in); /* absent fields at the end as nulls, too */
 /* 0 when the code is not in the table. */
 uint32_t uam_composite_field_count(uint32_t code);
 /* The kind of the i-th field; UAM_KIND_ILLEGAL for RAW ones and past the end. */
 uint8_t uam_field_kind(uint32_t code, uint32_t i);
 
 /* ---- notation: trace.c (out), undump.c (in) ---------------------------------------------------------------------- */
-bool uam_is_symbol_char(char c);                  /* may stand in an unquoted symbol */
-const char *uam_section_name(uint32_t code);      /* of the sections that are no composites; NULL for the rest */
+bool uam_is_symbol_char(char c);             /* may stand in an unquoted symbol */
+const char *uam_section_name(uint32_t code); /* of the sections that are no composites; NULL for the rest */
 
 #endif

@@ -209,13 +209,21 @@ static void finish_many(source *s, size_t start, uint8_t code8, uint32_t count) 
 /* Widest format code with the same element type, and the narrow one again: 0xff where there is just one. */
 static uint8_t wide_code(uint8_t code) {
   switch (code) {
-    case 0x41: case 0x42: return 0x56;
-    case 0x43: case 0x52: return 0x70;
-    case 0x44: case 0x53: return 0x80;
-    case 0x45: case 0xc0: return 0xd0;
+    case 0x41:
+    case 0x42: return 0x56;
+    case 0x43:
+    case 0x52: return 0x70;
+    case 0x44:
+    case 0x53: return 0x80;
+    case 0x45:
+    case 0xc0: return 0xd0;
     case 0x54: return 0x71;
     case 0x55: return 0x81;
-    case 0xa0: case 0xa1: case 0xa3: case 0xc1: case 0xe0: return (uint8_t)(code + 0x10);
+    case 0xa0:
+    case 0xa1:
+    case 0xa3:
+    case 0xc1:
+    case 0xe0: return (uint8_t)(code + 0x10);
     default: return code;
   }
 }
@@ -226,7 +234,12 @@ static uint8_t narrow_code(uint8_t code) {
     case 0x71: return 0x54;
     case 0x80: return 0x53;
     case 0x81: return 0x55;
-    case 0xb0: case 0xb1: case 0xb3: case 0xd0: case 0xd1: case 0xf0: return (uint8_t)(code - 0x10);
+    case 0xb0:
+    case 0xb1:
+    case 0xb3:
+    case 0xd0:
+    case 0xd1:
+    case 0xf0: return (uint8_t)(code - 0x10);
     default: return 0;
   }
 }
@@ -236,10 +249,26 @@ static size_t form_data(uint8_t *out, const uam_item *item, uint8_t code) {
   uint64_t bits = item->kind < UAM_KIND_UUID && item->kind != UAM_KIND_NULL ? uam_item_bits(item) : 0;
   size_t n = item->data.len;
   switch (code) {
-    case 0x52: case 0x53: case 0x54: case 0x55: case 0x56: out[0] = (uint8_t)bits; return 1;
-    case 0x70: case 0x71: store_be32(out, (uint32_t)bits); return 4;
-    case 0x80: case 0x81: store_be64(out, bits); return 8;
-    case 0xa0: case 0xa1: case 0xa3: case 0xb0: case 0xb1: case 0xb3: case 0xc0: case 0xc1: case 0xd0: case 0xd1: case 0xe0:
+    case 0x52:
+    case 0x53:
+    case 0x54:
+    case 0x55:
+    case 0x56: out[0] = (uint8_t)bits; return 1;
+    case 0x70:
+    case 0x71: store_be32(out, (uint32_t)bits); return 4;
+    case 0x80:
+    case 0x81: store_be64(out, bits); return 8;
+    case 0xa0:
+    case 0xa1:
+    case 0xa3:
+    case 0xb0:
+    case 0xb1:
+    case 0xb3:
+    case 0xc0:
+    case 0xc1:
+    case 0xd0:
+    case 0xd1:
+    case 0xe0:
     case 0xf0: {
       bool many = code >> 4 >= 0xc, wide = (code & 0x10) != 0;
       size_t width = wide ? 4 : 1, head = many ? 2 * width : width, size = many ? n + width : n;
@@ -290,7 +319,8 @@ static void take_element(source *s, array *a, size_t at) {
     a->code = wide_code(code);
     s->w.p[at + prefix - 1] = a->code;
     s->w.len = at + prefix + form_data(s->w.p + at + prefix, &item, a->code);
-  } else if (prefix != a->prefix || wide_code(code) != a->code || memcmp(s->w.p + at, s->w.p + a->start, prefix - 1) != 0) {
+  } else if (prefix != a->prefix || wide_code(code) != a->code ||
+             memcmp(s->w.p + at, s->w.p + a->start, prefix - 1) != 0) {
     fail(s, "array elements differ in type");
   } else {
     s->w.len = at + form_data(s->w.p + at, &item, a->code);
@@ -340,8 +370,9 @@ static void read_type(source *s) {
     expect(s, ')', "expected )");
     return;
   }
-  static const uint8_t codes[UAM_KIND_DESCRIBED] = {0x40, 0x56, 0x50, 0x60, 0x52, 0x51, 0x61, 0x54, 0x73, 0x72, 0x53, 0x55,
-                                                 0x83, 0x82, 0x98, 0x74, 0x84, 0x94, 0xa0, 0xa1, 0xa3, 0xc0, 0xc1, 0xe0};
+  static const uint8_t codes[UAM_KIND_DESCRIBED] = {0x40, 0x56, 0x50, 0x60, 0x52, 0x51, 0x61, 0x54,
+                                                    0x73, 0x72, 0x53, 0x55, 0x83, 0x82, 0x98, 0x74,
+                                                    0x84, 0x94, 0xa0, 0xa1, 0xa3, 0xc0, 0xc1, 0xe0};
   for (size_t i = 0; i < UAM_KIND_DESCRIBED; i++) {
     if (same(name, uam_kind_names[i])) {
       write_byte(s, codes[i]);
@@ -358,7 +389,8 @@ static void read_array(source *s) {
   expect(s, '[', "expected [");
   while (s->why == NULL && !next_is(s, ']')) {
     size_t at = s->w.len;
-    if (typed || a.count == UAM_MAX_ITEMS) fail(s, typed ? "an array with elements names no type" : "too many elements");
+    if (typed || a.count == UAM_MAX_ITEMS)
+      fail(s, typed ? "an array with elements names no type" : "too many elements");
     read_value(s, UAM_KIND_ILLEGAL);
     if (s->why == NULL && a.count == 0 && accept(s, '*')) {
       read_repeat(s, &a, at);
@@ -380,10 +412,10 @@ typedef struct suffix {
   uint8_t kind, code, bits, small; /* code of the full width; small: of the form with one byte, 0 if there is none */
 } suffix;
 
-static const suffix suffixes[] = {{"u8", UAM_KIND_UBYTE, 0x50, 8, 0},      {"u16", UAM_KIND_USHORT, 0x60, 16, 0},
-                                  {"u32", UAM_KIND_UINT, 0x70, 32, 0x52},  {"u64", UAM_KIND_ULONG, 0x80, 64, 0x53},
-                                  {"i8", UAM_KIND_BYTE, 0x51, 8, 0},       {"i16", UAM_KIND_SHORT, 0x61, 16, 0},
-                                  {"i32", UAM_KIND_INT, 0x71, 32, 0x54},   {"i64", UAM_KIND_LONG, 0x81, 64, 0x55}};
+static const suffix suffixes[] = {{"u8", UAM_KIND_UBYTE, 0x50, 8, 0},     {"u16", UAM_KIND_USHORT, 0x60, 16, 0},
+                                  {"u32", UAM_KIND_UINT, 0x70, 32, 0x52}, {"u64", UAM_KIND_ULONG, 0x80, 64, 0x53},
+                                  {"i8", UAM_KIND_BYTE, 0x51, 8, 0},      {"i16", UAM_KIND_SHORT, 0x61, 16, 0},
+                                  {"i32", UAM_KIND_INT, 0x71, 32, 0x54},  {"i64", UAM_KIND_LONG, 0x81, 64, 0x55}};
 
 static void write_bits(source *s, uint8_t code, uint64_t v, unsigned bits) {
   uint8_t b[9] = {code};

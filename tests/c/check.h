@@ -16,12 +16,12 @@ static inline void check_note(int ok, const char *file, int line, const char *te
 }
 
 #define CHECK(condition) check_note((condition) ? 1 : 0, __FILE__, __LINE__, #condition)
-#define FAIL(...)                                  \
-  do {                                             \
+#define FAIL(...)                                   \
+  do {                                              \
     check_note(0, __FILE__, __LINE__, "see below"); \
-    fprintf(stderr, "  ");                         \
-    fprintf(stderr, __VA_ARGS__);                  \
-    fprintf(stderr, "\n");                         \
+    fprintf(stderr, "  ");                          \
+    fprintf(stderr, __VA_ARGS__);                   \
+    fprintf(stderr, "\n");                          \
   } while (0)
 
 static inline int done(const char *name) {

@@ -8,7 +8,7 @@
 #include <string.h>
 
 typedef struct json {
-  char kind; /* { [ s t f n */
+  char kind;  /* { [ s t f n */
   char *text; /* of a string, UTF-8, `len` bytes and a 0 */
   size_t len;
   char *key; /* in an object */

@@ -90,7 +90,10 @@ static void test_sticky(void) {
 }
 
 static void test_scalars(void) {
-  uam_reader r = reader_of("4142560156005007600102" "4352ff7000000100" "4453ff800000000000000100" "830000018bcfe56800");
+  uam_reader r = reader_of("4142560156005007600102"
+                           "4352ff7000000100"
+                           "4453ff800000000000000100"
+                           "830000018bcfe56800");
   CHECK(uam_read_bool(&r) && !uam_read_bool(&r) && uam_read_bool(&r) && !uam_read_bool(&r));
   CHECK(uam_read_ubyte(&r) == 7 && uam_read_ushort(&r) == 0x102);
   CHECK(uam_read_uint(&r) == 0 && uam_read_uint(&r) == 255 && uam_read_uint(&r) == 256);
@@ -118,7 +121,12 @@ static void test_wrong_types(void) {
 }
 
 static void test_lists(void) {
-  static const char *const lists[] = {"c0040252055206" "43", "c0050252055206" "43", "d0000000080000000252055206" "43"};
+  static const char *const lists[] = {"c0040252055206"
+                                      "43",
+                                      "c0050252055206"
+                                      "43",
+                                      "d0000000080000000252055206"
+                                      "43"};
   for (size_t i = 0; i < 3; i++) {
     uint32_t count;
     uam_reader r = reader_of(lists[i]);
@@ -137,13 +145,16 @@ static void test_lists(void) {
   r = reader_of("c00100");
   in = uam_read_list(&r, &count);
   CHECK(count == 0 && in.p == in.end && r.err == 0);
-  r = reader_of("c00305" "4040");
+  r = reader_of("c00305"
+                "4040");
   (void)uam_read_list(&r, &count);
   CHECK(r.err == UAM_ERR_DECODE && count == 0);
 }
 
 static void test_outline(void) {
-  uam_reader r = reader_of("c003013f3f" "d00000000400000000" "00532445a10161");
+  uam_reader r = reader_of("c003013f3f"
+                           "d00000000400000000"
+                           "00532445a10161");
   CHECK(uam_read_outline(&r).len == 5 && uam_read_outline(&r).len == 9 && uam_read_outline(&r).len == 4);
   CHECK(uam_read_outline(&r).len == 3 && r.err == 0 && r.p == r.end);
   CHECK(uam_read_outline(&r).len == 0 && r.err == UAM_ERR_DECODE);
@@ -166,10 +177,22 @@ static void test_descriptors(void) {
   CHECK(descriptor("00800000000000000024", &err) == 0x24 && err == 0);
   CHECK(descriptor("0044", &err) == 0 && err == 0);
   CHECK(descriptor("00800000000100000010", &err) == 0 && err == 0);
-  CHECK(descriptor("00a30e" "616d71703a6f70656e3a6c697374", &err) == 0x10 && err == 0);
-  CHECK(descriptor("00a314" "616d71703a7361736c2d696e69743a6c69737421", &err) == 0 && err == 0);
-  CHECK(descriptor("00a313" "616d71703a7361736c2d696e69743a6c697374", &err) == 0x41 && err == 0);
-  CHECK(descriptor("00b300000010" "616d71703a646174613a62696e617279", &err) == 0x75 && err == 0);
+  CHECK(descriptor("00a30e"
+                   "616d71703a6f70656e3a6c697374",
+                   &err) == 0x10 &&
+        err == 0);
+  CHECK(descriptor("00a314"
+                   "616d71703a7361736c2d696e69743a6c69737421",
+                   &err) == 0 &&
+        err == 0);
+  CHECK(descriptor("00a313"
+                   "616d71703a7361736c2d696e69743a6c697374",
+                   &err) == 0x41 &&
+        err == 0);
+  CHECK(descriptor("00b300000010"
+                   "616d71703a646174613a62696e617279",
+                   &err) == 0x75 &&
+        err == 0);
   CHECK(descriptor("00a10161", &err) == 0 && err == 0);
   CHECK(descriptor("00", &err) == 0 && err == UAM_ERR_DECODE);
   CHECK(descriptor("0053", &err) == 0 && err == UAM_ERR_DECODE);
@@ -264,7 +287,8 @@ static void test_perf_names(void) {
   CHECK(strcmp(uam_composite_name(0x10), "open") == 0 && strcmp(uam_composite_name(0x44), "sasl_outcome") == 0);
   CHECK(uam_composite_name(0) == NULL && uam_composite_name(0x19) == NULL && uam_composite_name(UINT32_MAX) == NULL);
   CHECK(strcmp(uam_field_name(0x10, 9), "properties") == 0 && uam_field_name(0x10, 10) == NULL);
-  CHECK(uam_field_name(0x24, 0) == NULL && uam_composite_field_count(0x12) == 14 && uam_composite_field_count(0x99) == 0);
+  CHECK(uam_field_name(0x24, 0) == NULL && uam_composite_field_count(0x12) == 14 &&
+        uam_composite_field_count(0x99) == 0);
   CHECK(strcmp(uam_field_name(0x73, 12), "reply_to_group_id") == 0 && strcmp(uam_field_name(0x28, 7), "filter") == 0);
   CHECK(uam_field_kind(0x12, 4) == UAM_KIND_UBYTE && uam_field_kind(0x12, 5) == UAM_KIND_ILLEGAL);
 }
@@ -299,13 +323,28 @@ static void test_perf_faults(void) {
   expect_fault(0x10, "45", "amqp:invalid-field", "open.container-id is missing");
   expect_fault(0x10, "c0020140", "amqp:invalid-field", "open.container-id is missing");
   expect_fault(0x10, "c003015201", "amqp:decode-error", "open.container-id is not a string");
-  expect_fault(0x10, "c007" "03a100405001", "amqp:decode-error", "open ends too early");
-  expect_fault(0x10, "c006" "03a100405001", "amqp:decode-error", "open.max-frame-size is not a uint");
+  expect_fault(0x10,
+               "c007"
+               "03a100405001",
+               "amqp:decode-error", "open ends too early");
+  expect_fault(0x10,
+               "c006"
+               "03a100405001",
+               "amqp:decode-error", "open.max-frame-size is not a uint");
   expect_fault(0x15, "c0060341435201", "amqp:decode-error", "disposition ends too early");
   expect_fault(0x15, "c0040341435201", "amqp:decode-error", "disposition is followed by stray bytes");
-  expect_fault(0x15, "c00502414352" "01", "amqp:decode-error", "disposition has a size larger than its fields");
-  expect_fault(0x16, "c00504" "43404040", "amqp:decode-error", "detach has 4 fields, at most 3");
-  expect_fault(0x16, "c0040343" "40ff", "amqp:decode-error", "detach.error has an unknown format code");
+  expect_fault(0x15,
+               "c00502414352"
+               "01",
+               "amqp:decode-error", "disposition has a size larger than its fields");
+  expect_fault(0x16,
+               "c00504"
+               "43404040",
+               "amqp:decode-error", "detach has 4 fields, at most 3");
+  expect_fault(0x16,
+               "c0040343"
+               "40ff",
+               "amqp:decode-error", "detach.error has an unknown format code");
   expect_fault(0x16, "a00101", "amqp:decode-error", "detach is not a list");
   expect_fault(0x16, "", "amqp:decode-error", "composite 0x16 ends too early");
   expect_fault(0x99, "45", "amqp:decode-error", "composite 0x99 is unknown");
@@ -319,11 +358,14 @@ static void test_perf_encode(void) {
   CHECK(wrote(&w, "00532445"));
   w.len = 0;
   uam_p_transfer t = {.set = UAM_SET(transfer, handle) | UAM_SET(transfer, delivery_tag) | UAM_SET(transfer, more),
-                      .handle = 3, .delivery_tag = {(const uint8_t *)"\1\2", 2}, .more = true};
+                      .handle = 3,
+                      .delivery_tag = {(const uint8_t *)"\1\2", 2},
+                      .more = true};
   uam_composite_encode(&w, UAM_COMPOSITE_transfer, &t);
   CHECK(wrote(&w, "005314c00b06520340a0020102404041"));
   w.len = 0;
-  uam_p_open o = {.set = UAM_SET(open, container_id) | UAM_SET(open, properties), .container_id = {blob, 1},
+  uam_p_open o = {.set = UAM_SET(open, container_id) | UAM_SET(open, properties),
+                  .container_id = {blob, 1},
                   .properties = {blob, sizeof blob}};
   uam_composite_encode(&w, UAM_COMPOSITE_open, &o);
   CHECK(w.len == 12 + 3 + 8 + 300 && b[3] == 0xd0 && load_be32(b + 4) == w.len - 8 && load_be32(b + 8) == 10);

@@ -48,11 +48,15 @@ static void answer(end *x, const uam_event *ev) {
     case UAM_EVENT_SASL_RESPONSE: told(x, uam_sasl_outcome(x->e, 0)); break;
     case UAM_EVENT_BEGIN:
       x->session = ev->id;
-      if (!reply) with_list(x, UAM_COMPOSITE_begin, ev->id, 0, "begin(next-outgoing-id=4294967290 incoming-window=3 outgoing-window=9)");
+      if (!reply)
+        with_list(x, UAM_COMPOSITE_begin, ev->id, 0,
+                  "begin(next-outgoing-id=4294967290 incoming-window=3 outgoing-window=9)");
       break;
     case UAM_EVENT_ATTACH:
       if (x->n_links < 2) x->links[x->n_links++] = ev->id;
-      if (!reply) with_list(x, UAM_COMPOSITE_attach, ev->first, ev->id, "attach(name=\"\" handle=0 role=true source=source(address=\"q\"))");
+      if (!reply)
+        with_list(x, UAM_COMPOSITE_attach, ev->first, ev->id,
+                  "attach(name=\"\" handle=0 role=true source=source(address=\"q\"))");
       if (!(ev->flags & UAM_FLAG_SENDER)) told(x, uam_flow(x->e, ev->id, 20, UAM_FLAG_ECHO));
       break;
     case UAM_EVENT_CREDIT:
@@ -110,10 +114,13 @@ static void set_up(end *c, end *s) {
   told(s, uam_sasl_server(s->e, "PLAIN ANONYMOUS"));
   with_list(c, UAM_COMPOSITE_open, 0, 0, "open(container-id=\"c\" max-frame-size=600 idle-time-out=1000)");
   with_list(s, UAM_COMPOSITE_open, 0, 0, "open(container-id=\"s\" max-frame-size=512 properties={:a=\"b\"})");
-  int64_t session = with_list(c, UAM_COMPOSITE_begin, 0, 0, "begin(next-outgoing-id=0 incoming-window=5 outgoing-window=5)");
+  int64_t session =
+      with_list(c, UAM_COMPOSITE_begin, 0, 0, "begin(next-outgoing-id=0 incoming-window=5 outgoing-window=5)");
   if (session <= 0) return;
-  with_list(c, UAM_COMPOSITE_attach, (uint32_t)session, 0, "attach(name=\"up\" handle=0 role=false target=target(address=\"q\"))");
-  with_list(c, UAM_COMPOSITE_attach, (uint32_t)session, 0, "attach(name=\"down\" handle=0 role=true source=source(address=\"q\"))");
+  with_list(c, UAM_COMPOSITE_attach, (uint32_t)session, 0,
+            "attach(name=\"up\" handle=0 role=false target=target(address=\"q\"))");
+  with_list(c, UAM_COMPOSITE_attach, (uint32_t)session, 0,
+            "attach(name=\"down\" handle=0 role=true source=source(address=\"q\"))");
 }
 
 static void talk(end *x, uint32_t link, int flags) {

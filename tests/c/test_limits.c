@@ -23,7 +23,8 @@ static void note(void) {
     if (evs[i].kind == UAM_EVENT_SETTLED) settlements += evs[i].last - evs[i].first + 1;
     if (evs[i].kind == UAM_EVENT_PEER_ERROR) {
       faults++;
-      snprintf(fault, sizeof fault, "%s", text_of_value((const uint8_t *)(uintptr_t)evs[i].offset, (size_t)evs[i].length, 0));
+      snprintf(fault, sizeof fault, "%s",
+               text_of_value((const uint8_t *)(uintptr_t)evs[i].offset, (size_t)evs[i].length, 0));
     }
   }
 }
@@ -250,7 +251,8 @@ static void test_farewell(void) {
 
 static void feed_part(uint32_t handle, uint32_t id, const char *more, uint32_t size) {
   char text[200];
-  snprintf(text, sizeof text, "transfer(handle=%u delivery-id=%u delivery-tag=h'01' message-format=0 settled=true more=%s) payload=%uB",
+  snprintf(text, sizeof text,
+           "transfer(handle=%u delivery-id=%u delivery-tag=h'01' message-format=0 settled=true more=%s) payload=%uB",
            handle, id, more, size);
   feed_text(text);
 }
@@ -282,7 +284,8 @@ static void test_joining(void) {
   feed_part(3, 3, "true", PART);
   CHECK(e->bounds.joining == UAM_MAX_JOINING && faults == 0);
   feed_part(3, 3, "true", 1);
-  CHECK(faults == 1 && strstr(fault, "amqp:resource-limit-exceeded") != NULL && e->bounds.joining == UAM_MAX_JOINING - PART);
+  CHECK(faults == 1 && strstr(fault, "amqp:resource-limit-exceeded") != NULL &&
+        e->bounds.joining == UAM_MAX_JOINING - PART);
   feed_part(2, 2, "false", PART);
   CHECK(faults == 1 && e->bounds.joining == UAM_MAX_JOINING - 2 * PART);
   e->bounds.joining -= UAM_MAX_JOINING - 2 * PART;
@@ -294,7 +297,8 @@ static void test_flood(void) {
   start(UAM_CLIENT);
   attach_two();
   swallow();
-  uam_span f = frame_of("flow(incoming-window=1 next-outgoing-id=0 outgoing-window=9 handle=0 link-credit=1 echo=true)");
+  uam_span f =
+      frame_of("flow(incoming-window=1 next-outgoing-id=0 outgoing-window=9 handle=0 link-credit=1 echo=true)");
   static uint8_t frame[256];
   memcpy(frame, f.ptr, f.len);
   unsigned long i = 0;
@@ -323,7 +327,8 @@ static void test_large_message(void) {
   CHECK(n > len && uam_send_commit(e, 1000, 0) == UAM_OK);
   feed_text("ch=0 empty");
   CHECK(faults == 0);
-  uam_span f = frame_of("flow(incoming-window=1 next-outgoing-id=0 outgoing-window=9 handle=0 link-credit=1 echo=true)");
+  uam_span f =
+      frame_of("flow(incoming-window=1 next-outgoing-id=0 outgoing-window=9 handle=0 link-credit=1 echo=true)");
   static uint8_t frame[256];
   memcpy(frame, f.ptr, f.len);
   for (unsigned long i = 0; i < 4000000 && faults == 0; i++) feed(frame, f.len);
@@ -373,8 +378,10 @@ static void test_reasons(void) {
     if (i % 1000 == 0) swallow();
   }
   swallow();
-  snprintf(text, sizeof text, "disposition(role=true first=4294967000 last=2147480000 settled=true state=rejected(error=error("
-           "condition=:a description=\"%s\")))", reason);
+  snprintf(text, sizeof text,
+           "disposition(role=true first=4294967000 last=2147480000 settled=true state=rejected(error=error("
+           "condition=:a description=\"%s\")))",
+           reason);
   memory.peak = memory.bytes;
   size_t before = memory.bytes;
   uam_span f = frame_of(text);
@@ -385,7 +392,8 @@ static void test_reasons(void) {
   size_t n = uam_events(e, &evs);
   CHECK(n == MANY);
   for (size_t i = 0; i < n; i += 997)
-    CHECK(evs[i].code == UAM_OUT_REJECTED && strstr(text_of_value((const uint8_t *)(uintptr_t)evs[i].offset, (size_t)evs[i].length, 0), "rrr\"))"));
+    CHECK(evs[i].code == UAM_OUT_REJECTED &&
+          strstr(text_of_value((const uint8_t *)(uintptr_t)evs[i].offset, (size_t)evs[i].length, 0), "rrr\"))"));
   CHECK(memory.peak - before < 3 * MANY * sizeof(uam_event));
   stop();
 }
@@ -406,11 +414,13 @@ static void test_one_stays(void) {
   for (uint32_t i = 0; i <= UAM_MAX_UNSETTLED / ROUND; i++) {
     sent += (unsigned long)uam_send_messages(e, links[0], bytes, lens, ROUND, 0, 0, &id);
     swallow();
-    snprintf(text, sizeof text, "disposition(role=true first=%u last=%u settled=true state=accepted())", id, id + ROUND - 1);
+    snprintf(text, sizeof text, "disposition(role=true first=%u last=%u settled=true state=accepted())", id,
+             id + ROUND - 1);
     feed_text(text);
   }
   uam_link_info info;
-  CHECK(sent > UAM_MAX_UNSETTLED && settlements == sent && uam_get_link(e, links[0], &info) == UAM_OK && info.unsettled == 1);
+  CHECK(sent > UAM_MAX_UNSETTLED && settlements == sent && uam_get_link(e, links[0], &info) == UAM_OK &&
+        info.unsettled == 1);
   CHECK(e->ids.links[links[0] & 0xffff]->unsettled.cap <= 4 * ROUND);
   feed_text("disposition(role=true first=4294967000 last=4294967000 settled=true state=accepted())");
   CHECK(settlements == sent + 1 && faults == 0);
@@ -471,7 +481,8 @@ static void test_leftovers(void) {
     CHECK(s > 0 && n == 0 && uam_end(e, (uint32_t)s, NULL, 0) == UAM_OK);
   }
   CHECK(faults == 999 && e->events.text.tail < 1000 && uam_events(e, &evs) == 1);
-  CHECK(uam_recv_commit(e, 0, 0) == UAM_OK && e->ids.n_sessions == 1); /* those without a channel are gone when they are ended */
+  CHECK(uam_recv_commit(e, 0, 0) == UAM_OK &&
+        e->ids.n_sessions == 1); /* those without a channel are gone when they are ended */
   stop();
 }
 

@@ -50,13 +50,16 @@ static uint32_t chance(uint32_t n) {
   return (uint32_t)(state >> 33) % n;
 }
 
-static const uint32_t outcomes[] = {UAM_OUT_ACCEPTED, UAM_OUT_REJECTED, UAM_OUT_RELEASED, UAM_OUT_MODIFIED, UAM_OUT_NONE};
+static const uint32_t outcomes[] = {UAM_OUT_ACCEPTED, UAM_OUT_REJECTED, UAM_OUT_RELEASED, UAM_OUT_MODIFIED,
+                                    UAM_OUT_NONE};
 static const char *const states[] = {"accepted()", "rejected(error=error(condition=:amqp:not-found))", "released()",
                                      "modified(delivery-failed=true)", ""};
 
 /* What message `i` of a link is: all of it follows from the number. */
 static uint32_t scramble(uint32_t i) { return (i ^ 0x9e3779b9u) * 2654435761u; }
-static uint32_t size_of(uint32_t i) { return scramble(i) % 97 == 0 ? 4 + scramble(i) % LARGEST : 4 + scramble(i) % 200; }
+static uint32_t size_of(uint32_t i) {
+  return scramble(i) % 97 == 0 ? 4 + scramble(i) % LARGEST : 4 + scramble(i) % 200;
+}
 static uint32_t outcome_index(uint32_t i) { return scramble(i + 7) % 4 != 0 ? 0 : scramble(i + 9) % 5; }
 static void fill(uint8_t *p, uint32_t i) {
   uint32_t n = size_of(i);
@@ -105,7 +108,8 @@ static void on_message(side *s, channel *l, const uam_event *ev, const uint8_t *
   CHECK(memcmp(want, p, size_of(i)) == 0);
   sent *x = &l->other->log[i];
   CHECK(!x->arrived && x->id == ev->first && x->settled == ((ev->flags & UAM_FLAG_SETTLED) != 0));
-  const uint8_t *tag = ev->flags & UAM_FLAG_ADDRESS ? (const uint8_t *)(uintptr_t)ev->tag_offset : base + ev->tag_offset;
+  const uint8_t *tag =
+      ev->flags & UAM_FLAG_ADDRESS ? (const uint8_t *)(uintptr_t)ev->tag_offset : base + ev->tag_offset;
   CHECK(ev->tag_length == 4 && (tag[0] | (uint32_t)tag[1] << 8 | (uint32_t)tag[2] << 16) == i + 1);
   x->arrived = true;
   l->taken++;
@@ -131,7 +135,8 @@ static void on_settled(side *s, channel *l, const uam_event *ev) {
     x->outcome = ev->code;
     s->settled++;
     uint32_t right = x->settled ? (uint32_t)UAM_OUT_SENT : outcomes[outcome_index(i)];
-    bool lost = (s->lost || s->closed) && ((ev->code == UAM_OUT_NOT_DELIVERED && !x->arrived) || (ev->code == UAM_OUT_UNKNOWN && !x->settled));
+    bool lost = (s->lost || s->closed) &&
+                ((ev->code == UAM_OUT_NOT_DELIVERED && !x->arrived) || (ev->code == UAM_OUT_UNKNOWN && !x->settled));
     if (ev->code != right && !lost) FAIL("%s: message %u left as %u, not %u", s->name, i, ev->code, right);
   }
   if (!any) FAIL("%s: nothing in %u..%u was open", s->name, ev->first, ev->last);
@@ -149,7 +154,8 @@ static void offer(side *s, channel *l) {
   bool settled = chance(3) == 0;
   int64_t taken = uam_send_messages(s->e, l->id, room, lens, n, 0, settled ? UAM_SEND_SETTLED : 0, &first);
   if (taken < 0) FAIL("%s: send gives %ld: %s", s->name, (long)taken, uam_problem(s->e));
-  for (int64_t i = 0; i < taken; i++) l->log[l->offered++] = (sent){.id = first++, .outcome = UINT32_MAX, .settled = settled};
+  for (int64_t i = 0; i < taken; i++)
+    l->log[l->offered++] = (sent){.id = first++, .outcome = UINT32_MAX, .settled = settled};
 }
 
 static void on_attach(side *s, const uam_event *ev) {
@@ -172,14 +178,16 @@ static void on_begin(side *s, const uam_event *ev) {
   s->session = ev->id;
   if (ev->flags & UAM_FLAG_REPLY) return;
   char text[128];
-  snprintf(text, sizeof text, "begin(next-outgoing-id=%u incoming-window=%u outgoing-window=100)", 0u - chance(20), 1 + chance(300));
+  snprintf(text, sizeof text, "begin(next-outgoing-id=%u incoming-window=%u outgoing-window=100)", 0u - chance(20),
+           1 + chance(300));
   uam_span list = list_of(text);
   CHECK(uam_begin(s->e, ev->id, list.ptr, list.len) == (int64_t)ev->id);
 }
 
 static void open_with(side *s) {
   char text[128];
-  snprintf(text, sizeof text, "open(container-id=\"%s\" max-frame-size=%u idle-time-out=%u)", s->name, 512 + chance(4) * chance(3000), 500 + chance(2000));
+  snprintf(text, sizeof text, "open(container-id=\"%s\" max-frame-size=%u idle-time-out=%u)", s->name,
+           512 + chance(4) * chance(3000), 500 + chance(2000));
   uam_span list = list_of(text);
   CHECK(uam_open(s->e, list.ptr, list.len) == UAM_OK);
 }
@@ -217,7 +225,8 @@ static void act(side *s) {
       if (info.drain && chance(2) == 0) uam_drained(s->e, l->id);
     } else {
       if (chance(3) == 0) pay(s, l);
-      if (info.credit < 5 && chance(4) == 0) uam_flow(s->e, l->id, chance(3) == 0 ? chance(4) : chance(200), chance(20) == 0 ? UAM_FLAG_DRAIN : 0);
+      if (info.credit < 5 && chance(4) == 0)
+        uam_flow(s->e, l->id, chance(3) == 0 ? chance(4) : chance(200), chance(20) == 0 ? UAM_FLAG_DRAIN : 0);
     }
   }
 }
@@ -279,7 +288,8 @@ static void start_client(side *c, uint32_t messages) {
   CHECK(uam_sasl_client(c->e, "PLAIN", (const uint8_t *)"\0a\0b", 4, 1, NULL) == UAM_OK);
   open_with(c);
   char text[128];
-  snprintf(text, sizeof text, "begin(next-outgoing-id=%u incoming-window=%u outgoing-window=100)", 0u - chance(20), 1 + chance(300));
+  snprintf(text, sizeof text, "begin(next-outgoing-id=%u incoming-window=%u outgoing-window=100)", 0u - chance(20),
+           1 + chance(300));
   uam_span list = list_of(text);
   int64_t session = uam_begin(c->e, 0, list.ptr, list.len);
   CHECK(session > 0);
@@ -287,7 +297,8 @@ static void start_client(side *c, uint32_t messages) {
   for (uint32_t i = 0; i < c->n_links; i++) {
     channel *l = &c->links[i];
     l->sender = i % 2 == 0;
-    snprintf(text, sizeof text, "attach(name=\"%u\" handle=0 role=%s initial-delivery-count=%u)", i, l->sender ? "false" : "true", 0u - chance(50));
+    snprintf(text, sizeof text, "attach(name=\"%u\" handle=0 role=%s initial-delivery-count=%u)", i,
+             l->sender ? "false" : "true", 0u - chance(50));
     list = list_of(text);
     l->id = (uint32_t)uam_attach(c->e, (uint32_t)session, 0, list.ptr, list.len);
   }
@@ -311,10 +322,12 @@ static bool side_done(const side *s) {
 static void finish(side *c, side *v) {
   for (uint32_t i = 0; i < c->n_links; i++) CHECK(uam_detach(c->e, c->links[i].id, 1, NULL, 0) == UAM_OK);
   CHECK(uam_end(c->e, c->session, NULL, 0) == UAM_OK);
-  for (int i = 0; i < 1000 && !c->ended; i++) step(c, uam_buf_len(&c->wire), SIZE_MAX), step(v, uam_buf_len(&v->wire), SIZE_MAX);
+  for (int i = 0; i < 1000 && !c->ended; i++)
+    step(c, uam_buf_len(&c->wire), SIZE_MAX), step(v, uam_buf_len(&v->wire), SIZE_MAX);
   CHECK(c->ended && v->ended);
   CHECK(uam_close(c->e, NULL, 0) == UAM_OK);
-  for (int i = 0; i < 1000 && !c->closed; i++) step(c, uam_buf_len(&c->wire), SIZE_MAX), step(v, uam_buf_len(&v->wire), SIZE_MAX);
+  for (int i = 0; i < 1000 && !c->closed; i++)
+    step(c, uam_buf_len(&c->wire), SIZE_MAX), step(v, uam_buf_len(&v->wire), SIZE_MAX);
   uam_conn_info a, b;
   uam_get_conn(c->e, &a);
   uam_get_conn(v->e, &b);
@@ -353,7 +366,8 @@ static void converse(uint32_t seed, uint32_t count, bool lossy) {
   start_client(&client, count);
   uint32_t limit = 2000000, breaks = lossy ? chance(4000) : UINT32_MAX, i = 0;
   unsigned long before = check_failures;
-  for (; i < limit && i < breaks && check_failures == before && !(side_done(&client) && side_done(&server)); i++) turn(chance(2) ? &client : &server);
+  for (; i < limit && i < breaks && check_failures == before && !(side_done(&client) && side_done(&server)); i++)
+    turn(chance(2) ? &client : &server);
   if (i == limit) FAIL("seed %u: no end: %lu and %lu messages", seed, client.messages, server.messages);
   if (lossy && i == breaks) {
     lose(&client);

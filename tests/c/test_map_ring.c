@@ -56,7 +56,8 @@ static void compare(uam_ring *r, uint32_t id) {
   CHECK(r->count == to - at);
   for (size_t i = 0; i < r->count; i++) {
     const uam_delivery *d = uam_ring_at(r, i);
-    if (d->id != ids[at + i] || (d->settled_run != 0) != gone[at + i] || d->end != (uint64_t)ids[at + i] * 3) FAIL("entry %zu", i);
+    if (d->id != ids[at + i] || (d->settled_run != 0) != gone[at + i] || d->end != (uint64_t)ids[at + i] * 3)
+      FAIL("entry %zu", i);
     live += !gone[at + i];
   }
   CHECK(r->live == live);

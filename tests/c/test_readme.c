@@ -37,7 +37,8 @@ int main(int argc, char **argv) {
   for (size_t m = 0; m < sizeof machines / sizeof machines[0]; m++) {
     render(m, diagram, sizeof diagram);
     if (print) printf("%s\n", diagram);
-    else if (strstr(text, diagram) == NULL) FAIL("%s has no such diagram of %s:\n%s", path, machines[m].machine, diagram);
+    else if (strstr(text, diagram) == NULL)
+      FAIL("%s has no such diagram of %s:\n%s", path, machines[m].machine, diagram);
     CHECK(strlen(diagram) > 100);
   }
   return print ? 0 : done("readme");

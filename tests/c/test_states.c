@@ -11,9 +11,9 @@ enum { MAX_PATH = 8, MAX_STATES = 16, MAX_INPUTS = 8 };
 
 typedef struct input {
   const char *name;
-  int number;       /* of the machine's enum */
+  int number; /* of the machine's enum */
   bool ours;
-  uint32_t code;    /* the performative that leaves for it, 0: a header */
+  uint32_t code; /* the performative that leaves for it, 0: a header */
 } input;
 
 static const input conn_inputs[] = {{"R_HDR", UAM_R_HDR, false, 0},
@@ -24,10 +24,10 @@ static const input conn_inputs[] = {{"R_HDR", UAM_R_HDR, false, 0},
                                     {"S_CLOSE_ERR", UAM_S_CLOSE_ERR, true, UAM_COMPOSITE_close},
                                     {"R_CLOSE", UAM_R_CLOSE, false, UAM_COMPOSITE_close}};
 static const input session_inputs[] = {{"S_BEGIN", UAM_S_BEGIN, true, UAM_COMPOSITE_begin},
-                                    {"R_BEGIN", UAM_R_BEGIN, false, UAM_COMPOSITE_begin},
-                                    {"S_END", UAM_S_END, true, UAM_COMPOSITE_end},
-                                    {"S_END_ERR", UAM_S_END_ERR, true, UAM_COMPOSITE_end},
-                                    {"R_END", UAM_R_END, false, UAM_COMPOSITE_end}};
+                                       {"R_BEGIN", UAM_R_BEGIN, false, UAM_COMPOSITE_begin},
+                                       {"S_END", UAM_S_END, true, UAM_COMPOSITE_end},
+                                       {"S_END_ERR", UAM_S_END_ERR, true, UAM_COMPOSITE_end},
+                                       {"R_END", UAM_R_END, false, UAM_COMPOSITE_end}};
 static const input link_inputs[] = {{"S_ATTACH", UAM_S_ATTACH, true, UAM_COMPOSITE_attach},
                                     {"R_ATTACH", UAM_R_ATTACH, false, UAM_COMPOSITE_attach},
                                     {"S_DETACH", UAM_S_DETACH, true, UAM_COMPOSITE_detach},
@@ -118,7 +118,8 @@ static int64_t conn_input(run *r, int what) {
 }
 
 static int64_t session_input(run *r, int what) {
-  uam_span list = list_of("begin(next-outgoing-id=0 incoming-window=9 outgoing-window=9)"), error = value_of(error_text);
+  uam_span list = list_of("begin(next-outgoing-id=0 incoming-window=9 outgoing-window=9)"),
+           error = value_of(error_text);
   switch (what) {
     case UAM_S_BEGIN: {
       int64_t id = uam_begin(r->e, r->session, list.ptr, list.len);
@@ -126,7 +127,8 @@ static int64_t session_input(run *r, int what) {
       return id < 0 ? id : 0;
     }
     case UAM_R_BEGIN:
-      if (r->state == UAM_SESSION_BEGIN_SENT) feed(r, "begin(remote-channel=0 next-outgoing-id=0 incoming-window=9 outgoing-window=9)");
+      if (r->state == UAM_SESSION_BEGIN_SENT)
+        feed(r, "begin(remote-channel=0 next-outgoing-id=0 incoming-window=9 outgoing-window=9)");
       else feed(r, "begin(next-outgoing-id=0 incoming-window=9 outgoing-window=9)");
       return 0;
     case UAM_S_END: return uam_end(r->e, r->session, NULL, 0);
@@ -152,8 +154,12 @@ static int64_t link_input(run *r, int what) {
 static int64_t give(run *r, int what) {
   r->n_path = r->n_codes = 0;
   r->fault = false;
-  int64_t rc = r->t->machine == CONN ? conn_input(r, what) : r->t->machine == SESSION ? session_input(r, what) : link_input(r, what);
-  if (r->t->machine != CONN || what == UAM_S_OPEN || what == UAM_S_CLOSE || what == UAM_S_CLOSE_ERR || r->state >= UAM_CONN_HDR_EXCH) pump(r);
+  int64_t rc = r->t->machine == CONN      ? conn_input(r, what)
+               : r->t->machine == SESSION ? session_input(r, what)
+                                          : link_input(r, what);
+  if (r->t->machine != CONN || what == UAM_S_OPEN || what == UAM_S_CLOSE || what == UAM_S_CLOSE_ERR ||
+      r->state >= UAM_CONN_HDR_EXCH)
+    pump(r);
   return rc;
 }
 
@@ -207,13 +213,15 @@ static unsigned long allowed, refused;
 
 /* A close of ours before our open: nobody was told of a connection, so it ends without a frame. */
 static bool never_opened(const run *r, const input *in) {
-  return r->t->machine == CONN && in->ours && in->code == UAM_COMPOSITE_close && r->state == UAM_CONN_END && !has_code(r, UAM_COMPOSITE_close);
+  return r->t->machine == CONN && in->ours && in->code == UAM_COMPOSITE_close && r->state == UAM_CONN_END &&
+         !has_code(r, UAM_COMPOSITE_close);
 }
 
 /* The peer ended first: the engine owes the answer and gives it by itself as soon as our begin (attach) has left. */
 static bool owed(const run *r, uint8_t state, const input *in, int64_t rc) {
   uint8_t waiting = r->t->machine == SESSION ? (uint8_t)UAM_SESSION_END_RCVD : (uint8_t)UAM_LINK_DETACH_RCVD;
-  return r->t->machine != CONN && state == waiting && (in->code == UAM_COMPOSITE_end || in->code == UAM_COMPOSITE_detach) && rc == UAM_ERR_STATE;
+  return r->t->machine != CONN && state == waiting &&
+         (in->code == UAM_COMPOSITE_end || in->code == UAM_COMPOSITE_detach) && rc == UAM_ERR_STATE;
 }
 
 static void judge_allowed(const run *r, uint8_t state, uint8_t next, const input *in, int64_t rc) {
@@ -223,12 +231,14 @@ static void judge_allowed(const run *r, uint8_t state, uint8_t next, const input
   if (r->fault) FAIL("%s: is called a fault", where(r->t, state, in));
   int i = 0;
   if (next != state) {
-    if (r->n_path == 0 || r->path[0][1] != next) FAIL("%s: leads to %d, not %u", where(r->t, state, in), r->n_path ? r->path[0][1] : -1, next);
+    if (r->n_path == 0 || r->path[0][1] != next)
+      FAIL("%s: leads to %d, not %u", where(r->t, state, in), r->n_path ? r->path[0][1] : -1, next);
     i = 1;
   }
   for (; i < r->n_path; i++)
     if (!follows(r->t, r->path[i][0], r->path[i][1])) FAIL("%s: goes on to %u", where(r->t, state, in), r->path[i][1]);
-  if (in->ours && in->number != UAM_S_HDR && !has_code(r, in->code)) FAIL("%s: nothing was sent", where(r->t, state, in));
+  if (in->ours && in->number != UAM_S_HDR && !has_code(r, in->code))
+    FAIL("%s: nothing was sent", where(r->t, state, in));
 }
 
 /* What the peer may still send after our close, or sends after its own end, is discarded (§2.4.6, §2.5.5). An attach that
@@ -255,7 +265,8 @@ static void judge_refused(const run *r, uint8_t state, const input *in, int64_t 
     return;
   }
   if (!r->fault && !discards(r->t, state)) FAIL("%s: no fault was found", where(r->t, state, in));
-  if (r->fault && !r->over && r->t->machine != LINK && !has_code(r, UAM_COMPOSITE_end)) FAIL("%s: the fault has no effect", where(r->t, state, in));
+  if (r->fault && !r->over && r->t->machine != LINK && !has_code(r, UAM_COMPOSITE_end))
+    FAIL("%s: the fault has no effect", where(r->t, state, in));
 }
 
 /* ---- all states, breadth first ---- */
@@ -270,7 +281,9 @@ static void follow(run *r, const table *t, const way *w) {
 }
 
 /* Once over, a machine begins again with a new object only. */
-static bool is_over(const table *t, const way *w) { return w->n > 0 && (t->machine == CONN ? w->state == UAM_CONN_END : w->state == 0); }
+static bool is_over(const table *t, const way *w) {
+  return w->n > 0 && (t->machine == CONN ? w->state == UAM_CONN_END : w->state == 0);
+}
 
 static void explore(const table *t) {
   static way ways[MAX_STATES * 2];

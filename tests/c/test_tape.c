@@ -10,7 +10,8 @@ static void test_many(void) {
     for (size_t i = 0; i < 8; i++) words[i] = 99;
     CHECK(uam_tape(values, sizeof values, words, cap) == 5);
     for (size_t i = 0; i < 8; i++) {
-      if (words[i] != (i < cap && i < 5 ? want[i] : 99)) FAIL("word %zu of %zu is %llx", i, cap, (unsigned long long)words[i]);
+      if (words[i] != (i < cap && i < 5 ? want[i] : 99))
+        FAIL("word %zu of %zu is %llx", i, cap, (unsigned long long)words[i]);
     }
   }
   CHECK(uam_tape(values, sizeof values - 1, words, 8) == UAM_ERR_DECODE);
@@ -35,12 +36,13 @@ static void test_bound(void) {
 }
 
 static void test_sections(void) {
-  static const uint8_t message[] = {0x00, 0x53, 0x70, 0x45,                                     /* header */
-                                    0x00, 0x80, 0,    0,    0, 0, 0, 0, 0, 0x73, 0xc0, 1, 0,    /* properties, wide */
-                                    0x00, 0xa3, 16,   'a',  'm', 'q', 'p', ':', 'd', 'a', 't', 'a', ':', 'b', 'i', 'n', 'a',
-                                    'r',  'y',  0xa0, 1,    7,                                  /* data by symbol */
-                                    0x00, 0xa1, 1,    'x',  0x40,                               /* not known */
-                                    0x00, 0x53, 0x99, 0x41};                                    /* not known either */
+  static const uint8_t message[] = {
+      0x00, 0x53, 0x70, 0x45,                                                /* header */
+      0x00, 0x80, 0,    0,    0,    0,   0,    0,   0,   0x73, 0xc0, 1,   0, /* properties, wide */
+      0x00, 0xa3, 16,   'a',  'm',  'q', 'p',  ':', 'd', 'a',  't',  'a', ':',
+      'b',  'i',  'n',  'a',  'r',  'y', 0xa0, 1,   7, /* data by symbol */
+      0x00, 0xa1, 1,    'x',  0x40,                    /* not known */
+      0x00, 0x53, 0x99, 0x41};                         /* not known either */
   static const uint64_t want[] = {0x70, 3, 1, 0, 0x73, 14, 3, 4, 0x75, 36, 3, 17, 0, 43, 1, 39, 0x99, 47, 1, 44};
   uint64_t rows[20];
   CHECK(uam_sections(message, sizeof message, rows, 20) == 20);
@@ -68,35 +70,37 @@ static int check_of(const char *hex) {
 }
 
 static void test_message_check(void) {
-  static const char *const good[] = {
-      "",
-      "005375a00161",
-      "005375a00161005375b00000000162",                   /* two data sections */
-      "00537540",                                         /* null in place of binary */
-      "0053764500537640",                                 /* two sequences, one of them null */
-      "00537700a301785405",                               /* any value, described too */
-      "005370c006044140520540",                         /* durable, null, ttl, null */
-      "005378c10402544140005375a000005373c00702a10169a00175"}; /* in another order */
+  static const char *const good[] = {"",
+                                     "005375a00161",
+                                     "005375a00161005375b00000000162", /* two data sections */
+                                     "00537540",                       /* null in place of binary */
+                                     "0053764500537640",               /* two sequences, one of them null */
+                                     "00537700a301785405",             /* any value, described too */
+                                     "005370c006044140520540",         /* durable, null, ttl, null */
+                                     "005378c10402544140005375a000005373c00702a10169a00175"}; /* in another order */
   for (size_t i = 0; i < sizeof good / sizeof *good; i++) {
     if (check_of(good[i]) != 0) FAIL("%s is no message", good[i]);
   }
-  static const char *const bad[] = {
-      "005375a001",                                       /* cut off */
-      "00a10178a000",                                     /* an unknown descriptor, as the body or anywhere */
-      "005375a000005379a000",
-      "00537045" "00537045" "005375a000",                 /* a section twice */
-      "00537740" "00537740",
-      "005375a000" "00537740",                            /* two kinds of body */
-      "005375a10161",                                     /* a string in a data section */
-      "00537654",
-      "0053765405",
-      "005374c003015401",                                   /* a list in place of a map, and the reverse */
-      "005373c103024040",
-      "005374c1050245a10161",                             /* a list as key */
-      "005370c003015405",                                 /* durable is no boolean */
-      "005370c00403404045",                             /* ttl is a list */
-      "005373c0050240c10100",                             /* user-id is a map */
-      "00537300a3017840"};
+  static const char *const bad[] = {"005375a001",   /* cut off */
+                                    "00a10178a000", /* an unknown descriptor, as the body or anywhere */
+                                    "005375a000005379a000",
+                                    "00537045"
+                                    "00537045"
+                                    "005375a000", /* a section twice */
+                                    "00537740"
+                                    "00537740",
+                                    "005375a000"
+                                    "00537740",     /* two kinds of body */
+                                    "005375a10161", /* a string in a data section */
+                                    "00537654",
+                                    "0053765405",
+                                    "005374c003015401", /* a list in place of a map, and the reverse */
+                                    "005373c103024040",
+                                    "005374c1050245a10161", /* a list as key */
+                                    "005370c003015405",     /* durable is no boolean */
+                                    "005370c00403404045",   /* ttl is a list */
+                                    "005373c0050240c10100", /* user-id is a map */
+                                    "00537300a3017840"};
   for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
     if (check_of(bad[i]) != UAM_ERR_DECODE) FAIL("%s is a message", bad[i]);
   }

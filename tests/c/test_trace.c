@@ -55,13 +55,18 @@ static void test_bytes(void) {
   expect_bytes("SASL 3.1.0.0", "414d515003010000");
   expect_bytes("ch=0 empty", "0000000802000000");
   expect_bytes("ch=258 empty", "0000000802000102");
-  expect_bytes("ch=0 open(container-id=\"x\")", "000000110200000000" "5310c00401a10178");
-  expect_bytes("ch=0 open(container-id=\"x\" hostname=null)", "000000110200000000" "5310c00401a10178");
+  expect_bytes("ch=0 open(container-id=\"x\")", "000000110200000000"
+                                                "5310c00401a10178");
+  expect_bytes("ch=0 open(container-id=\"x\" hostname=null)", "000000110200000000"
+                                                              "5310c00401a10178");
   expect_bytes("ch=0 open()", "0000000c0200000000531045");
-  expect_bytes("sasl-init(mechanism=:PLAIN)", "00000015020100000053" "41c00801a305504c41494e");
+  expect_bytes("sasl-init(mechanism=:PLAIN)", "00000015020100000053"
+                                              "41c00801a305504c41494e");
   expect_bytes("ch=1 transfer(handle=0 delivery-id=1 delivery-tag=h'01 02' more=true) payload=h'0053'",
                "0000001a02000001005314c00b06435201a00201024040410053");
-  expect_bytes("ch=1 flow(incoming-window=256)", "00000014020000010053" "13c0070240" "7000000100");
+  expect_bytes("ch=1 flow(incoming-window=256)", "00000014020000010053"
+                                                 "13c0070240"
+                                                 "7000000100");
   expect_bytes("ch=0 detach(handle=0 closed=true error=error(condition=:a:b))",
                "0000001b02000000005316c00e03434100531dc00601a303613a62");
   expect_bytes("ch=0 close() payload=3B", "0000000f0200000000531845000000");
@@ -75,14 +80,19 @@ static void test_arrays(void) {
   expect_bytes("ch=0 @[1u32 256u32]", "0000001402000000e00a02700000000100000100");
   expect_bytes("ch=0 @[:a :bc]", "0000001102000000e00702a30161026263");
   expect_bytes("ch=0 @[true false]", "0000000e02000000e00402560100");
-  expect_bytes("ch=0 @[null *3]", "0000000c02000000" "e0020340");
-  expect_bytes("ch=0 @symbol[]", "0000000c02000000" "e00200a3");
+  expect_bytes("ch=0 @[null *3]", "0000000c02000000"
+                                  "e0020340");
+  expect_bytes("ch=0 @symbol[]", "0000000c02000000"
+                                 "e00200a3");
   expect_bytes("ch=0 @[-1i32 127i32]", "0000000e02000000e0040254ff7f");
   expect_bytes("ch=0 @[-1i64 128i64]", "0000001c02000000e0120281ffffffffffffffff0000000000000080");
   expect_bytes("ch=0 @[[] [1u8]]", "0000001202000000e00802c0010003015001");
   expect_bytes("ch=0 @[@[1u8] @[2u8]]", "0000001402000000e00a02e00301500103015002");
   expect_bytes("ch=0 @[accepted() accepted()]", "0000001302000000e00902005324c001000100");
-  expect_bytes("ch=0 @[accepted() *2]", "0000000f02000000" "e00502" "005324" "45");
+  expect_bytes("ch=0 @[accepted() *2]", "0000000f02000000"
+                                        "e00502"
+                                        "005324"
+                                        "45");
 }
 
 static const char *const lines[] = {
@@ -222,8 +232,9 @@ static uint32_t dice(uint32_t sides) {
 }
 
 static void random_value(uam_writer *w, unsigned depth) {
-  static const uint8_t plain[] = {0x40, 0x41, 0x42, 0x43, 0x44, 0x45, 0x50, 0x51, 0x52, 0x53, 0x54, 0x55, 0x60, 0x61, 0x70,
-                                  0x71, 0x72, 0x74, 0x80, 0x81, 0x82, 0x83, 0x84, 0x94, 0x98, 0xa0, 0xa1, 0xa3, 0xb0};
+  static const uint8_t plain[] = {0x40, 0x41, 0x42, 0x43, 0x44, 0x45, 0x50, 0x51, 0x52, 0x53,
+                                  0x54, 0x55, 0x60, 0x61, 0x70, 0x71, 0x72, 0x74, 0x80, 0x81,
+                                  0x82, 0x83, 0x84, 0x94, 0x98, 0xa0, 0xa1, 0xa3, 0xb0};
   static const uint8_t widths[] = {0, 1, 2, 4, 8, 16};
   uint32_t choice = dice(depth == 0 ? sizeof plain : sizeof plain + 8);
   if (choice >= sizeof plain) {

@@ -47,7 +47,8 @@ static edge edges[] = {
 #define STATE_conn(s) UAM_CONN_##s
 #define STATE_session(s) UAM_SESSION_##s
 #define STATE_link(s) UAM_LINK_##s
-#define UAM_EDGE(machine, state, input, next) {#machine, #input, STATE_##machine(state), STATE_##machine(next), #state, #next, 0},
+#define UAM_EDGE(machine, state, input, next) \
+  {#machine, #input, STATE_##machine(state), STATE_##machine(next), #state, #next, 0},
 #include "states.def"
 #undef UAM_EDGE
 };
@@ -57,7 +58,8 @@ static unsigned long fields_seen[MAX_CODE][MAX_FIELDS], composites_seen[MAX_CODE
 static void see_edge(const char *machine, uint32_t from, uint32_t to, const char *input) {
   for (size_t i = 0; i < N_EDGES; i++) {
     edge *x = &edges[i];
-    if (strcmp(x->machine, machine) == 0 && x->from == from && x->to == to && (input == NULL || strcmp(x->input, input) == 0))
+    if (strcmp(x->machine, machine) == 0 && x->from == from && x->to == to &&
+        (input == NULL || strcmp(x->input, input) == 0))
       x->seen++;
   }
 }
@@ -157,7 +159,8 @@ typedef struct run {
 static unsigned long total_steps, total_runs, total_frames, failures;
 
 static void fail(run *r, const char *format, ...) {
-  static const char *const names[] = {"whole", "byte by byte", "split at random", "by uam_step", "by uam_step, split at random"};
+  static const char *const names[] = {"whole", "byte by byte", "split at random", "by uam_step",
+                                      "by uam_step, split at random"};
   va_list args;
   if (r->failed) return;
   r->failed = true;
@@ -195,16 +198,19 @@ static uint8_t *copy_of(const uint8_t *p, size_t n) {
 }
 
 /* ---- names of things ---- */
-static const char *const conn_states[] = {"START",     "HDR_RCVD",   "HDR_SENT", "HDR_EXCH",   "OPEN_PIPE",  "OC_PIPE",    "OPEN_RCVD",
-                                          "OPEN_SENT", "CLOSE_PIPE", "OPENED",   "CLOSE_RCVD", "CLOSE_SENT", "DISCARDING", "END"};
-static const char *const sess_states[] = {"UNMAPPED", "BEGIN_SENT", "BEGIN_RCVD", "MAPPED", "END_SENT", "END_RCVD", "DISCARDING"};
-static const char *const link_states[] = {"DETACHED", "ATTACH_SENT", "ATTACH_RCVD", "ATTACHED", "DETACH_SENT", "DETACH_RCVD"};
-static const char *const results[] = {"UAM_OK",     "UAM_ERR_ARG",    "UAM_ERR_STATE", "UAM_ERR_LIMIT",
+static const char *const conn_states[] = {"START",      "HDR_RCVD",   "HDR_SENT",   "HDR_EXCH",   "OPEN_PIPE",
+                                          "OC_PIPE",    "OPEN_RCVD",  "OPEN_SENT",  "CLOSE_PIPE", "OPENED",
+                                          "CLOSE_RCVD", "CLOSE_SENT", "DISCARDING", "END"};
+static const char *const sess_states[] = {"UNMAPPED", "BEGIN_SENT", "BEGIN_RCVD", "MAPPED",
+                                          "END_SENT", "END_RCVD",   "DISCARDING"};
+static const char *const link_states[] = {"DETACHED", "ATTACH_SENT", "ATTACH_RCVD",
+                                          "ATTACHED", "DETACH_SENT", "DETACH_RCVD"};
+static const char *const results[] = {"UAM_OK",       "UAM_ERR_ARG",    "UAM_ERR_STATE", "UAM_ERR_LIMIT",
                                       "UAM_ERR_SIZE", "UAM_ERR_DECODE", "UAM_ERR_NOMEM", "UAM_ERR_BROKEN"};
-static const char *const event_names[] = {"?",      "conn",       "session",   "link",     "mechanisms", "init",   "challenge",
-                                          "response", "outcome",  "open",      "close",    "begin",      "end",    "attach",
-                                          "detach", "credit",     "message",   "settled",  "peer-error", "lost",
-                                          "late"};
+static const char *const event_names[] = {"?",          "conn",     "session", "link",   "mechanisms", "init",
+                                          "challenge",  "response", "outcome", "open",   "close",      "begin",
+                                          "end",        "attach",   "detach",  "credit", "message",    "settled",
+                                          "peer-error", "lost",     "late"};
 
 static const char *outcome_name(uint32_t code) {
   switch (code) {
@@ -294,7 +300,8 @@ static bool same_value(run *r, const char *expected, const uint8_t *p, size_t n,
   char *pattern = with_stars(expected);
   uam_span v = code != 0 ? list_of(pattern) : value_of(pattern);
   if (v.ptr == NULL) fail(r, "can't be read: %s", expected);
-  char *want = (char *)copy_of((const uint8_t *)text_of_value(v.ptr, v.len, code), strlen(text_of_value(v.ptr, v.len, code)) + 1);
+  char *want = (char *)copy_of((const uint8_t *)text_of_value(v.ptr, v.len, code),
+                               strlen(text_of_value(v.ptr, v.len, code)) + 1);
   const char *have = text_of_value(p, n, code);
   bool same = glob(want, have); /* the text, since the peer may have used wider encodings than ours */
   if (!same) snprintf(why, 2048, "expected %.900s\n  but have %.900s", want, have);
@@ -318,14 +325,16 @@ static void watch_state(run *r, const uam_event *ev) {
   static const char *const machines[] = {"", "conn", "session", "link"};
   if (ev->kind > UAM_EVENT_LINK_STATE) return;
   uint32_t *have = ev->kind == UAM_EVENT_CONN_STATE ? &r->conn_state : state_of(r, ev->id);
-  if (*have != ev->first) fail(r, "%s %s leaves state %u, but was in %u", machines[ev->kind], label_of(r, ev->id), ev->first, *have);
+  if (*have != ev->first)
+    fail(r, "%s %s leaves state %u, but was in %u", machines[ev->kind], label_of(r, ev->id), ev->first, *have);
   *have = ev->last;
   bool over = ev->kind == UAM_EVENT_CONN_STATE ? ev->last == UAM_CONN_END : false;
   if (!over && !is_edge(machines[ev->kind], ev->first, ev->last))
     fail(r, "%s went from state %u to %u, which is no edge", machines[ev->kind], ev->first, ev->last);
   see_edge(machines[ev->kind], ev->first, ev->last, NULL);
   const char *input = input_of(machines[ev->kind], ev->first, ev->last);
-  if (strcmp(input, "S_OPEN") == 0 || strcmp(input, "S_BEGIN") == 0 || strcmp(input, "S_ATTACH") == 0) r->starts[ev->kind - 1]--;
+  if (strcmp(input, "S_OPEN") == 0 || strcmp(input, "S_BEGIN") == 0 || strcmp(input, "S_ATTACH") == 0)
+    r->starts[ev->kind - 1]--;
 }
 
 /* An edge that leads back to its own state makes no event: it was taken by each open (begin, attach) without one. */
@@ -389,20 +398,26 @@ static void words_of_event(const run *r, const happening *h, char *out, size_t r
     case UAM_EVENT_CONN_STATE: snprintf(out, room, "%s %s", name, conn_states[ev->last]); break;
     case UAM_EVENT_SESSION_STATE: snprintf(out, room, "%s %s %s", name, id, sess_states[ev->last]); break;
     case UAM_EVENT_LINK_STATE: snprintf(out, room, "%s %s %s", name, id, link_states[ev->last]); break;
-    case UAM_EVENT_SASL_MECHANISMS: snprintf(out, room, "%s%s", name, ev->flags & UAM_FLAG_NOT_OFFERED ? " not-offered" : ""); break;
+    case UAM_EVENT_SASL_MECHANISMS:
+      snprintf(out, room, "%s%s", name, ev->flags & UAM_FLAG_NOT_OFFERED ? " not-offered" : "");
+      break;
     case UAM_EVENT_SASL_OUTCOME: snprintf(out, room, "%s %u", name, ev->code); break;
     case UAM_EVENT_BEGIN: snprintf(out, room, "%s %s%s", name, id, flag); break;
     case UAM_EVENT_END: snprintf(out, room, "%s %s", name, id); break;
     case UAM_EVENT_ATTACH:
-      snprintf(out, room, "%s %s session=%s%s%s", name, id, label_of(r, ev->first), flag, ev->flags & UAM_FLAG_SENDER ? " sender" : "");
+      snprintf(out, room, "%s %s session=%s%s%s", name, id, label_of(r, ev->first), flag,
+               ev->flags & UAM_FLAG_SENDER ? " sender" : "");
       break;
-    case UAM_EVENT_DETACH: snprintf(out, room, "%s %s%s", name, id, ev->flags & UAM_FLAG_CLOSED ? " closed" : ""); break;
+    case UAM_EVENT_DETACH:
+      snprintf(out, room, "%s %s%s", name, id, ev->flags & UAM_FLAG_CLOSED ? " closed" : "");
+      break;
     case UAM_EVENT_CREDIT:
       at = (size_t)snprintf(out, room, "%s %s %u%s", name, id, ev->first, ev->flags & UAM_FLAG_DRAIN ? " drain" : "");
       if (ev->last != 0) snprintf(out + at, room - at, " available=%u", ev->last);
       break;
     case UAM_EVENT_MESSAGE:
-      at = (size_t)snprintf(out, room, "%s %s %u%s", name, id, ev->first, ev->flags & UAM_FLAG_SETTLED ? " settled" : "");
+      at = (size_t)snprintf(out, room, "%s %s %u%s", name, id, ev->first,
+                            ev->flags & UAM_FLAG_SETTLED ? " settled" : "");
       if (ev->last != 0) at += (size_t)snprintf(out + at, room - at, " format=%u", ev->last);
       at += (size_t)snprintf(out + at, room - at, " tag=");
       hex_text(out + at, room - at, h->tag, ev->tag_length);
@@ -412,7 +427,10 @@ static void words_of_event(const run *r, const happening *h, char *out, size_t r
                ev->flags & UAM_FLAG_SETTLED ? " settled" : "");
       break;
     case UAM_EVENT_PEER_ERROR:
-      snprintf(out, room, "%s %s%s%s", name, ev->code == UAM_SCOPE_CONNECTION ? "connection" : ev->code == UAM_SCOPE_SESSION ? "session" : "link",
+      snprintf(out, room, "%s %s%s%s", name,
+               ev->code == UAM_SCOPE_CONNECTION ? "connection"
+               : ev->code == UAM_SCOPE_SESSION  ? "session"
+                                                : "link",
                ev->code == UAM_SCOPE_CONNECTION ? "" : " ", ev->code == UAM_SCOPE_CONNECTION ? "" : id);
       break;
     case UAM_EVENT_LATE: snprintf(out, room, "%s ch=%u %s", name, ev->first, uam_composite_name(ev->code)); break;
@@ -441,7 +459,8 @@ static const char *text_of_event(const run *r, const happening *h) {
   if (h->ev.length == 0) return out;
   out[at++] = ' ';
   if (h->ev.kind == UAM_EVENT_MESSAGE) hex_text(out + at, sizeof out - at, h->span, (size_t)h->ev.length);
-  else snprintf(out + at, sizeof out - at, "%.3000s", text_of_value(h->span, (size_t)h->ev.length, span_code(h->ev.kind)));
+  else
+    snprintf(out + at, sizeof out - at, "%.3000s", text_of_value(h->span, (size_t)h->ev.length, span_code(h->ev.kind)));
   return out;
 }
 
@@ -467,9 +486,11 @@ static void check_frame_out(run *r, const uint8_t *p, size_t n) {
   bool own_open = code == UAM_COMPOSITE_open;
   if (!own_open && info.remote_max_frame_size != 0 && n > info.remote_max_frame_size)
     fail(r, "a frame of %lu bytes, but the peer takes %u", (unsigned long)n, info.remote_max_frame_size);
-  if (p[5] == 0 && load_be16(p + 6) > info.remote_channel_max && info.state >= UAM_CONN_OPENED && info.state < UAM_CONN_END)
+  if (p[5] == 0 && load_be16(p + 6) > info.remote_channel_max && info.state >= UAM_CONN_OPENED &&
+      info.state < UAM_CONN_END)
     fail(r, "a frame on channel %u > channel-max %u", load_be16(p + 6), info.remote_channel_max);
-  if (code == UAM_COMPOSITE_open || code == UAM_COMPOSITE_begin || code == UAM_COMPOSITE_attach) r->starts[code - UAM_COMPOSITE_open]++;
+  if (code == UAM_COMPOSITE_open || code == UAM_COMPOSITE_begin || code == UAM_COMPOSITE_attach)
+    r->starts[code - UAM_COMPOSITE_open]++;
 }
 
 static void take_output(run *r, const uint8_t *p, size_t n) {
@@ -486,7 +507,8 @@ static void check_always(run *r) {
   r->steps++;
   uam_conn_info info;
   if (uam_get_conn(r->e, &info) != UAM_OK) fail(r, "uam_conn");
-  if ((info.state == UAM_CONN_END) != (info.transport_done != 0)) fail(r, "transport_done in state %s", conn_states[info.state]);
+  if ((info.state == UAM_CONN_END) != (info.transport_done != 0))
+    fail(r, "transport_done in state %s", conn_states[info.state]);
   if (info.transport_done && uam_deadline(r->e) != UAM_FOREVER) fail(r, "a deadline after the end");
 }
 
@@ -545,7 +567,8 @@ static void check_window(run *r) {
   size_t n1 = 0, n2 = 0;
   const uint8_t *w1 = uam_send_window(r->e, &n1), *w2 = uam_send_window(r->e, &n2);
   if (n1 != n2 || (n1 > 0 && w1 != w2)) fail(r, "the send window moved by itself");
-  if (uam_committed(r->e) != r->committed) fail(r, "committed is %lu, not %lu", (unsigned long)uam_committed(r->e), (unsigned long)r->committed);
+  if (uam_committed(r->e) != r->committed)
+    fail(r, "committed is %lu, not %lu", (unsigned long)uam_committed(r->e), (unsigned long)r->committed);
 }
 
 static void pump(run *r, size_t most) {
@@ -607,7 +630,8 @@ static void tick(run *r, uint64_t ms) {
   }
   if (!r->held) pump(r, SIZE_MAX);
   check_always(r);
-  if (!r->held && uam_deadline(r->e) <= r->now) fail(r, "the deadline %lu has passed at %lu", (unsigned long)uam_deadline(r->e), (unsigned long)r->now);
+  if (!r->held && uam_deadline(r->e) <= r->now)
+    fail(r, "the deadline %lu has passed at %lu", (unsigned long)uam_deadline(r->e), (unsigned long)r->now);
 }
 
 /* ---- our own calls ---- */
@@ -619,7 +643,8 @@ static void new_engine(run *r, bool server) {
 }
 
 static int set_option(run *r, char *p) {
-  static const char *const names[] = {"", "pipeline", "heartbeat", "trace", "max-message", "output-cap", "sasl-required", "explicit"};
+  static const char *const names[] = {"",           "pipeline",      "heartbeat", "trace", "max-message",
+                                      "output-cap", "sasl-required", "explicit"};
   const char *name = word(&p);
   for (int i = 1; i <= UAM_OPT_EXPLICIT; i++)
     if (strcmp(names[i], name) == 0) return uam_set(r->e, i, strtoull(p, NULL, 0));
@@ -703,7 +728,8 @@ static int64_t call_send(run *r, char *p) {
       lens[n++] = (uint32_t)(uam_buf_len(&all) - before);
     }
   }
-  int64_t taken = uam_send_messages(r->e, id_of(r, name), all.data, lens, n, format ? (uint32_t)strtoul(format, NULL, 0) : 0, flags, &r->first_id);
+  int64_t taken = uam_send_messages(r->e, id_of(r, name), all.data, lens, n,
+                                    format ? (uint32_t)strtoul(format, NULL, 0) : 0, flags, &r->first_id);
   r->expect_result = taken != (int64_t)n;
   uam_buf_free(&all, &uam_mem_default);
   return taken;
@@ -783,7 +809,8 @@ static void on_result(run *r, char *p) {
   else snprintf(have, sizeof have, "%ld", (long)r->result);
   r->expect_result = false;
   if (strcmp(want, have) != 0) fail(r, "expected = %s, but the result is %s (%s)", want, have, uam_problem(r->e));
-  if (first != NULL && strtoul(first, NULL, 10) != r->first_id) fail(r, "expected first=%s, but it is %u", first, r->first_id);
+  if (first != NULL && strtoul(first, NULL, 10) != r->first_id)
+    fail(r, "expected first=%s, but it is %u", first, r->first_id);
 }
 
 static void on_frame_out(run *r, const char *text) {
@@ -797,7 +824,8 @@ static void on_frame_out(run *r, const char *text) {
     fail(r, "nothing was sent; expected -> %s", text);
   } else if (strstr(pattern, "\"*\"") != NULL) {
     const char *have = text_of_frame(p, n);
-    if (!glob(text_of_frame(want.ptr, want.len), have)) fail(r, "expected -> %s\n  but have -> %s", text_of_frame(want.ptr, want.len), have);
+    if (!glob(text_of_frame(want.ptr, want.len), have))
+      fail(r, "expected -> %s\n  but have -> %s", text_of_frame(want.ptr, want.len), have);
   } else if (n != want.len || memcmp(p, want.ptr, n) != 0) {
     fail(r, "expected -> %s\n  but have -> %s", text_of_frame(want.ptr, want.len), text_of_frame(p, n));
   }
@@ -841,7 +869,8 @@ static void on_event(run *r, char *want) {
   } else if (*rest != '\0' && h->ev.kind == UAM_EVENT_MESSAGE) {
     uam_buf b = {0};
     add_payload(&b, rest);
-    if (uam_buf_len(&b) != h->ev.length || memcmp(b.data, h->span, uam_buf_len(&b)) != 0) fail(r, "expected payload %s\n  but have ! %s", rest, text_of_event(r, h));
+    if (uam_buf_len(&b) != h->ev.length || memcmp(b.data, h->span, uam_buf_len(&b)) != 0)
+      fail(r, "expected payload %s\n  but have ! %s", rest, text_of_event(r, h));
     uam_buf_free(&b, &uam_mem_default);
   } else if (*rest != '\0' && !same_value(r, rest, h->span, (size_t)h->ev.length, span_code(h->ev.kind), why)) {
     fail(r, "%s", why);
@@ -875,14 +904,21 @@ static void on_question(run *r, char *p) {
   } else if (strcmp(what, "done") == 0) {
     if ((c.transport_done != 0) != (strcmp(p, "yes") == 0)) fail(r, "transport_done is %u", c.transport_done);
   } else if (strcmp(what, "conn") == 0) {
-    const figure f[] = {{"remote-max-frame-size", c.remote_max_frame_size}, {"remote-idle-timeout", c.remote_idle_timeout},
-                        {"remote-channel-max", c.remote_channel_max}, {"max-frame-size", c.max_frame_size}};
+    const figure f[] = {{"remote-max-frame-size", c.remote_max_frame_size},
+                        {"remote-idle-timeout", c.remote_idle_timeout},
+                        {"remote-channel-max", c.remote_channel_max},
+                        {"max-frame-size", c.max_frame_size}};
     check_figures(r, p, f, sizeof f / sizeof f[0]);
   } else if (strcmp(what, "link") == 0) {
     uam_link_info l;
     if (uam_get_link(r->e, id_of(r, word(&p)), &l) != UAM_OK) fail(r, "there is no such link");
-    const figure f[] = {{"credit", l.credit}, {"delivery-count", l.delivery_count}, {"unsettled", l.unsettled}, {"drain", l.drain},
-                        {"handle", l.handle}, {"partial", l.partial}, {"max-message-size", l.remote_max_message_size},
+    const figure f[] = {{"credit", l.credit},
+                        {"delivery-count", l.delivery_count},
+                        {"unsettled", l.unsettled},
+                        {"drain", l.drain},
+                        {"handle", l.handle},
+                        {"partial", l.partial},
+                        {"max-message-size", l.remote_max_message_size},
                         {"snd-settle-mode", l.remote_snd_settle_mode}};
     check_figures(r, p, f, sizeof f / sizeof f[0]);
   } else {
@@ -913,13 +949,13 @@ static void run_line(run *r, const line *l) {
     r->called = false;
   }
   if (!r->failed) switch (l->kind) {
-    case '<': on_frame_in(r, text); break;
-    case '-': on_frame_out(r, text); break;
-    case '!': on_event(r, text); break;
-    case '>': on_call(r, text); break;
-    case '=': on_result(r, text); break;
-    default: on_question(r, text);
-  }
+      case '<': on_frame_in(r, text); break;
+      case '-': on_frame_out(r, text); break;
+      case '!': on_event(r, text); break;
+      case '>': on_call(r, text); break;
+      case '=': on_result(r, text); break;
+      default: on_question(r, text);
+    }
   free(text);
 }
 
@@ -1021,9 +1057,12 @@ static int add_transcript_line(scenario *s, const char *file, int number, const 
   }
   if (strncmp(text, "* ordered", 9) == 0) return s->ordered = true;
   if (strncmp(text, "* ", 2) == 0) return insert_prelude(s, text + 2) ? 0 : bad_line(file, number, text);
-  size_t skip = strncmp(text, "<- ", 3) == 0 || strncmp(text, "-> ", 3) == 0 ? 3 : strchr("!>=?", text[0]) && text[1] == ' ' ? 2 : 0;
+  size_t skip = strncmp(text, "<- ", 3) == 0 || strncmp(text, "-> ", 3) == 0 ? 3
+                : strchr("!>=?", text[0]) && text[1] == ' '                  ? 2
+                                                                             : 0;
   if (skip == 0) return bad_line(file, number, text);
-  add_line(s, (line){.kind = text[0], .text = text_copy(text + skip, strlen(text + skip)), .file = file, .number = number});
+  add_line(
+      s, (line){.kind = text[0], .text = text_copy(text + skip, strlen(text + skip)), .file = file, .number = number});
   return 0;
 }
 
@@ -1058,7 +1097,8 @@ static bool load_directory(const char *tests) {
   if (d == NULL) return false;
   for (struct dirent *x; (x = readdir(d)) != NULL && n < 256;) {
     const char *end = strrchr(x->d_name, '.');
-    if (end != NULL && strcmp(end, ".md") == 0 && strcmp(x->d_name, "README.md") != 0) names[n++] = text_copy(x->d_name, strlen(x->d_name));
+    if (end != NULL && strcmp(end, ".md") == 0 && strcmp(x->d_name, "README.md") != 0)
+      names[n++] = text_copy(x->d_name, strlen(x->d_name));
   }
   closedir(d);
   qsort(names, n, sizeof names[0], by_name);
@@ -1074,16 +1114,21 @@ static void report_coverage(void) {
   unsigned long all = 0, seen = 0, edges_seen = 0;
   for (uint32_t code = 0; code < MAX_CODE; code++) {
     uint32_t n = uam_composite_name(code) ? uam_composite_field_count(code) : 0;
-    if (uam_composite_name(code) && composites_seen[code] == 0) failures++, fprintf(stderr, "no transcript has a %s\n", uam_composite_name(code));
+    if (uam_composite_name(code) && composites_seen[code] == 0)
+      failures++, fprintf(stderr, "no transcript has a %s\n", uam_composite_name(code));
     for (uint32_t i = 0; i < n; i++) {
       all++;
       if (fields_seen[code][i] > 0) seen++;
-      else failures++, fprintf(stderr, "no transcript has the field %s.%s\n", uam_composite_name(code), uam_field_name(code, i));
+      else
+        failures++,
+            fprintf(stderr, "no transcript has the field %s.%s\n", uam_composite_name(code), uam_field_name(code, i));
     }
   }
   for (size_t i = 0; i < N_EDGES; i++) {
     if (edges[i].seen > 0) edges_seen++;
-    else failures++, fprintf(stderr, "no transcript takes the edge %s: %s, %s -> %s\n", edges[i].machine, edges[i].from_name, edges[i].input, edges[i].to_name);
+    else
+      failures++, fprintf(stderr, "no transcript takes the edge %s: %s, %s -> %s\n", edges[i].machine,
+                          edges[i].from_name, edges[i].input, edges[i].to_name);
   }
   printf("transcripts: %lu of %lu fields, %lu of %lu edges occurred\n", seen, all, edges_seen, (unsigned long)N_EDGES);
 }
@@ -1102,7 +1147,8 @@ int main(int argc, char **argv) {
     run_all_modes(&scenarios[i]);
   }
   if (whole) report_coverage();
-  printf("transcripts: %lu scenarios in %lu runs, %lu steps, %lu frames sent", told, total_runs, total_steps, total_frames);
+  printf("transcripts: %lu scenarios in %lu runs, %lu steps, %lu frames sent", told, total_runs, total_steps,
+         total_frames);
   printf(failures ? ", %lu failures\n" : "\n", failures);
   return failures != 0 || told == 0;
 }

@@ -62,11 +62,23 @@ static void want_char(const char *text) {
 static void want_value(const json *v) {
   static const struct {
     const char *type, *format;
-  } plain[] = {{"boolean", "%s"},      {"ubyte", "%su8"},      {"ushort", "%su16"},         {"uint", "%su32"},
-               {"ulong", "%su64"},     {"byte", "%si8"},       {"short", "%si16"},          {"int", "%si32"},
-               {"long", "%si64"},      {"float", "float(0x%s)"}, {"double", "double(0x%s)"}, {"timestamp", "timestamp(%s)"},
-               {"uuid", "uuid(%s)"},   {"binary", "h'%s'"},    {"decimal32", "decimal32(h'%s')"},
-               {"decimal64", "decimal64(h'%s')"}, {"decimal128", "decimal128(h'%s')"}};
+  } plain[] = {{"boolean", "%s"},
+               {"ubyte", "%su8"},
+               {"ushort", "%su16"},
+               {"uint", "%su32"},
+               {"ulong", "%su64"},
+               {"byte", "%si8"},
+               {"short", "%si16"},
+               {"int", "%si32"},
+               {"long", "%si64"},
+               {"float", "float(0x%s)"},
+               {"double", "double(0x%s)"},
+               {"timestamp", "timestamp(%s)"},
+               {"uuid", "uuid(%s)"},
+               {"binary", "h'%s'"},
+               {"decimal32", "decimal32(h'%s')"},
+               {"decimal64", "decimal64(h'%s')"},
+               {"decimal128", "decimal128(h'%s')"}};
   const char *type = json_text(v, "type");
   const json *value = json_get(v, "value");
   for (size_t i = 0; i < sizeof plain / sizeof *plain; i++) {
@@ -155,7 +167,9 @@ static void show_wide(unsigned kind, uint64_t n, uint64_t word) {
     case 12: show("timestamp(%" PRId64 ")", word); break;
     case 13: show("double(0x%016" PRIx64 ")", word); break;
     case 14: show_uuid(base + word); break;
-    case 15: case 16: case 17:
+    case 15:
+    case 16:
+    case 17:
       show("decimal%" PRIu64 "(", n * 8);
       show_bytes(base + word, n, false);
       show_text(")");
@@ -281,7 +295,8 @@ static void check_text(const uint8_t *p, size_t n, bool canonical) {
   int64_t b = uam_undump(wanted, strlen(wanted), from_text, sizeof from_text);
   CHECK(a > 0 && b > 0);
   if (strstr(text, " *") != NULL) return; /* elements without bytes stay so, where the vector spells them out */
-  if (a != b || memcmp(from_dump, from_text, (size_t)b) != 0) FAIL("%s and %.*s differ", wanted, (int)shown_frame, text);
+  if (a != b || memcmp(from_dump, from_text, (size_t)b) != 0)
+    FAIL("%s and %.*s differ", wanted, (int)shown_frame, text);
   if (!canonical) return;
   if ((size_t)b != n + 8 || memcmp(from_text + 8, p, n) != 0) FAIL("%s is not encoded canonically", wanted);
 }

@@ -75,7 +75,8 @@ static void make_all(void) {
   make(&begins[0], "ch=0 begin(next-outgoing-id=0 incoming-window=100 outgoing-window=100)", 11);
   make(&begins[1], "ch=0 begin(next-outgoing-id=4294967290 incoming-window=1 outgoing-window=1 handle-max=1)", 11);
   make(&begins[2], "ch=0 begin(next-outgoing-id=1 incoming-window=0 outgoing-window=0)", 11);
-  make(&begins[3], "ch=0 begin(next-outgoing-id=2147483647 incoming-window=4294967295 outgoing-window=5 handle-max=0)", 11);
+  make(&begins[3], "ch=0 begin(next-outgoing-id=2147483647 incoming-window=4294967295 outgoing-window=5 handle-max=0)",
+       11);
   make(&senders[0], "ch=0 attach(name=\"s\" handle=0 role=false source=source() target=target(address=\"q\"))", 11);
   make(&senders[1], "ch=0 attach(name=\"t\" handle=0 role=false snd-settle-mode=1)", 11);
   make(&senders[2], "ch=0 attach(name=\"u\" handle=0 role=false snd-settle-mode=0 max-message-size=100)", 11);
@@ -319,9 +320,7 @@ static void do_other(side *s, input *in, unsigned variant) {
       (void)uam_set(s->e, option, byte_of(in));
       break;
     case 5: sink = (uint8_t)*uam_trace(s->e, &n); break;
-    case 6:
-      s->io.flushed = uam_committed(s->e);
-      break;
+    case 6: s->io.flushed = uam_committed(s->e); break;
     default: now += byte_of(in) * 16u; break;
   }
 }
@@ -348,7 +347,8 @@ static void operate(input *in) {
       allowed(s, uam_flow(s->e, pick(s->links, s->n_links, a), b,
                           (variant & 1 ? UAM_FLAG_DRAIN : 0) | (variant & 2 ? UAM_FLAG_ECHO : 0)));
       break;
-    case 9: case 10: do_send(s, in, variant); break;
+    case 9:
+    case 10: do_send(s, in, variant); break;
     case 11: do_settle(s, in, variant); break;
     case 12: do_stop(s, in, variant); break;
     case 13: answer(s, variant); break;

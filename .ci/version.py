@@ -22,7 +22,7 @@ def named(path: Path, pattern: str) -> str | None:
     """The first version that the file names: in CHANGELOG.md the topmost one with a date, if that is its topmost."""
     text = path.read_text(encoding="utf-8")
     found = re.search(pattern, text, re.M)
-    if found is None or (path.suffix == ".md" and not text[: found.start()].count("\n## ") == 0):
+    if found is None or (path.suffix == ".md" and text[: found.start()].count("\n## ") != 0):
         return None
     return found[1]
 
@@ -46,7 +46,10 @@ def elsewhere() -> bool:
     here, said = os.environ.get("GITHUB_REPOSITORY"), named(Path("pyproject.toml"), r'^Source = "(.*)"$')
     if not here or said == f"https://github.com/{here}":
         return False
-    print(f"pyproject.toml: says that the source is at {said}, and so do README.md's links; this is {here}", file=sys.stderr)
+    print(
+        f"pyproject.toml: says that the source is at {said}, and so do README.md's links; this is {here}",
+        file=sys.stderr,
+    )
     return True
 
 

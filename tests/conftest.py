@@ -122,7 +122,9 @@ class Loop:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
-        "--eager", action="store_true", help="only what runs on asyncio's own loop, with eager tasks (Python 3.12 and newer)"
+        "--eager",
+        action="store_true",
+        help="only what runs on asyncio's own loop, with eager tasks (Python 3.12 and newer)",
     )
 
 

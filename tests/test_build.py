@@ -102,7 +102,11 @@ def run_setup(monkeypatch: pytest.MonkeyPatch, **modules: Any) -> dict[str, Any]
     stand_in, command = ModuleType("setuptools"), ModuleType("setuptools.command.build_ext")
     vars(stand_in).update(setup=told.update)
     vars(command).update(build_ext=_Command)
-    stand_ins = {"setuptools": stand_in, "setuptools.command": ModuleType("setuptools.command"), command.__name__: command}
+    stand_ins = {
+        "setuptools": stand_in,
+        "setuptools.command": ModuleType("setuptools.command"),
+        command.__name__: command,
+    }
     for name, module in {**stand_ins, **modules}.items():
         monkeypatch.setitem(sys.modules, name, module)
     runpy.run_path(str(ROOT / "setup.py"), run_name="__main__")
@@ -155,7 +159,9 @@ def assert_names_all(line: str) -> None:
     assert load_error.platform_tag() in line
 
 
-REINSTALL = "`pip install --force-reinstall --no-cache-dir uamqp-cffi`"  # else pip may take what it built when it was wrong
+REINSTALL = (
+    "`pip install --force-reinstall --no-cache-dir uamqp-cffi`"  # else pip may take what it built when it was wrong
+)
 
 
 def test_a_missing_extension_is_named(copy: Path) -> None:

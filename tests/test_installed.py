@@ -45,12 +45,16 @@ def test_an_index_page_says_where_the_project_is_and_that_it_is_typed() -> None:
 
 
 def test_python_in_the_folder_that_the_readme_names_finds_what_is_installed() -> None:
-    assert "start Python in another folder, with `cd docs && ../.venv/bin/python`" in (ROOT / "README.md").read_text("utf-8")
+    assert "start Python in another folder, with `cd docs && ../.venv/bin/python`" in (ROOT / "README.md").read_text(
+        "utf-8"
+    )
     done = run("import uamqp_cffi.client; print(uamqp_cffi.__file__)", cwd=ROOT / "docs")
     assert Path(done.strip()).resolve().parent == PACKAGE
 
 
-@pytest.mark.skipif(any((ROOT / "uamqp_cffi" / "_core").glob("_uam.*")), reason="the extension is built in the source tree")
+@pytest.mark.skipif(
+    any((ROOT / "uamqp_cffi" / "_core").glob("_uam.*")), reason="the extension is built in the source tree"
+)
 def test_python_in_the_source_tree_says_where_to_go() -> None:
     command = [sys.executable, "-c", "import uamqp_cffi.client"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
@@ -95,7 +99,11 @@ def test_one_module_is_the_door_to_c() -> None:
     def who_imports(*names: str) -> list[str]:
         found = []
         for path in PACKAGE.rglob("*.py"):
-            nodes = [node for node in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(node, (ast.Import, ast.ImportFrom))]
+            nodes = [
+                node
+                for node in ast.walk(ast.parse(path.read_text("utf-8")))
+                if isinstance(node, (ast.Import, ast.ImportFrom))
+            ]
             imported = {alias.name for node in nodes for alias in node.names}
             imported |= {part for node in nodes for part in (getattr(node, "module", None) or "").split(".")}
             if not imported.isdisjoint(names):

@@ -350,7 +350,9 @@ class Connection:
 
     def _leave_sessions(self) -> None:
         """Tell the sessions of the former peer that they are over. Under `_io`."""
-        error = records.Error(ErrorCodes.ConnectionRedirect.value, b"the connection was redirected to another host", None)
+        error = records.Error(
+            ErrorCodes.ConnectionRedirect.value, b"the connection was redirected to another host", None
+        )
         for session, inbox in self._session_inboxes.items():
             inbox.records.append(records.End(session, error))
             inbox.poke_all()
@@ -984,7 +986,9 @@ class Connection:
     def _not_connected(self, error: OSError | ValueError) -> None:
         """There is no way to the peer."""
         text = getattr(error, "strerror", None) or str(error)
-        if isinstance(error, OSError) and not text.startswith("cannot "):  # of this system, before there was any address to try
+        if isinstance(error, OSError) and not text.startswith(
+            "cannot "
+        ):  # of this system, before there was any address to try
             text = f"cannot connect to {self.auth._dial_to!r}: {text}"
         text += self._because_of_proxy()
         failure = errors.AMQPConnectionError(text)
@@ -1203,7 +1207,11 @@ class Connection:
         if self._why is not None:
             return
         error = error or records.Error(ErrorCodes.InternalServerError.value, None, None)
-        if not self._opened and self.idle_timeout is not None and error.condition == ErrorCodes.InternalServerError.value:
+        if (
+            not self._opened
+            and self.idle_timeout is not None
+            and error.condition == ErrorCodes.InternalServerError.value
+        ):
             hint = b"; the peer has not opened the connection, and may want a longer idle_timeout"
             error = error._replace(description=(error.description or b"") + hint)
         self._why = errors.process_connection_error(self.error_policy, *error)
@@ -1297,7 +1305,9 @@ class Connection:
         """For texts: what of our OPEN a peer may refuse without a word."""
         host = self.hostname.decode(self._encoding, "replace")
         idle = self.idle_timeout
-        return f"the host name {host!r} (a virtual host to some)" + ("" if idle is None else f", or idle_timeout={idle}")
+        return f"the host name {host!r} (a virtual host to some)" + (
+            "" if idle is None else f", or idle_timeout={idle}"
+        )
 
     def _explain(self, error: Exception) -> Exception:
         """What a section raised, as what we raise."""
@@ -1349,7 +1359,9 @@ class Connection:
             self._hang_up(sock, wire)
         if self._failure is None and not self._closed:
             self._failure = errors.kept(error)
-            told = isinstance(error, errors.AuthenticationException)  # by what is raised, to who is waiting for just that
+            told = isinstance(
+                error, errors.AuthenticationException
+            )  # by what is raised, to who is waiting for just that
             closed = isinstance(error, errors.ConnectionClose) and not told
             level = logging.WARNING if closed else logging.INFO  # as uamqp does
             self._log.append((_logger, level, "connection %r ended: %r", (self.container_id, error)))

@@ -57,7 +57,9 @@ class DeliveryOutcome(Enum):
     """How a delivery ended (§3.4): `Message.outcome` and `exc.outcome`."""
 
     ACCEPTED = "accepted"  # also of a message that was sent settled, once all its bytes left this host
-    REJECTED = "rejected"  # the peer says that the message is invalid, or that it will not have it: `error` has its words
+    REJECTED = (
+        "rejected"  # the peer says that the message is invalid, or that it will not have it: `error` has its words
+    )
     RELEASED = "released"  # the peer did nothing with it; with RabbitMQ: it could be routed to no queue
     MODIFIED = "modified"  # the same, and the peer wants it changed before it is sent again
     LOST = "lost"  # link, session or connection went away before an outcome came: `delivery` says whether the peer may have it

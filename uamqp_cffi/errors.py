@@ -555,7 +555,9 @@ class MessageSizeExceeded(MessageSendFailed, MessageContentTooLarge):
         self.limit = limit
         self._encoding = "UTF-8"
         self.condition: Condition | None = ErrorCodes.LinkMessageSizeExceeded
-        self.description: str | bytes | None = f"the encoded message has {size} bytes, the peer's max-message-size is {limit}"
+        self.description: str | bytes | None = (
+            f"the encoded message has {size} bytes, the peer's max-message-size is {limit}"
+        )
         self.info: dict[Any, Any] | None = None
         self.action: ErrorAction | None = ErrorAction(retry=False)
         self.retryable: bool | None = False

@@ -1,8 +1,8 @@
 """A pytest plug-in that comes with the package: the fixture `amqp_broker` is a fresh embedded broker for each test.
 
-    def test_orders_are_sent(amqp_broker):
-        send_orders(amqp_broker.url + "/orders")
-        assert len(amqp_broker.wait_for("orders", 1)) == 1
+def test_orders_are_sent(amqp_broker):
+    send_orders(amqp_broker.url + "/orders")
+    assert len(amqp_broker.wait_for("orders", 1)) == 1
 """
 
 from __future__ import annotations

@@ -108,7 +108,9 @@ class MessageReceiver(Link):
         self._draining = False
         self._arrived: deque[Delivery] = deque()
         self._again: deque[Message] = deque()  # messages that go before them: handed out, and given back by the client
-        self._taken: dict[int, DeliveryOutcome | None] = {}  # what the peer made of deliveries by itself, until their messages are told
+        self._taken: dict[
+            int, DeliveryOutcome | None
+        ] = {}  # what the peer made of deliveries by itself, until their messages are told
         self._due: deque[int] = deque()  # ReceiveAndDelete: deliveries that the peer wants an outcome of
         self._turn: Any = fork_safe(RLock())  # held by who hands out
         self._turn_of = 0
@@ -131,8 +133,8 @@ class MessageReceiver(Link):
     @whole
     def reset_link_credit(self, link_credit: int, *, drain: bool = False, **kwargs: Unpack[Nothing]) -> None:
         """Have `link_credit` messages sent from now on; 0 pauses. Once that credit is used up it is `prefetch` again. With
-        `drain=True` the peer gives back what it has no messages for, and there is none until the next call of this. Raises what broke the link, and
-        MessageHandlerError when it is not open."""
+        `drain=True` the peer gives back what it has no messages for, and there is none until the next call of this. Raises
+        what broke the link, and MessageHandlerError when it is not open."""
         if kwargs:
             raise TypeError(unknown("reset_link_credit()", kwargs, ("link_credit", "drain")))
         self._conn._look_first()

@@ -99,9 +99,10 @@ class Unsendable(Exception):
 class MessageSender(Link):
     """The sending end of a link from `source` (a name of ours) to `target` (an address object) on `session`.
 
-    `max_message_size`, in bytes, is announced when it is neither 0 nor uamqp's default, and not enforced: the peer's is. `send_settle_mode` Settled and Mixed send
-    settled messages, done when their bytes left this host. `link_credit` is accepted and has no effect. An address is
-    sent as the target object says. Sizes, modes and names can be changed until `open`.
+    `max_message_size`, in bytes, is announced when it is neither 0 nor uamqp's default, and not enforced: the peer's is.
+    `send_settle_mode` Settled and Mixed send settled messages, done when their bytes left this host. `link_credit` is
+    accepted and has no effect. An address is sent as the target object says. Sizes, modes and names can be changed until
+    `open`.
     """
 
     _kind = "sender"
@@ -350,7 +351,9 @@ class MessageSender(Link):
         it has no outcome."""
         for name in ("annotations", "delivery_annotations"):
             annotations = getattr(message, "_" + name)
-            if (type(annotations) is not dict and not isinstance(annotations, Mapping)) or annotations.keys() <= self._good_keys:
+            if (
+                type(annotations) is not dict and not isinstance(annotations, Mapping)
+            ) or annotations.keys() <= self._good_keys:
                 continue
             reserved = [key for key in annotations if _reserved(key)]
             if not reserved and len(self._good_keys) < _MOST_KEYS:

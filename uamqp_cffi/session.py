@@ -81,7 +81,9 @@ class SharedInbox(Inbox):
         super().__init__()
         self._session = weakref.ref(session)
         self.led: bool = False
-        self.followers: OrderedDict[Inbox, None] = OrderedDict()  # a dict's first item is far when many before it have gone
+        self.followers: OrderedDict[Inbox, None] = (
+            OrderedDict()
+        )  # a dict's first item is far when many before it have gone
 
     def poke(self) -> None:
         super().poke()
@@ -172,7 +174,9 @@ class Session:
         self._clients: Roster[Any] = Roster()
         self._crowded = False
         self._id = 0
-        self._engine: Any = connection._engine  # of the connection as it was when this began: a redirect gives it another
+        self._engine: Any = (
+            connection._engine
+        )  # of the connection as it was when this began: a redirect gives it another
         self._begun = False
         self._ended = False
         self._refused = False  # the peer ended it: no limit of ours
@@ -468,7 +472,9 @@ class Session:
         if self._ended or self._error is not None:
             return
         connection = self._connection
-        self._break(connection._told(errors.process_session_error(connection.error_policy, *peer_error(error, otherwise))))
+        self._break(
+            connection._told(errors.process_session_error(connection.error_policy, *peer_error(error, otherwise)))
+        )
 
     def _break(self, error: errors.AMQPError, torn: bool = False) -> None:
         self._error = error

@@ -28,11 +28,28 @@ from uamqp_cffi.authentication import JWTTokenAsync, JWTTokenAuth, SASTokenAsync
 URL = "amqp://localhost/q"
 TWINS = {AMQPClient: AMQPClientAsync, SendClient: SendClientAsync, ReceiveClient: ReceiveClientAsync}
 CLIENTS = [*TWINS, *TWINS.values()]
-CLIENT = set(
-    "encoding transport_type http_proxy max_frame_size channel_max idle_timeout properties incoming_window outgoing_window "
-    "remote_idle_timeout_empty_frame_send_ratio handle_max on_attach send_settle_mode receive_settle_mode "
-    "desired_capabilities keep_alive_interval use_tls sasl ssl_context connect_timeout".split()
-)
+CLIENT = {
+    "encoding",
+    "transport_type",
+    "http_proxy",
+    "max_frame_size",
+    "channel_max",
+    "idle_timeout",
+    "properties",
+    "incoming_window",
+    "outgoing_window",
+    "remote_idle_timeout_empty_frame_send_ratio",
+    "handle_max",
+    "on_attach",
+    "send_settle_mode",
+    "receive_settle_mode",
+    "desired_capabilities",
+    "keep_alive_interval",
+    "use_tls",
+    "sasl",
+    "ssl_context",
+    "connect_timeout",
+}
 LINK = {"address", "max_message_size", "link_properties"}
 OWN = {
     SendClient: LINK | {"msg_timeout", "link_credit"},
@@ -86,7 +103,7 @@ def test_the_signature_of_an_auth_class_has_every_argument_it_takes(made: Callab
 @pytest.mark.parametrize("kind", CLIENTS)
 def test_every_argument_of_a_client_arrives(kind: type) -> None:
     taken = set(inspect.signature(kind).parameters) - {"kwargs", "remote_address", "target", "source", "loop", "auth"}
-    given: dict[str, Any] = {name: None for name in taken}
+    given: dict[str, Any] = dict.fromkeys(taken)
     given.update(
         max_frame_size=4096, use_tls=False, debug=True, client_name="me", keep_alive_interval=3, connect_timeout=7
     )

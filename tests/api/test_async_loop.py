@@ -989,7 +989,9 @@ print(time.time())
 
 @pytest.mark.skipif(not hasattr(asyncio, "eager_task_factory"), reason="eager tasks came with Python 3.12")
 @pytest.mark.parametrize("host", ["localhost", "name.localhost", "name.invalid", "127.0.0.1"])
-def test_eager_tasks_hold_nothing_up_where_a_host_cannot_be_had(host: str, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_eager_tasks_hold_nothing_up_where_a_host_cannot_be_had(
+    host: str, run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def no_answer(*args: Any, **kwargs: Any) -> NoReturn:
         raise socket.gaierror(socket.EAI_NONAME, "nobody knows it")
 

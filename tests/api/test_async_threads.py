@@ -79,7 +79,10 @@ def peer(request: pytest.FixtureRequest, tmp_path: Any) -> Iterator[tuple[Broker
     authority.issue_cert("localhost").configure_cert(context)
     authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
     with Broker(ssl_context=context) as broker:
-        yield broker, lambda: authentication.SASLAnonymous("localhost", port=broker.port, verify=str(tmp_path / "ca.pem"))
+        yield (
+            broker,
+            lambda: authentication.SASLAnonymous("localhost", port=broker.port, verify=str(tmp_path / "ca.pem")),
+        )
 
 
 async def in_thread(work: Callable[[], Any]) -> Any:
@@ -201,7 +204,7 @@ def test_what_waits_names_its_loop_in_another_thread(broker: Broker, run: Any) -
             for owner, calls in WAITING.items():
                 for call in calls.split(" "):
                     with pytest.raises(RuntimeError) as told:
-                        await in_thread(lambda o=owner, c=call: eval(f"it.{c}", {"it": owners[o], "m": Message(b"y")}))  # noqa: S307
+                        await in_thread(lambda o=owner, c=call: eval(f"it.{c}", {"it": owners[o], "m": Message(b"y")}))
                     assert repr(asyncio.get_running_loop()) in str(told.value) and "_async(" in str(told.value), call
 
     run(main())
@@ -248,7 +251,9 @@ def test_an_asyncio_client_outside_of_any_loop_says_what_it_needs(broker: Broker
     sender = SendClientAsync(broker.url + "/q")
     with pytest.raises(RuntimeError, match="SendClientAsync needs a running asyncio event loop"):
         sender.open_async().send(None)
-    connection = ConnectionAsync("localhost", authentication.SASLAnonymous("localhost", port=broker.port, use_tls=False))
+    connection = ConnectionAsync(
+        "localhost", authentication.SASLAnonymous("localhost", port=broker.port, use_tls=False)
+    )
     with pytest.raises(RuntimeError, match="ConnectionAsync needs a running asyncio event loop"):
         connection._start()
     assert not connection._started

@@ -220,7 +220,9 @@ def test_a_task_that_waits_for_a_token_holds_nobody_up(broker: Broker, put: list
     assert put == ["t1", "t2"]
 
 
-def test_calls_that_are_cancelled_all_the_time_do_not_keep_a_token_from_being_renewed(broker: Broker, put: list[str]) -> None:
+def test_calls_that_are_cancelled_all_the_time_do_not_keep_a_token_from_being_renewed(
+    broker: Broker, put: list[str]
+) -> None:
     """Each call is given less time than the function takes."""
 
     async def slow() -> SimpleNamespace:

@@ -141,7 +141,7 @@ def test_the_heartbeat_ratio_is_the_connections(peer: Any) -> None:
 def test_senders_send_no_flow(peer: Any) -> None:
     with SendClient(peer.url, link_credit=77) as client:
         client.send_message(Message(b"x"))
-        assert not [c for c in peer.records(r.Credit)]
+        assert not peer.records(r.Credit)
 
 
 def test_transfers_are_settled_as_the_mode_says(peer: Any) -> None:

@@ -261,7 +261,9 @@ def test_every_class_of_the_module_is_in_that_list() -> None:
     assert {cls for cls in classes if not cls.__name__.startswith("_")} == {type(error) for error in ALL}
 
 
-@pytest.mark.parametrize("name", ["scope", "retryable", "condition", "description", "info", "delivery", "outcome", "action"])
+@pytest.mark.parametrize(
+    "name", ["scope", "retryable", "condition", "description", "info", "delivery", "outcome", "action"]
+)
 def test_every_error_answers_the_same_questions(name: str) -> None:
     silent = {type(error).__name__ for error in ALL if not hasattr(error, name)}
     assert silent == (TOLD_APART if name == "condition" else set())

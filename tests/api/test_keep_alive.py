@@ -13,8 +13,9 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
-from types import SimpleNamespace
+from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -92,7 +93,7 @@ def test_what_is_released_there_comes_again_no_sooner_than_after_the_interval(br
         attached(client)
         broker.put("q", b"a")
         idle(lambda: len(times) == 3)
-    assert all(later - earlier > 0.08 for earlier, later in zip(times, times[1:], strict=False))
+    assert all(later - earlier > 0.08 for earlier, later in pairwise(times))
 
 
 def test_the_callback_of_the_last_call_is_called_between_two_calls(

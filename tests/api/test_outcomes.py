@@ -180,5 +180,3 @@ def test_an_error_of_a_session_is_told_to_each_link_in_its_own_words(broker: Bro
     connection.destroy()
     assert links[0]._error is not links[1]._error
     assert all(text.count("(") <= 1 for text in texts)
-
-

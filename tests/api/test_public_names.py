@@ -52,7 +52,9 @@ def test_a_repr_names_the_public_module() -> None:
 def test_a_pickle_names_the_public_modules_and_no_other() -> None:
     properties = message.MessageProperties(message_id="a")
     one = Message([b"a", b"b"], properties=properties, header=message.MessageHeader(durable=True))
-    written = pickle.dumps([one, message.BatchMessage([b"x"]), c_uamqp.AMQPType.IntValue, constants.MessageState.SendComplete])
+    written = pickle.dumps(
+        [one, message.BatchMessage([b"x"]), c_uamqp.AMQPType.IntValue, constants.MessageState.SendComplete]
+    )
     assert b"uamqp_cffi.message" in written and b"uamqp_cffi.c_uamqp" in written
     assert b"uamqp_cffi._" not in written
     assert bytes(pickle.loads(written)[0].encode_message()) == bytes(one.encode_message())

@@ -86,7 +86,7 @@ class Result(threading.Thread):
     def run(self) -> None:
         try:
             self.value = self.call()
-        except BaseException as error:  # noqa: BLE001 - raised again by get()
+        except BaseException as error:
             self.error = error
 
     def get(self) -> Any:
@@ -137,7 +137,9 @@ def test_a_stream_and_a_batch_lose_nothing_between_them(
     assert left(broker) == []
 
 
-def test_a_stream_gets_what_a_batch_beside_it_left_unread(broker: Broker, client: ReceiveClient, start: Started) -> None:
+def test_a_stream_gets_what_a_batch_beside_it_left_unread(
+    broker: Broker, client: ReceiveClient, start: Started
+) -> None:
     streamed: list[str] = []
     client._prefetch = 10
     batch = start("receive_message_batch", 1)  # it leads, so it is what comes first that it hands out

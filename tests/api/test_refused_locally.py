@@ -134,7 +134,11 @@ def test_what_is_on_its_way_keeps_its_outcome(peer: Peer) -> None:
         assert all(message.state is MessageState.SendFailed for message in bad)
         assert all(message.state is MessageState.WaitingForSendAck for message in first)
         deliveries = peer.records(r.Delivery)
-        peer.do(lambda: peer.engine.settle(peer.link, deliveries[0].delivery_id, deliveries[-1].delivery_id, True, b"\x00S$E"))
+        peer.do(
+            lambda: peer.engine.settle(
+                peer.link, deliveries[0].delivery_id, deliveries[-1].delivery_id, True, b"\x00S$E"
+            )
+        )
         client.wait()
     assert all(message.state is MessageState.SendComplete for message in first)
 
@@ -164,7 +168,10 @@ def test_other_threads_do_not_notice(broker: Broker) -> None:
 
 
 def test_a_message_of_4_gib_is_told_what_is_wrong_with_it(broker: Broker) -> None:
-    with SendClient(broker.url + "/q") as client, pytest.raises(errors.ClientMessageError, match="4 GiB or more cannot be sent"):
+    with (
+        SendClient(broker.url + "/q") as client,
+        pytest.raises(errors.ClientMessageError, match="4 GiB or more cannot be sent"),
+    ):
         client.send_message(TooLarge(b"x"))
 
 

@@ -29,7 +29,10 @@ SECRET = "s3cret"
         (Message(b"s3cret", application_properties={SECRET: SECRET}), "<Message WaitingToBeSent, 6 bytes>"),
         (Message({SECRET: 1}), "<Message WaitingToBeSent, ValueBody of 13 bytes>"),
         (BatchMessage([b"s3cret", b"x"]), "<BatchMessage WaitingToBeSent, 2 items>"),
-        (BatchMessage(iter([b"s3cret"]), multi_messages=True), "<BatchMessage WaitingToBeSent, items of a list_iterator, multi_messages=True>"),
+        (
+            BatchMessage(iter([b"s3cret"]), multi_messages=True),
+            "<BatchMessage WaitingToBeSent, items of a list_iterator, multi_messages=True>",
+        ),
         (
             Message._received(Message(b"s3cret", durable=True).encode_message(), None, 7),
             "<Message ReceivedSettled, 22 bytes encoded, delivery_no=7>",
@@ -100,8 +103,12 @@ def test_the_repr_of_connections_sessions_and_links_says_how_they_stand(broker: 
 def test_the_repr_of_an_auth_object_shows_no_secret() -> None:
     key = base64.b64encode(SECRET.encode()).decode()
     made = [
-        authentication.SASLPlain("host", "me", SECRET, http_proxy={
-            "proxy_hostname": "p", "proxy_port": 1, "username": "u", "password": SECRET}),
+        authentication.SASLPlain(
+            "host",
+            "me",
+            SECRET,
+            http_proxy={"proxy_hostname": "p", "proxy_port": 1, "username": "u", "password": SECRET},
+        ),
         authentication.SASTokenAuth.from_shared_access_key("amqps://host/q", "name", key),
         authentication.JWTTokenAuth("a", "amqps://host/q", lambda: (SECRET, 1)),
     ]
@@ -159,7 +166,7 @@ def test_a_plain_message_has_the_names_that_uamqp_pickles() -> None:
     assert message._need_further_parse is False
     assert Message._received(b"\x00SwT\x05")._need_further_parse is True
     with pytest.raises(AttributeError, match="'Message' object has no attribute 'nonsense'"):
-        message.nonsense  # type: ignore[attr-defined]  # noqa: B018
+        message.nonsense  # type: ignore[attr-defined]
 
 
 @NO_DRIVER

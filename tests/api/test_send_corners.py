@@ -31,7 +31,7 @@ def ends(call: Callable[[], Any]) -> Any:
     def run() -> None:
         try:
             came.append(call())
-        except BaseException as error:  # noqa: BLE001 - raised again below
+        except BaseException as error:
             raised.append(error)
 
     thread = threading.Thread(target=run, daemon=True)
@@ -115,9 +115,7 @@ class Nonsense(errors.ErrorPolicy):
 
 @pytest.mark.parametrize("policy", [Fails, Nonsense])
 @pytest.mark.parametrize("how", ["refused", "unsendable"])
-def test_a_policy_that_fails_fails_its_message_only(
-    broker: Broker, policy: type[errors.ErrorPolicy], how: str
-) -> None:
+def test_a_policy_that_fails_fails_its_message_only(broker: Broker, policy: type[errors.ErrorPolicy], how: str) -> None:
     if how == "refused":
         broker.script("q", "rejected", condition="amqp:internal-error", times=1)
     with SendClient(broker.url + "/q", error_policy=policy()) as client:
@@ -263,7 +261,7 @@ def test_a_redirect_ends_calls_that_wait_in_other_threads(broker: Broker, kind: 
                 client.send_message(message)
             else:
                 client.receive_message_batch()
-        except BaseException as error:  # noqa: BLE001 - looked at below
+        except BaseException as error:
             raised.append(error)
 
     thread = threading.Thread(target=wait, daemon=True)

@@ -115,7 +115,9 @@ def test_a_connection_destroyed_while_it_is_redirected_stays_closed(
 
 
 @pytest.mark.blocking("the point of time is in a blocking method")
-@pytest.mark.parametrize("what", ["open", "do_work", "client_ready", "auth_complete", "send_message", "wait", "redirect"])
+@pytest.mark.parametrize(
+    "what", ["open", "do_work", "client_ready", "auth_complete", "send_message", "wait", "redirect"]
+)
 def test_calls_while_a_client_is_redirected_are_told_so(
     broker: Broker, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:

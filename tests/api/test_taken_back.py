@@ -40,7 +40,9 @@ def deliver(peer: Any, *bodies: bytes) -> None:
     peer.do(send)
 
 
-def take_back(peer: Any, first: int, last: int, outcome: DeliveryOutcome = DeliveryOutcome.RELEASED, settled: bool = False) -> None:
+def take_back(
+    peer: Any, first: int, last: int, outcome: DeliveryOutcome = DeliveryOutcome.RELEASED, settled: bool = False
+) -> None:
     peer.do(lambda: peer.engine.settle(peer.link, first, last, settled, STATES[outcome]))
 
 
@@ -109,7 +111,9 @@ def test_settling_finds_out_by_itself(peer: Any, client: ReceiveClient) -> None:
     assert message.state is SETTLED
 
 
-def test_the_peer_gets_its_answer_and_delivers_again(peer: Any, client: ReceiveClient, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_peer_gets_its_answer_and_delivers_again(
+    peer: Any, client: ReceiveClient, caplog: pytest.LogCaptureFixture
+) -> None:
     one, two = held(peer, client, b"1", b"2")
     take_back(peer, one.delivery_no, two.delivery_no)
     noticed(client, caplog)
@@ -122,7 +126,9 @@ def test_the_peer_gets_its_answer_and_delivers_again(peer: Any, client: ReceiveC
 
 
 @pytest.mark.parametrize("mode", list(ReceiverSettleMode))
-def test_what_is_unread_is_not_handed_out(peer: Any, caplog: pytest.LogCaptureFixture, mode: ReceiverSettleMode) -> None:
+def test_what_is_unread_is_not_handed_out(
+    peer: Any, caplog: pytest.LogCaptureFixture, mode: ReceiverSettleMode
+) -> None:
     with ReceiveClient(peer.url, timeout=5000, receive_settle_mode=mode) as client:
         until(client.client_ready)
         deliver(peer, b"1", b"2", b"3")

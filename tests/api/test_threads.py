@@ -187,7 +187,7 @@ def test_an_interrupt_leaves_the_client_usable_or_failed(broker: Broker, interru
             try:
                 client.wait()
             except errors.AMQPError:
-                assert set(m.state for m in messages) <= {DONE, WAITING, MessageState.SendFailed}
+                assert {m.state for m in messages} <= {DONE, WAITING, MessageState.SendFailed}
         open_ones = sum(m.state is not DONE for m in messages)
         assert open_ones == len(client.pending_messages)
         client.close()

@@ -205,7 +205,9 @@ def test_a_slow_token_function_holds_only_its_own_task_up(broker: Broker, put: l
     run(main())
 
 
-def test_a_token_is_renewed_though_the_function_is_stuck_once_and_its_caller_cancelled(broker: Broker, put: list[str]) -> None:
+def test_a_token_is_renewed_though_the_function_is_stuck_once_and_its_caller_cancelled(
+    broker: Broker, put: list[str]
+) -> None:
     async def main() -> None:
         source, asking = Source(life=3.0), asyncio.Event()
 

@@ -340,7 +340,9 @@ def test_what_others_hold_of_a_dynamic_queue_goes_with_it(
     broker: Broker, connect: Connect, terminus: Any, outcome: str | None
 ) -> None:
     owner, session = connect()
-    link = owner.attach(session, "own", False, terminus("source", None, dynamic=v.enc_bool(True)), terminus("target", "x"))
+    link = owner.attach(
+        session, "own", False, terminus("source", None, dynamic=v.enc_bool(True)), terminus("target", "x")
+    )
     owner.run()
     (name,) = broker.queues
     other, its_session = connect()

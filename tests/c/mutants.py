@@ -25,7 +25,18 @@ CSRC = TESTS.parent / "csrc"
 CC = shlex.split(os.environ.get("CC", "cc"))
 FLAGS = ["-std=c11", "-O1", "-w", f"-I{CSRC}", f"-I{TESTS / 'c'}"]
 # Those that notice most come first.
-PROGRAMS = ["test_transcripts", "test_loopback", "test_states", "test_failmalloc", "test_map_ring", "test_limits", "test_codec", "test_trace", "test_tape", "test_vectors"]
+PROGRAMS = [
+    "test_transcripts",
+    "test_loopback",
+    "test_states",
+    "test_failmalloc",
+    "test_map_ring",
+    "test_limits",
+    "test_codec",
+    "test_trace",
+    "test_tape",
+    "test_vectors",
+]
 SECONDS = 20
 
 
@@ -96,7 +107,10 @@ def main(argv: list[str]) -> int:
                 print(f"{mutant.file}: {mutant.why}: {program or trouble or 'SURVIVES'}")
             if not program:
                 bad += 1
-                print(f"mutants.txt:{mutant.line}: {mutant.file}: {mutant.why}: {trouble or 'no test noticed'}", file=sys.stderr)
+                print(
+                    f"mutants.txt:{mutant.line}: {mutant.file}: {mutant.why}: {trouble or 'no test noticed'}",
+                    file=sys.stderr,
+                )
     print(f"mutants: {len(mutants) - bad} of {len(mutants)} killed")
     return 1 if bad or (not wanted and len(mutants) < 20) else 0
 

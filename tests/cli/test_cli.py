@@ -597,7 +597,9 @@ def test_outcomes_that_may_not_have_arrived_end_with_1(run: Callable[..., Any], 
 
 
 @posix
-@pytest.mark.parametrize(("number", "expected"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["SIGINT", "SIGTERM"])
+@pytest.mark.parametrize(
+    ("number", "expected"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["SIGINT", "SIGTERM"]
+)
 def test_ctrl_c_while_receiving_gives_the_report_and_unread_messages_back(
     start: Callable[..., Command], broker: Broker, number: int, expected: int
 ) -> None:
@@ -650,7 +652,9 @@ def test_receive_of_none_takes_none(run: Callable[..., Any], broker: Broker) -> 
 
 
 @posix
-def test_no_line_of_a_silent_pipe_is_waited_for_when_none_is_wanted(start: Callable[..., Command], broker: Broker) -> None:
+def test_no_line_of_a_silent_pipe_is_waited_for_when_none_is_wanted(
+    start: Callable[..., Command], broker: Broker
+) -> None:
     command = start("send", broker.url + "/q", "--file", "-", "--count", "0", stdin=subprocess.PIPE)
     assert command.process.wait(10) == 0
 
@@ -710,8 +714,12 @@ def test_an_output_that_takes_nothing_is_no_traceback(
     if how == "full" and not os.path.exists("/dev/full"):
         pytest.skip("there is no /dev/full")
     number = {"stdout": 1, "stderr": 2}[stream]
-    command = f'"$0" -m uamqp_cffi send {broker.url}/q --count 5 --json {number}>' + ("&-" if how == "closed" else "/dev/full")
-    done = subprocess.run(["sh", "-c", command, sys.executable], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    command = f'"$0" -m uamqp_cffi send {broker.url}/q --count 5 --json {number}>' + (
+        "&-" if how == "closed" else "/dev/full"
+    )
+    done = subprocess.run(
+        ["sh", "-c", command, sys.executable], cwd=tmp_path, capture_output=True, text=True, timeout=60
+    )
     assert "Traceback" not in done.stderr and broker.info("q").received == 5
     if accepted is not None:
         assert (done.returncode, json.loads(done.stdout)["accepted"]) == (0, accepted)
@@ -807,7 +815,9 @@ sys.exit(main(["broker", "--port", "0", "--quiet"]))
 
 
 @posix
-@pytest.mark.parametrize(("number", "expected"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["SIGINT", "SIGTERM"])
+@pytest.mark.parametrize(
+    ("number", "expected"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["SIGINT", "SIGTERM"]
+)
 def test_broker_serves_until_ctrl_c_and_says_what_it_had(
     start: Callable[..., Command], run: Callable[..., Any], number: int, expected: int
 ) -> None:

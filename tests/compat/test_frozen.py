@@ -22,7 +22,14 @@ def freeze(tool: str, env: Venv, folder: Path) -> Path:
         command = ["-m", "PyInstaller", "--onedir", "--noconfirm", "--distpath", str(folder), "--specpath", str(folder)]
         made = folder / "program" / "program"
     else:
-        command = ["-m", "nuitka", "--mode=standalone", "--lto=no", "--assume-yes-for-downloads", f"--output-dir={folder}"]
+        command = [
+            "-m",
+            "nuitka",
+            "--mode=standalone",
+            "--lto=no",
+            "--assume-yes-for-downloads",
+            f"--output-dir={folder}",
+        ]
         made = folder / "program.dist" / "program.bin"
     path = os.pathsep.join([str(Path(env.python).parent), os.environ["PATH"]])
     done = subprocess.run(

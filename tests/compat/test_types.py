@@ -16,7 +16,9 @@ from .conftest import Venv
 
 PROGRAMS = Path(__file__).parent / "typed"
 MISTAKES = {
-    number for number, line in enumerate((PROGRAMS / "wrong.py").read_text().splitlines(), 1) if line.endswith("# wrong")
+    number
+    for number, line in enumerate((PROGRAMS / "wrong.py").read_text().splitlines(), 1)
+    if line.endswith("# wrong")
 }
 
 

@@ -52,7 +52,9 @@ def test_who_has_a_reentrant_one_may_take_it_again() -> None:
     assert others == [False]
 
 
-@pytest.mark.skipif(sys.implementation.name == "pypy", reason="PyPy may interrupt between a block and giving its lock back")
+@pytest.mark.skipif(
+    sys.implementation.name == "pypy", reason="PyPy may interrupt between a block and giving its lock back"
+)
 @pytest.mark.parametrize("kind", [Lock, RLock], ids=["Lock", "RLock"])
 def test_an_interrupt_at_the_door_shuts_nobody_out(kind: Any, interrupted: Any) -> None:
     lock, chance = kind(), random.Random(1)

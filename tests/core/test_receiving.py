@@ -47,7 +47,9 @@ def test_more_than_there_is_cannot_be_taken() -> None:
     assert list(unread.queue) == [2] and unread.unfinished_tasks == 1
 
 
-@pytest.mark.skipif(sys.implementation.name == "pypy", reason="PyPy may interrupt between a block and giving its lock back")
+@pytest.mark.skipif(
+    sys.implementation.name == "pypy", reason="PyPy may interrupt between a block and giving its lock back"
+)
 def test_an_interrupt_leaves_it_to_others(interrupted: Any) -> None:
     unread, chance = Unread(), random.Random(3)
 

@@ -53,9 +53,13 @@ def test_no_module_has_deadlines_by_another_clock() -> None:
             continue
         tree = ast.parse(file.read_text(encoding="utf-8"))
         if any(isinstance(n, ast.Import) and any(a.name == "time" for a in n.names) for n in ast.walk(tree)):
-            used = {n.attr for n in ast.walk(tree) if isinstance(n, ast.Attribute) and getattr(n.value, "id", "") == "time"}
+            used = {
+                n.attr for n in ast.walk(tree) if isinstance(n, ast.Attribute) and getattr(n.value, "id", "") == "time"
+            }
             wrong += [(file.name, name) for name in sorted(used - {"time"})]
         wrong += [
-            (file.name, "from time") for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and n.module == "time" and not n.level
+            (file.name, "from time")
+            for n in ast.walk(tree)
+            if isinstance(n, ast.ImportFrom) and n.module == "time" and not n.level
         ]
     assert wrong == [], "import `time` from `_core`"

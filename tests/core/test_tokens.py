@@ -397,7 +397,7 @@ def test_every_name_is_there(name):
 
 def test_what_is_not_there_is_an_attribute_error():
     with pytest.raises(AttributeError, match="NoSuchAuth"):
-        authentication.NoSuchAuth  # noqa: B018
+        authentication.NoSuchAuth
 
 
 def test_token_errors_can_be_copied():

@@ -331,9 +331,8 @@ def _after(violations: Violations, scene: Scene, scenario: str, chance: random.R
             scene.do(client, "close")
         _check_handler(violations, f"{scenario}: close", "")
     got = scene.peer.got(scene.name + ".")
-    for client in scene.clients:
-        pending = [m for one in scene.clients for m in getattr(one, "pending_messages", [])]
-    violations.messages(scenario, scene.given, pending if scene.clients else [], got, scene.queued)
+    pending = [message for client in scene.clients for message in getattr(client, "pending_messages", [])]
+    violations.messages(scenario, scene.given, pending, got, scene.queued)
     scene.end()
     if not scene.clients:
         return
@@ -356,7 +355,7 @@ def interrupts(violations: Violations, seed: str, seconds: float, only: str | No
     names = [only] if only else list(SCENARIOS)
     done = total = 0
     with Peer(counted=["sent"]) as peer:
-        for number, name in enumerate(names):
+        for name in names:
             transport = TransportType.Amqp
             count = Place(None)
             scene = Scene(peer, f"{seed}-{name}-count", transport)

@@ -122,7 +122,7 @@ def decode(data: bytes, at: int = 0) -> tuple[Any, int]:
     for _ in range(count):
         item, at = decode(data, at)
         items.append(item)
-    return (dict(zip(items[::2], items[1::2])) if code in (0xC1, 0xD1) else items), end
+    return (dict(zip(items[::2], items[1::2], strict=True)) if code in (0xC1, 0xD1) else items), end
 
 
 def data(body: bytes) -> bytes:
@@ -360,7 +360,7 @@ class Scripted:
             self.script(Peer(sock))
         except (EOFError, OSError):
             pass  # the client has gone, which is what most scripts lead to; a test asserts on what the client says
-        except BaseException as problem:  # noqa: BLE001 - raised again by stop()
+        except BaseException as problem:
             self.errors.append(problem)
         finally:
             self.done.set()
@@ -373,7 +373,9 @@ class Scripted:
         self.listener.close()
         for sock in self.socks:
             with contextlib.suppress(OSError):
-                socket.socket.shutdown(sock, socket.SHUT_RDWR)  # an SSLSocket's own would have its script read ciphertext
+                socket.socket.shutdown(
+                    sock, socket.SHUT_RDWR
+                )  # an SSLSocket's own would have its script read ciphertext
         for thread in self.threads:
             thread.join(10)
         if self.errors:
@@ -421,7 +423,7 @@ def ends_within() -> Callable[..., Outcome]:
         def body() -> None:
             try:
                 value, problem = call(*args, **kwargs), None
-            except BaseException as caught:  # noqa: BLE001 - the test judges it
+            except BaseException as caught:
                 value, problem = None, caught
             box.append(Outcome(value, problem, time.monotonic() - began))
 

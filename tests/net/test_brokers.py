@@ -228,7 +228,7 @@ def test_several_clients_at_once_lose_nothing(rabbit: Rabbit, queue: str, ends_w
     def send() -> list[Any]:
         threads = []
         results: list[Any] = [None] * len(parts)
-        for n, (client, part) in enumerate(zip(clients, parts)):
+        for n, (client, part) in enumerate(zip(clients, parts, strict=True)):
             client.queue_message(*map(Message, part))
 
             def work(n: int = n, client: SendClient = client) -> None:
@@ -253,7 +253,7 @@ def test_several_links_share_a_connection(rabbit: Rabbit, queue: str, ends_withi
         for client in clients:
             client.open(connection=shared_connection)
         results = []
-        for client, part in zip(clients, sent):
+        for client, part in zip(clients, sent, strict=True):
             client.queue_message(*map(Message, part))
             results.append(client.send_all_messages(close_on_done=False))
         for client in clients:

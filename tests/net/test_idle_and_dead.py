@@ -14,8 +14,7 @@ from typing import Any
 import pytest
 
 from uamqp_cffi import Message, ReceiveClient, SendClient, connection, constants, errors
-from uamqp_cffi._core.transport import dial
-from uamqp_cffi._core.transport import dial_async
+from uamqp_cffi._core.transport import dial, dial_async
 from uamqp_cffi.async_ops import connection_async
 
 pytestmark = pytest.mark.both_drivers

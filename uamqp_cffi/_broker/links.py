@@ -182,8 +182,20 @@ class Outgoing:
     """A link on which we send what is in a queue."""
 
     __slots__ = (
-        "blocked", "closed", "count", "credit", "draining", "dynamic", "id", "peer", "queue", "script",
-        "session", "settled", "target", "unsettled",
+        "blocked",
+        "closed",
+        "count",
+        "credit",
+        "draining",
+        "dynamic",
+        "id",
+        "peer",
+        "queue",
+        "script",
+        "session",
+        "settled",
+        "target",
+        "unsettled",
     )
 
     def __init__(self, peer: Peer, link: int, session: int, queue: Queue, settled: bool) -> None:

@@ -101,8 +101,15 @@ class Queue:
 
     def info(self) -> QueueInfo:
         return QueueInfo(
-            self.name, len(self), self.unsettled, len(self.dead), self.bytes, len(self.consumers), self.received,
-            self.received_bytes, self.delivered,
+            self.name,
+            len(self),
+            self.unsettled,
+            len(self.dead),
+            self.bytes,
+            len(self.consumers),
+            self.received,
+            self.received_bytes,
+            self.delivered,
         )
 
     # links
@@ -240,7 +247,7 @@ class Queue:
 def modified(state: bytes) -> tuple[bool, bool]:
     """delivery-failed and undeliverable-here of the outcome `modified` (§3.4.5). Its message-annotations are not merged in."""
     fields = list(getattr(v.decode_exact(state), "value", None) or ())
-    failed, undeliverable = (fields + [None, None])[:2]
+    failed, undeliverable = [*fields, None, None][:2]
     return bool(failed), bool(undeliverable)
 
 

@@ -326,6 +326,7 @@ def _write_out(text: str, check: Callable[[], object]) -> None:
             check()
         data = data[os.write(fd, data[: select.PIPE_BUF]) :]  # so much fits where there is room at all
 
+
 DEMO = 10  # messages that the embedded broker has for `receive`
 
 

@@ -159,9 +159,7 @@ def _drive(
         return NOT_ALL if attached else NO_CONNECTION, f"{what}: {_words(exc)}"
 
 
-def _print(
-    args: argparse.Namespace, report: Books, url: str, signals: _Signals, status: int, error: str | None
-) -> int:
+def _print(args: argparse.Namespace, report: Books, url: str, signals: _Signals, status: int, error: str | None) -> int:
     """The report, and the error on standard error; gives the exit status. A signal does not cut the report off, a second
     one does."""
     signals.deferred = args.printing = True

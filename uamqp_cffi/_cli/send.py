@@ -260,6 +260,7 @@ def make_client(target: str, **options: Any) -> SendClient:
 
     return Client()
 
+
 WINDOW = 2000  # messages handed to the client and not confirmed, at most
 
 

@@ -130,7 +130,9 @@ class AMQPClient:
             connect_timeout=connect_timeout,
         )
         are_mappings(properties=properties)
-        is_callable("on_attach", on_attach, "on_attach=function; it is called as function(source, target, properties, error)")
+        is_callable(
+            "on_attach", on_attach, "on_attach=function; it is called as function(source, target, properties, error)"
+        )
         is_auth(auth)
         is_policy(error_policy)
         is_context(ssl_context)

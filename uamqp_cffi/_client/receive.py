@@ -248,7 +248,7 @@ class ReceiveClient(_LinkClient):
         kept = []
         for message in self._received_messages.queue.copy():
             number = message.delivery_no
-            if message.state is _UNSETTLED and not message.settled or (message.state is _SETTLED and number in due):
+            if (message.state is _UNSETTLED and not message.settled) or (message.state is _SETTLED and number in due):
                 numbers.append(number)
             else:
                 kept.append(message)

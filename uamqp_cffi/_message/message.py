@@ -79,7 +79,7 @@ def _encoding(name: Any) -> str:
     try:
         codecs.lookup(name)
     except LookupError as error:
-        raise ValueError(f"encoding: Python knows none that is called {name!r}: write encoding=\"UTF-8\"") from error
+        raise ValueError(f'encoding: Python knows none that is called {name!r}: write encoding="UTF-8"') from error
     return name
 
 

@@ -82,7 +82,7 @@ class _Composite(StructBase):
         """One from its native list, described or not. Raises ValueError for anything else."""
         listed = value.data if isinstance(value, DescribedValue) else value
         if not isinstance(listed, (ListValue, CompositeValue)):
-            raise ValueError(f"{cls.__name__} is made of a list, not of a {type(listed).__name__}")  # noqa: TRY004
+            raise ValueError(f"{cls.__name__} is made of a list, not of a {type(listed).__name__}")
         made = cls()
         for index, item in enumerate(listed._content[: cls._count]):
             made._fields[index] = None if type(item) is AMQPValue else item
@@ -132,9 +132,7 @@ def _any(index: int, doc: str) -> Any:
     return _field(index, _native, _same, doc)
 
 
-def _text(
-    index: int, name: str, make: Callable[[bytes], AMQPValue], doc: str, default: bytes | None = None
-) -> Any:
+def _text(index: int, name: str, make: Callable[[bytes], AMQPValue], doc: str, default: bytes | None = None) -> Any:
     """A string or symbol, read and set as bytes."""
     return _field(index, lambda value: make(_bytes(name, value)), _python, doc, default)
 
@@ -195,12 +193,14 @@ class cError(_Composite):
 
     condition: Field[bytes | None] = _text(0, "condition", symbol_value, "bytes")
     description: Field[bytes | None] = _text(1, "description", string_value, "bytes")
-    info: Field[Any] = _field(2, lambda value: _only(DictValue, "info", value), _python, "a dict; set with a native map")
+    info: Field[Any] = _field(
+        2, lambda value: _only(DictValue, "info", value), _python, "a dict; set with a native map"
+    )
 
 
 def _only(cls: type[AMQPValue], name: str, value: AMQPValue) -> AMQPValue:
     if not isinstance(_native(value), cls):
-        raise ValueError(f"{name} is a {cls.__name__}, not a {type(value).__name__}")  # noqa: TRY004
+        raise ValueError(f"{name} is a {cls.__name__}, not a {type(value).__name__}")
     return value
 
 
@@ -211,7 +211,9 @@ class _Terminus(_Composite):
 
     address: Field[Any] = _field(0, _native, _python, "set with a native value, read as Python has it")
     durable: Field[int | None] = _number(1, uint_value, "0, 1 or 2")
-    expiry_policy: Field[bytes | None] = _text(2, "expiry_policy", symbol_value, "bytes; b'session-end' when not set", b"session-end")
+    expiry_policy: Field[bytes | None] = _text(
+        2, "expiry_policy", symbol_value, "bytes; b'session-end' when not set", b"session-end"
+    )
     timeout: Field[int | None] = _number(3, uint_value, "seconds")
     dynamic: Field[bool | None] = _flag(4, "bool")
     dynamic_node_properties: Field[Any] = _field(
@@ -374,7 +376,9 @@ class cMessage(StructBase):
         self._delivery_tag: BinaryValue | None = None
 
     header: Field[cHeader | None] = _section(sections.HEADER, cHeader)
-    delivery_annotations: Field[cDeliveryAnnotations | None] = _section(sections.DELIVERY_ANNOTATIONS, cDeliveryAnnotations)
+    delivery_annotations: Field[cDeliveryAnnotations | None] = _section(
+        sections.DELIVERY_ANNOTATIONS, cDeliveryAnnotations
+    )
     message_annotations: Field[cMessageAnnotations | None] = _section(sections.MESSAGE_ANNOTATIONS, cMessageAnnotations)
     properties: Field[cProperties | None] = _section(sections.PROPERTIES, cProperties)
     footer: Field[cFooter | None] = _section(sections.FOOTER, cFooter)

@@ -90,7 +90,9 @@ class cLink(StructBase):
         self._end: _Sender | _Receiver | None = None
         self._listener: Any = None
 
-    send_settle_mode: int = _link_setting("send_settle_mode", "a number of `SenderSettleMode`; settable before it opens")
+    send_settle_mode: int = _link_setting(
+        "send_settle_mode", "a number of `SenderSettleMode`; settable before it opens"
+    )
     receive_settle_mode: int = _link_setting(
         "receive_settle_mode", "a number of `ReceiverSettleMode`; settable before it opens"
     )

@@ -152,7 +152,9 @@ class Node:
         connection = self.session._connection
         with connection._io:
             self._names = connection._node_names
-            self._label = self.name if self.name not in self._names else b"%s-%s" % (self.name, uuid.uuid4().hex.encode())
+            self._label = (
+                self.name if self.name not in self._names else b"%s-%s" % (self.name, uuid.uuid4().hex.encode())
+            )
             self._names.add(self._label)
 
     def _attach(self, end: _End) -> bytes:

@@ -81,7 +81,11 @@ class Exchange:
     def told(self, error: Any) -> Any:
         """What to say of an end that the peer made: TokenExpired when it has shut us out and the token was due to be renewed, for
         then a new one helps."""
-        if error.condition is not ErrorCodes.UnauthorizedAccess or self._accepted is None or self._wall() < self._refresh_at:
+        if (
+            error.condition is not ErrorCodes.UnauthorizedAccess
+            or self._accepted is None
+            or self._wall() < self._refresh_at
+        ):
             return error
         expired = errors.TokenExpired(f"the token for {self.auth.audience!r} has expired, says the peer: {error}")
         expired.scope, expired.action, expired.retryable = error.scope, error.action, True

@@ -121,7 +121,9 @@ class Runs:
         if at == len(runs):
             return []
         if first == last and at + 1 == len(runs) and (run := runs[at]).left == 1:
-            if (run.first + run.start) & _SERIAL == first and len(run.items) == run.start + 1:  # the only one that is open
+            if (run.first + run.start) & _SERIAL == first and len(
+                run.items
+            ) == run.start + 1:  # the only one that is open
                 self.moving = run.items[run.start :]
                 runs.clear()
                 self._firsts.clear()

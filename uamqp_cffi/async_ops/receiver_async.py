@@ -57,6 +57,8 @@ class MessageReceiverAsync(receiver.MessageReceiver, AsyncLink):
             desired_capabilities=desired_capabilities,
         )
 
-    async def reset_link_credit_async(self, link_credit: int, *, drain: bool = False, **kwargs: Unpack[Nothing]) -> None:
+    async def reset_link_credit_async(
+        self, link_credit: int, *, drain: bool = False, **kwargs: Unpack[Nothing]
+    ) -> None:
         """As `MessageReceiver.reset_link_credit`."""
         self.reset_link_credit(link_credit, drain=drain, **kwargs)

@@ -47,7 +47,11 @@ def running_loop(owner: Any) -> asyncio.AbstractEventLoop:
             " trio.to_thread.run_sync(), or run this under trio_asyncio"
         )
     mine = _loop_of(owner)
-    where = "" if mine is None else f"; its own, {mine!r}, runs in another one: asyncio.run_coroutine_threadsafe() takes work there"
+    where = (
+        ""
+        if mine is None
+        else f"; its own, {mine!r}, runs in another one: asyncio.run_coroutine_threadsafe() takes work there"
+    )
     raise RuntimeError(f"{kind} needs a running asyncio event loop, and none runs in this thread{where}")
 
 

@@ -33,7 +33,7 @@ def is_coroutine(get_token: Any) -> bool:
     """True for a coroutine function, or a `functools.partial` of one; ValueError for anything else."""
     import inspect
 
-    if inspect.iscoroutinefunction(get_token) or inspect.iscoroutinefunction(getattr(type(get_token), "__call__", 0)):
+    if inspect.iscoroutinefunction(get_token) or inspect.iscoroutinefunction(getattr(type(get_token), "__call__", 0)):  # noqa: B004  # it is asked what kind it is
         return True
     raise ValueError(f"get_token must be a coroutine function, not {type(get_token).__name__}")
 

@@ -28,11 +28,11 @@ import trustme
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 
-from azure_namespace import Namespace  # noqa: E402  it stands beside this file
+from azure_namespace import Namespace
 
-from uamqp_cffi._broker.scripts import encode_error  # noqa: E402
-from uamqp_cffi._core.transport.wire import Wire  # noqa: E402
-from uamqp_cffi.message import Message  # noqa: E402
+from uamqp_cffi._broker.scripts import encode_error
+from uamqp_cffi._core.transport.wire import Wire
+from uamqp_cffi.message import Message
 
 DEADLINE = 60.0  # seconds for one scenario
 

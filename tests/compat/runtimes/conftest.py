@@ -41,7 +41,7 @@ def peer() -> Iterator[Broker]:
 def silent() -> Iterator[str]:
     """`host:port` of a peer that says nothing."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        yield "127.0.0.1:%d" % listening.getsockname()[1]
+        yield f"127.0.0.1:{listening.getsockname()[1]}"
 
 
 @pytest.fixture

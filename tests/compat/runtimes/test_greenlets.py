@@ -55,7 +55,18 @@ def ask(where: str, path: str) -> str:
 
 def test_requests_of_gunicorns_gevent_worker_share_clients(runtimes: str, peer: Any, tmp_path: Path) -> None:
     where = str(tmp_path / "http")
-    command = [runtimes, "-m", "gunicorn", "-k", "gevent", "-b", "unix:" + where, "--chdir", str(PROGRAMS), "application"]
+    command = [
+        runtimes,
+        "-m",
+        "gunicorn",
+        "-k",
+        "gevent",
+        "-b",
+        "unix:" + where,
+        "--chdir",
+        str(PROGRAMS),
+        "application",
+    ]
     env = {**os.environ, "BROKER": peer.url}
     server = subprocess.Popen(command, cwd=tmp_path, env=env, stderr=subprocess.PIPE, text=True)
     try:

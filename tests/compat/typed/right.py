@@ -80,7 +80,9 @@ def send(context: ssl.SSLContext) -> list[MessageState]:
 
 
 def receive() -> None:
-    client = ReceiveClient(Source(URL), prefetch=10, auto_complete=False, receive_settle_mode=ReceiverSettleMode.PeekLock)
+    client = ReceiveClient(
+        Source(URL), prefetch=10, auto_complete=False, receive_settle_mode=ReceiverSettleMode.PeekLock
+    )
     with client as same:
         for message in same.receive_message_batch(max_batch_size=5, timeout=100):
             done: bool = message.accept()

@@ -56,15 +56,24 @@ def _diagnosis(error: ImportError, package: Path) -> tuple[str, str]:
     if "subinterpreter" in str(error):  # CPython's words for any module that does not say that it can be there
         return "cffi's modules load in the main interpreter only", "Use threads or processes instead of subinterpreters"
     if error.name == "_cffi_backend":
-        return "the package cffi is missing or not for this Python", "`pip install --force-reinstall --no-cache-dir cffi` gets it"
+        return (
+            "the package cffi is missing or not for this Python",
+            "`pip install --force-reinstall --no-cache-dir cffi` gets it",
+        )
     if not folder.is_dir():
-        return f"{package} is inside of an archive, where no extension module can be", "Install or unpack it into a folder"
+        return (
+            f"{package} is inside of an archive, where no extension module can be",
+            "Install or unpack it into a folder",
+        )
     if error.path is not None:
         return f"{error.path} does not load", _REINSTALL
     found = sorted(path.name for path in folder.glob("_uam*") if path.suffix in (".so", ".pyd"))
     checkout = (package.parent / "build_ffi.py").is_file()
     if not checkout and found:
-        return f"there is no {_EXTENSION} for this Python and platform, only {', '.join(found)}, built for another", _REINSTALL
+        return (
+            f"there is no {_EXTENSION} for this Python and platform, only {', '.join(found)}, built for another",
+            _REINSTALL,
+        )
     if not checkout:
         return f"{_EXTENSION} is not in {folder}; the sources alone are no installation", _REINSTALL
     wrong = f"{package} is part of a source tree, in which nothing is built for this Python"

@@ -155,6 +155,24 @@ class Lost(NamedTuple):
 
 
 Record = (
-    ConnState | SessionState | LinkState | SaslMechanisms | SaslInit | SaslChallenge | SaslResponse | SaslOutcome | Open
-    | Close | Begin | End | Attach | Detach | Credit | Delivery | Settled | PeerError | Late | Lost
+    ConnState
+    | SessionState
+    | LinkState
+    | SaslMechanisms
+    | SaslInit
+    | SaslChallenge
+    | SaslResponse
+    | SaslOutcome
+    | Open
+    | Close
+    | Begin
+    | End
+    | Attach
+    | Detach
+    | Credit
+    | Delivery
+    | Settled
+    | PeerError
+    | Late
+    | Lost
 )

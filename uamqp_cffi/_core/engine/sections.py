@@ -54,7 +54,12 @@ _LISTS = (0x45, 0xC0, 0xD0)
 _MAPS = (0xC1, 0xD1)
 
 # What the fields of header and properties read as; csrc/tape.c (section_is) has the same list, by AMQP type.
-_INT, _BOOL, _BYTES, _SCALAR = ((int,), "an integer"), ((bool,), "a boolean"), ((bytes,), "text or binary"), (None, "a scalar")
+_INT, _BOOL, _BYTES, _SCALAR = (
+    ((int,), "an integer"),
+    ((bool,), "a boolean"),
+    ((bytes,), "text or binary"),
+    (None, "a scalar"),
+)
 HEADER_FIELDS = (
     ("durable", _BOOL), ("priority", _INT), ("ttl", _INT), ("first-acquirer", _BOOL), ("delivery-count", _INT),
 )  # fmt: skip
@@ -239,9 +244,7 @@ class Sections:
 
     def body(self) -> bytes:
         """All that may be the body as it came, with descriptors."""
-        found = sorted(
-            row for code, rows in self._all().items() if code in BODY or code not in _NAMES for row in rows
-        )
+        found = sorted(row for code, rows in self._all().items() if code in BODY or code not in _NAMES for row in rows)
         return b"".join([self.payload[section:end] for section, _, end in found])
 
     def is_null(self, code: int) -> bool:

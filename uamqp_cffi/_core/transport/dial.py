@@ -25,7 +25,11 @@ LOOK_FOR_LIFE = 15.0
 _IN_VAIN = 3  # repetitions without an answer
 STAGGER = 0.25
 """Seconds after which the next address of a host is tried beside those that have not answered (RFC 8305)."""
-_CONNECTING = (errno.ENOTCONN, getattr(errno, "WSAENOTCONN", errno.ENOTCONN), errno.EINVAL)  # what getpeername says of it
+_CONNECTING = (
+    errno.ENOTCONN,
+    getattr(errno, "WSAENOTCONN", errno.ENOTCONN),
+    errno.EINVAL,
+)  # what getpeername says of it
 
 
 Address = tuple[int, int, int, str, Any]
@@ -99,7 +103,7 @@ def in_turns(addresses: list[Address]) -> list[Address]:
         return []
     first = [one for one in addresses if one[0] == addresses[0][0]]
     others = [one for one in addresses if one[0] != addresses[0][0]]
-    both = [one for pair in zip(first, others) for one in pair]
+    both = [one for pair in zip(first, others, strict=False) for one in pair]
     return both + first[len(others) :] + others[len(first) :]
 
 

@@ -39,4 +39,6 @@ def check() -> None:
             " any other import"
         )
     missing = " and ".join(sorted(part for part, name in now.items() if name != tool))
-    raise RuntimeError(f"{tool} has replaced the standard library without {missing}: call {cure} without arguments, or not at all")
+    raise RuntimeError(
+        f"{tool} has replaced the standard library without {missing}: call {cure} without arguments, or not at all"
+    )

@@ -10,7 +10,7 @@ from common import HOST, ask, describe, main
 
 certifi.where = lambda: HOST["ca"]  # the package has no argument for the certificate authority
 
-from azure.iot.hub import IoTHubRegistryManager, iothub_amqp_client  # noqa: E402  now that certifi gives ours
+from azure.iot.hub import IoTHubRegistryManager, iothub_amqp_client
 
 
 def manager() -> IoTHubRegistryManager:

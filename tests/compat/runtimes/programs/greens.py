@@ -43,12 +43,12 @@ else:
         return task.wait()
 
 
-from common import check, done, now, raises, takes  # noqa: E402
+from common import check, done, now, raises, takes
 
-import uamqp_cffi as uamqp  # noqa: E402
-from uamqp_cffi import errors  # noqa: E402
-from uamqp_cffi.authentication import SASLAnonymous  # noqa: E402
-from uamqp_cffi.constants import Delivery, MessageState  # noqa: E402
+import uamqp_cffi as uamqp
+from uamqp_cffi import errors
+from uamqp_cffi.authentication import SASLAnonymous
+from uamqp_cffi.constants import Delivery, MessageState
 
 
 def together(*works):
@@ -156,7 +156,9 @@ def one_callback_at_a_time():
 
 
 def one_connection():
-    connection = uamqp.Connection("localhost", SASLAnonymous("localhost", port=int(broker.rpartition(":")[2]), use_tls=False))
+    connection = uamqp.Connection(
+        "localhost", SASLAnonymous("localhost", port=int(broker.rpartition(":")[2]), use_tls=False)
+    )
     sender = uamqp.SendClient(broker + "/both")
     receiver = uamqp.ReceiveClient(broker + "/both", timeout=3000)
     sender.open(connection)

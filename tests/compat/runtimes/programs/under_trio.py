@@ -10,7 +10,7 @@ from uamqp_cffi.async_ops import client_async
 from uamqp_cffi.authentication import SASLAnonymous
 
 broker = sys.argv[1]
-auth = lambda: SASLAnonymous("localhost", port=int(broker.rpartition(":")[2]), use_tls=False)  # noqa: E731
+auth = lambda: SASLAnonymous("localhost", port=int(broker.rpartition(":")[2]), use_tls=False)
 
 
 def told(work):

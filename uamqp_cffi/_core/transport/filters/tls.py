@@ -21,7 +21,10 @@ _ALERTS = (  # what a server says, by the end of OpenSSL's name for it, and what
         "HANDSHAKE_FAILURE",
         f"the server wants a certificate of the client ({_CERTIFICATE}), or no version or cipher of TLS that this side has",
     ),
-    ("UNKNOWN_CA", "the server does not trust the CA of the client's certificate: have it signed by one that the server knows"),
+    (
+        "UNKNOWN_CA",
+        "the server does not trust the CA of the client's certificate: have it signed by one that the server knows",
+    ),
     ("CERTIFICATE_EXPIRED", "the client's certificate has expired: renew it"),
     ("CERTIFICATE_REVOKED", "the client's certificate was revoked: get a new one"),
     ("BAD_CERTIFICATE", f"the server refused the client's certificate, or misses it: {_CERTIFICATE}"),

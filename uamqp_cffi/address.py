@@ -16,7 +16,7 @@ from ._native.make import data_factory, decode_value, described_value, dict_valu
 from ._native.values import AMQPValue, DictValue, StringValue, StructBase
 
 if TYPE_CHECKING:
-    from ._native.messages import cSource, cTarget
+    from ._native.sections import cSource, cTarget
 else:
     cSource = cTarget = Any  # what evaluates annotations need not have them loaded
 
@@ -349,7 +349,7 @@ class _Terminus(Address):
 
     @property
     def _address(self) -> cSource | cTarget:
-        from ._native.messages import cSource, cTarget
+        from ._native.sections import cSource, cTarget
 
         cls = cSource if self._kind == "source" else cTarget
         return cls._of(decode_value(self._encode()))

@@ -19,6 +19,7 @@ from ._native.values import *
 
 if TYPE_CHECKING or __name__ not in sys.modules:  # never run: see uamqp_cffi/__init__.py
     from ._native.messages import *
+    from ._native.sections import *
     from ._plumbing.connections import *
     from ._plumbing.links import *
     from ._plumbing.requests import *
@@ -26,6 +27,7 @@ if TYPE_CHECKING or __name__ not in sys.modules:  # never run: see uamqp_cffi/__
     from ._plumbing.transports import *
 
 _LATER = (
+    "_native.sections",
     "_native.messages",
     "_plumbing.transports",
     "_plumbing.connections",

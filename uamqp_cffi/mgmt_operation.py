@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from . import constants, errors
+from ._arguments import unknown
 from ._core.waiting.plan import Plan
 from ._session import requests as mgmt
+from ._session.requests import OptionsAndCallback, SessionPort, exchange_plan, node_name
+from .connection import Connection
 from .message import Message
 
 __all__ = ["Message", "MgmtOperation"]
@@ -23,14 +28,14 @@ class MgmtOperation:
 
     def __init__(
         self,
-        session: session.Session,
+        session: mgmt.SessionPort,
         target: bytes | str | None = None,
         debug: bool = False,
         status_code_field: bytes | str = b"statusCode",
         description_fields: bytes | str = b"statusDescription",
         encoding: str = "UTF-8",
     ) -> None:
-        self.connection: connection.Connection = session._connection
+        self.connection: Connection = session._connection
         self.target: bytes = mgmt.node_name(target)
         self._encoding = encoding
         self._status_code_field = status_code_field
@@ -75,5 +80,34 @@ class MgmtOperation:
             self._node.close()
 
 
-# At the end: session.py may be loading, and annotations name its class.
-from . import connection, session
+def request_plan(
+    session: SessionPort,
+    message: Message,
+    operation: bytes | str,
+    op_type: bytes | str | None,
+    node: bytes | str | None,
+    **kwargs: Any,
+) -> Plan[Any]:
+    """A request on the link pair that the session keeps for `node`: the answer, or what `callback` makes of it."""
+
+    callback = kwargs.pop("callback", None)
+    timeout = kwargs.pop("timeout", 0)
+    settings = {
+        "status_code_field": kwargs.pop("status_code_field", b"statusCode"),
+        "description_fields": kwargs.pop("description_fields", b"statusDescription"),
+    }
+    locales = kwargs.pop("locales", None)
+    debug, encoding = kwargs.pop("debug", False), kwargs.pop("encoding", "UTF-8")
+    if kwargs:
+        raise ValueError(unknown("a management request", kwargs, OptionsAndCallback.__annotations__))
+    name = node_name(node)
+    yield from session._connection._look_first_plan()
+    with session._lock:
+        session._dispatch()  # the peer may have given up a pair that was idle
+        pair = session._mgmt_links.get(name)
+        if pair is None:
+            pair = session._mgmt_links[name] = MgmtOperation(session, name, debug=debug, encoding=encoding, **settings)
+    status, answer, description = yield from exchange_plan(
+        pair._node, message, operation, op_type, timeout, locales=locales, **settings
+    )
+    return answer if callback is None else callback(status, answer, description)

@@ -6,7 +6,6 @@ A `MessageSender` is the sending end of one link. A client hands it runs of mess
 
 from __future__ import annotations
 
-import functools
 import itertools
 import logging
 from array import array
@@ -18,14 +17,13 @@ from typing import TYPE_CHECKING, Any
 from . import constants, errors
 from ._arguments import wrong
 from ._core import time
-from ._core.engine.decode import decode_exact
 from ._core.engine.engine import Lengths
 from ._core.engine.lib import SizeError, StateError
 from ._core.engine.records import Credit, Record, Settled
-from ._core.engine.types import Described
 from ._core.engine.values import described_composite, enc_str, enc_uint
 from ._core.waiting.interrupts import openly, whole
 from ._session.link import Capabilities, Link
+from ._session.outcomes import rejection
 from ._session.unsettled import LOST_OUTCOMES, SENT_OUTCOMES, Owner, Runs
 from .address import Target
 from .constants import Delivery, MessageSenderState
@@ -40,12 +38,6 @@ _MOST_KEYS = 256  # of annotations, that a link remembers to have looked at
 _LARGE = 16 << 10  # a message above it goes alone: joining would cost more than the call
 _NOT_DELIVERED = 0x02
 _UNKNOWN = 0x03
-_REJECTED = 0x25
-_NAMES = {
-    0x25: "the peer rejected the message",
-    0x26: "the peer released the message",
-    0x27: "the peer modified the message",
-}
 OUTCOMES = {
     0x24: constants.DeliveryOutcome.ACCEPTED,
     0x25: constants.DeliveryOutcome.REJECTED,
@@ -53,25 +45,6 @@ OUTCOMES = {
     0x27: constants.DeliveryOutcome.MODIFIED,
 }
 _OK, _ERROR, _TIMEOUT, _CANCELLED = 1, 2, 3, 4  # MessageSendResult as plain numbers
-
-
-@functools.lru_cache(maxsize=1)  # one disposition may come as very many ranges, all with the same state
-def rejection(outcome: int, state: bytes) -> tuple[bytes, str | bytes | None, dict[Any, Any] | None]:
-    """Condition, description and info of a negative outcome; unknown-error when it gives none."""
-    described = decode_exact(state) if state else None
-    fields = described.value if isinstance(described, Described) else None
-    if outcome == _REJECTED and isinstance(fields, list) and fields:
-        error = fields[0]
-        parts = error.value if isinstance(error, Described) else error
-        if isinstance(parts, list) and parts and parts[0] is not None:
-            condition, description, info = (*parts, None, None)[:3]
-            text = description.encode("utf-8", "surrogateescape") if isinstance(description, str) else description
-            return str(condition).encode("utf-8", "surrogateescape"), text, info
-    return (
-        constants.ErrorCodes.UnknownError.value,
-        _NAMES.get(outcome, "the peer gave an outcome that is not known"),
-        None,
-    )
 
 
 def _reserved(key: Any) -> bool:

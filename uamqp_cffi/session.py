@@ -14,7 +14,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol, SupportsIndex, TypedDict
 
-from . import constants, errors
+from . import errors, mgmt_operation
 from ._arguments import not_pickled
 from ._core.engine.lib import StateError
 from ._core.engine.records import (
@@ -36,6 +36,7 @@ from ._core.waiting.interrupts import openly, whole
 from ._core.waiting.locks import RLock, Roster, fork_safe
 from ._core.waiting.plan import Inbox
 from ._session import requests as mgmt
+from ._session.outcomes import peer_error
 from ._typing import Unpack
 from .address import Source, Target
 from .connection import Connection
@@ -137,13 +138,6 @@ def _termini(source: Any, target: Any) -> tuple[Source | None, Target | None]:
     )
 
 
-def peer_error(error: Error | None, otherwise: str) -> tuple[bytes, str | bytes | None, dict[Any, Any] | None]:
-    """Condition, description and info of a frame's error; unknown-error and `otherwise` when it has none."""
-    if error is None:
-        return constants.ErrorCodes.UnknownError.value, otherwise, None
-    return error.condition, error.description, error.info
-
-
 class Session:
     """A session on a connection. Its BEGIN leaves with the first link, or management request, that needs it.
 
@@ -237,7 +231,7 @@ class Session:
         `timeout` is in milliseconds, 0 for ever. `callback(status, message, description)`: what it returns is returned.
         Raises TimeoutError, ValueError when the answer has no status, AMQPConnectionError when the links are refused.
         """
-        return self._connection._run(mgmt.request_plan(self, message, operation, op_type, node, **kwargs))
+        return self._connection._run(mgmt_operation.request_plan(self, message, operation, op_type, node, **kwargs))
 
     @whole
     def destroy(self) -> None:

@@ -21,6 +21,7 @@ from .._core.waiting import plan as plans
 from .._core.waiting.callbacks import Calls
 from .._core.waiting.interrupts import enter, leave, openly, whole
 from .._core.waiting.plan import Call, Plan
+from .._session import outcomes
 from .._session.link import Capabilities
 from .._session.unsettled import LOST_OUTCOMES, NOTHING, SENT_OUTCOMES
 from .._typing import Nothing, Unpack
@@ -306,7 +307,7 @@ class SendClient(_LinkClient):
         elif outcome in LOST_OUTCOMES:
             self._come_back(messages, Delivery.NOT_DELIVERED if outcome == _NOT_DELIVERED else Delivery.UNKNOWN)
         else:
-            condition, description, info = sender.rejection(outcome, state)
+            condition, description, info = outcomes.rejection(outcome, state)
             for message in messages:
                 self._refused(message, condition, description, info, sender.OUTCOMES.get(outcome))
 

@@ -12,7 +12,7 @@ from .._native.make import decode_value
 from .properties import _list_of
 
 if TYPE_CHECKING:
-    from .._native.messages import cHeader
+    from .._native.sections import cHeader
 else:
     cHeader = Any  # for who evaluates annotations
 
@@ -69,7 +69,7 @@ class MessageHeader:
 
     def get_header_obj(self) -> cHeader:
         """The section as a native object."""
-        from .._native.messages import cHeader
+        from .._native.sections import cHeader
 
         return cHeader._of(decode_value(self._encode()))
 

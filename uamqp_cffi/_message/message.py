@@ -34,7 +34,8 @@ from .header import MessageHeader, _header_of
 from .properties import MessageProperties
 
 if TYPE_CHECKING:
-    from .._native.messages import cHeader, cMessage, cProperties
+    from .._native.messages import cMessage
+    from .._native.sections import cHeader, cProperties
 else:
     cHeader = cMessage = cProperties = Any  # what evaluates annotations need not have them loaded
 

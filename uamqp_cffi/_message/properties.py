@@ -15,7 +15,7 @@ from .._typing import Attribute
 from ..types import AMQPType
 
 if TYPE_CHECKING:
-    from .._native.messages import cProperties
+    from .._native.sections import cProperties
 else:
     cProperties = Any  # for who evaluates annotations
 

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 from .._core.engine import records
 from .._native.make import data_factory
-from .._native.messages import cError
+from .._native.sections import cError
 from .._native.values import AMQPValue, DictValue, _native
 
 _T = TypeVar("_T")

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from .. import connection, errors
 from .._core.engine import lib, records
 from .._core.waiting.callbacks import Calls
-from .._native.messages import _bytes
+from .._native.sections import _bytes
 from .._native.values import AMQPValue, StructBase
 from .._public import show_as
 from .common import _encoded_error, _error_of, _made, _tell, _typed

@@ -7,7 +7,8 @@ from typing import Any
 
 from .. import errors, receiver, sender, session
 from .._core.engine import records, values
-from .._native.messages import Messaging, _bytes, cFields, cMessage
+from .._native.messages import Messaging, cMessage
+from .._native.sections import _bytes, cFields
 from .._native.values import AMQPValue, CompositeValue, StructBase, _native
 from .._public import show_as
 from .._session.link import Link

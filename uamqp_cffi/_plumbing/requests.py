@@ -9,7 +9,8 @@ from typing import Any
 from .._core.time import monotonic
 from .._core.waiting.callbacks import Calls
 from .._native.constants import CBS_OPEN_COMPLETE_OK, CBS_OPERATION_RESULT_OK
-from .._native.messages import _bytes, cMessage
+from .._native.messages import cMessage
+from .._native.sections import _bytes
 from .._native.values import StructBase
 from .._public import show_as
 from .._session import requests as mgmt

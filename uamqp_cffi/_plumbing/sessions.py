@@ -7,7 +7,7 @@ from typing import Any
 from .. import connection, errors, session
 from .._core.engine import records
 from .._native.make import data_factory
-from .._native.messages import cSource, cTarget
+from .._native.sections import cSource, cTarget
 from .._native.values import StructBase
 from .._public import show_as
 from .common import _encoded_error, _made, _tell

@@ -7,7 +7,7 @@ import operator
 import ssl
 from typing import Any, TypeVar
 
-from .._native.messages import _bytes
+from .._native.sections import _bytes
 from .._native.values import StructBase
 from .._public import show_as
 from ..authentication.common import AMQPAuth, Mechanism

@@ -29,7 +29,8 @@ from .._core.engine.values import (
 from .._core.waiting.callbacks import Calls
 from .._core.waiting.interrupts import whole
 from .._native.values import AMQPValue
-from ..session import Session, peer_error
+from ..session import Session
+from .outcomes import peer_error
 
 _L = TypeVar("_L", bound="Link")
 Capabilities = AMQPValue | types.AMQPType | Sequence[str | bytes]

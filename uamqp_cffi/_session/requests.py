@@ -1,6 +1,6 @@
 """Management requests: a pair of links to a node, requests out on one, answers in on the other (AMQP Management draft).
 
-`Node` is the pair, kept by its session for later requests; `request_plan` is one request. Many may be outstanding, from
+`Node` is the pair, kept by its session for later requests; `mgmt_operation.request_plan` is one request. Many may be outstanding, from
 several threads: each waits for the answer that carries its message-id as correlation-id.
 """
 
@@ -13,10 +13,9 @@ import weakref
 from array import array
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any, TypedDict
+from typing import Any, Protocol, TypedDict
 
 from .. import constants, errors
-from .._arguments import unknown
 from .._core import time
 from .._core.engine.lib import SizeError, StateError
 from .._core.engine.records import Attach, Credit, Delivery, Detach, PeerError, Record, Settled
@@ -24,6 +23,7 @@ from .._core.engine.values import composite, described_composite, enc_bool, enc_
 from .._core.waiting.patience import Patience
 from .._core.waiting.plan import Inbox, Plan, Wait, earlier
 from ..message import Message, MessageProperties
+from .outcomes import peer_error, rejection
 
 _logger = logging.getLogger("uamqp.mgmt_operation")
 
@@ -31,6 +31,27 @@ CREDIT = 10_000
 _ACCEPTED = described_composite("accepted")
 _SENT = frozenset((0x00, 0x01, 0x24))
 _NOT_DELIVERED = 0x02
+
+
+class SessionPort(Protocol):
+    """What requests ask of the session they are made on."""
+
+    _connection: Any
+    _engine: Any
+    _error: Any
+    _ended: bool
+    _inbox: Any
+    _lock: Any
+    _mgmt_links: dict[bytes, Any]
+
+    def _attach(self, link: Any, performative: bytes) -> int: ...
+    def _detach(self, link_id: int) -> None: ...
+    def _enter(self) -> Inbox: ...
+    def _lead(self, mine: Inbox) -> Inbox: ...
+    def _leave(self, mine: Inbox) -> None: ...
+    def _work(self) -> None: ...
+    def _dispatch(self) -> None: ...
+    def _mgmt_links_lost(self, node: Node) -> None: ...
 
 
 class Options(TypedDict, total=False):
@@ -98,7 +119,7 @@ class _End:
 class Node:
     """The link pair to one node of one session."""
 
-    def __init__(self, session: session.Session, name: bytes, properties: dict[Any, Any] | None = None) -> None:
+    def __init__(self, session: SessionPort, name: bytes, properties: dict[Any, Any] | None = None) -> None:
         self.session = session
         self.name = name
         self.error: BaseException | None = None
@@ -267,8 +288,6 @@ class Node:
             end.attached = (fields["target"] if end.sender else fields["source"]) is not None
             self.offer()
         elif isinstance(record, (Detach, PeerError)):
-            from ..session import peer_error
-
             what = peer_error(record.error, "the peer detached the management link")
             self.fail(errors.process_link_error(self.session._connection.error_policy, *what))
             other = self._in if end.sender else self._out
@@ -278,8 +297,6 @@ class Node:
 
     def _settled(self, record: Settled) -> None:
         """What became of requests. Only a refusal is of interest: who accepted will answer."""
-        from ..sender import rejection
-
         span = (record.last - record.first) & 0xFFFFFFFF
         for delivery_id in [one for one in self._sent if (one - record.first) & 0xFFFFFFFF <= span]:
             answer = self._sent.pop(delivery_id)
@@ -446,40 +463,3 @@ def _field(fields: dict[Any, Any], name: bytes | str) -> Any:
     key = name.encode() if isinstance(name, str) else name
     return fields.get(key)
 
-
-def request_plan(
-    session: session.Session,
-    message: Message,
-    operation: bytes | str,
-    op_type: bytes | str | None,
-    node: bytes | str | None,
-    **kwargs: Any,
-) -> Plan[Any]:
-    """A request on the link pair that the session keeps for `node`: the answer, or what `callback` makes of it."""
-    from ..mgmt_operation import MgmtOperation
-
-    callback = kwargs.pop("callback", None)
-    timeout = kwargs.pop("timeout", 0)
-    settings = {
-        "status_code_field": kwargs.pop("status_code_field", b"statusCode"),
-        "description_fields": kwargs.pop("description_fields", b"statusDescription"),
-    }
-    locales = kwargs.pop("locales", None)
-    debug, encoding = kwargs.pop("debug", False), kwargs.pop("encoding", "UTF-8")
-    if kwargs:
-        raise ValueError(unknown("a management request", kwargs, OptionsAndCallback.__annotations__))
-    name = node_name(node)
-    yield from session._connection._look_first_plan()
-    with session._lock:
-        session._dispatch()  # the peer may have given up a pair that was idle
-        pair = session._mgmt_links.get(name)
-        if pair is None:
-            pair = session._mgmt_links[name] = MgmtOperation(session, name, debug=debug, encoding=encoding, **settings)
-    status, answer, description = yield from exchange_plan(
-        pair._node, message, operation, op_type, timeout, locales=locales, **settings
-    )
-    return answer if callback is None else callback(status, answer, description)
-
-
-# At the end: it imports this module, and annotations name its class.
-from .. import session

@@ -11,7 +11,7 @@ import logging
 import math
 import time
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol
 
 from .. import errors
 from .._core.time import monotonic
@@ -20,6 +20,7 @@ from .._core.waiting.locks import Turn
 from .._core.waiting.plan import Call, Inbox, Plan
 from ..constants import CBSAuthStatus, ErrorCodes, MessageBodyType
 from ..message import Message
+from ..session import Session
 from . import requests as mgmt
 
 _logger = logging.getLogger("uamqp.authentication.cbs_auth")
@@ -34,14 +35,29 @@ SHARE = 0.1
 must have passed: a window longer than the life of a token does not make it renewed all the time."""
 
 
+class TokenSource(Protocol):
+    """What the exchange asks of the auth object, which has the token."""
+
+    audience: Any
+    token: Any
+    token_type: Any
+    expires_at: Any
+    timeout: Any
+    retries: int
+    _retry_policy: Any
+    _refresh_window: float
+
+    def update_token(self) -> Any: ...
+
+
 class Exchange:
     """The tokens of one connection. `wall` gives seconds since the epoch, `time.time` if not given, `clock` monotonic
     ones."""
 
     def __init__(
         self,
-        session: session.Session,
-        auth: cbs_auth.CBSAuthMixin,
+        session: Session,
+        auth: TokenSource,
         wall: Callable[[], float] | None = None,
         clock: Callable[[], float] = monotonic,
     ) -> None:
@@ -401,7 +417,3 @@ async def no_wait_async(inbox: Inbox, deadline: float | None) -> bool:
     """The same for `run_async`."""
     return no_wait(inbox, deadline)
 
-
-# At the end: these import this module, and annotations name their classes.
-from .. import session
-from ..authentication import cbs_auth

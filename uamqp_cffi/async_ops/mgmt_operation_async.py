@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 from .. import constants, errors
+from .._session.requests import SessionPort
 from ..message import Message
 from ..mgmt_operation import MgmtOperation
 from .connection_async import ConnectionAsync
@@ -22,7 +23,7 @@ class MgmtOperationAsync(MgmtOperation):
 
     def __init__(
         self,
-        session: session_async.SessionAsync,
+        session: SessionPort,
         target: bytes | str | None = None,
         debug: bool = False,
         status_code_field: bytes | str = b"statusCode",
@@ -50,6 +51,3 @@ class MgmtOperationAsync(MgmtOperation):
     async def destroy_async(self) -> None:
         """Detach the links. Repeatable."""
         self.destroy()
-
-
-from . import session_async  # at the end: it imports this module, and annotations name its class

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from .. import constants, errors
+from .. import constants, errors, mgmt_operation
 from .. import session as blocking
 from .._session import requests as mgmt
 from .._typing import Unpack
@@ -54,7 +54,7 @@ class SessionAsync(blocking.Session):
         **kwargs: Unpack[mgmt.OptionsAndCallback],
     ) -> Any:
         """As `Session.mgmt_request`."""
-        return await self._connection._run_async(mgmt.request_plan(self, message, operation, op_type, node, **kwargs))
+        return await self._connection._run_async(mgmt_operation.request_plan(self, message, operation, op_type, node, **kwargs))
 
     async def destroy_async(self) -> None:
         """Close the management links and end the session. Repeatable."""

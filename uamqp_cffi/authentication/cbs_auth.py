@@ -7,7 +7,7 @@ import ssl
 import time
 from collections.abc import Callable, Mapping
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 from urllib.parse import quote_plus, urlparse
 
 from .. import errors, utils
@@ -15,7 +15,7 @@ from .._arguments import keywords_of, unknown
 from .._core.waiting.interrupts import openly
 from .._core.waiting.locks import Lock, fork_safe
 from .._core.waiting.plan import Call, Plan, refuse_coroutine, run
-from .._session.tokens import Exchange, for_asyncio, no_wait
+from .._session.tokens import Exchange, TokenSource, for_asyncio, no_wait
 from .._typing import Nothing, Unpack
 from ..connection import Connection
 from ..constants import TransportType
@@ -76,7 +76,7 @@ class CBSAuthMixin:
             if session is None:
                 session = (self._session_type or self._own_session_type())(connection, **kwargs)
                 self._connection, self._session = connection, session
-                self._cbs_auth = connection._cbs = Exchange(session, self)
+                self._cbs_auth = connection._cbs = Exchange(session, cast(TokenSource, self))
             return session
 
     def _present(self, connection: Connection) -> Session | None:

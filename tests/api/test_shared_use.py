@@ -5,6 +5,8 @@ What other threads do meanwhile is done here at the one point where it matters; 
 
 from __future__ import annotations
 
+import contextlib
+import threading
 from typing import Any
 
 import pytest
@@ -231,3 +233,45 @@ def test_a_client_redirected_just_when_its_link_is_attached_attaches_a_new_one(
     client.send_message(Message("one"), timeout=10)
     client.close()
     assert broker.info("q").received == 1
+
+
+@pytest.mark.blocking("threads")
+@pytest.mark.parametrize("what", ["redirect", "close"])
+def test_a_link_that_is_made_while_another_thread_takes_it_away_goes_with_it(broker: Broker, what: str) -> None:
+    """Else the client would wait for its attach by a session that nobody began."""
+    taken = threading.Event()
+
+    class Slow(SendClient):
+        """Makes its link while another thread redirects or closes it."""
+
+        other: threading.Thread | None = None
+
+        def _make_handler(self, session: Any) -> Any:
+            if self.other is None:
+                self.other = threading.Thread(
+                    target=getattr(self, what), args=elsewhere(broker) if what == "redirect" else ()
+                )
+                self.other.start()
+                taken.wait(0.3)  # comes once the other thread is done with this, which it is not before we are
+            return super()._make_handler(session)
+
+        def __setattr__(self, name: str, value: Any) -> None:
+            super().__setattr__(name, value)
+            if name == "message_handler" and threading.current_thread() is self.other:
+                taken.set()
+
+    first = attached(broker)
+    client = Slow(broker.url + "/q")
+    client.open(None if what == "redirect" else first._connection)
+    with contextlib.suppress(errors.AMQPError):
+        client.client_ready()
+    assert client.other is not None
+    client.other.join(20)
+    assert not client.other.is_alive()
+    if what == "redirect":
+        client.send_message(Message("there"), timeout=20)
+        assert [str(message) for message in broker.messages("q")] == ["there"]
+    else:
+        assert client.message_handler is None
+    client.close()
+    first.close()

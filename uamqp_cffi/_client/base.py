@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import ssl
 import threading
@@ -371,8 +372,7 @@ class AMQPClient:
         deadline = time.monotonic() + CLOSE_TIMEOUT
         with self._lock:
             self._shutdown = True
-            handler, self.message_handler = self.message_handler, None
-            session, self._session = self._session, None
+            handler, session = self._take_away()
             connection = self._connection
             self._closed = self._closed or session is not None or connection is not None
             if not self._ext_connection:
@@ -393,6 +393,15 @@ class AMQPClient:
                 if worker is not None:
                     yield Call(connection._keeper_gone, (worker, deadline))
 
+    def _take_away(self) -> tuple[Any, Any]:
+        """Take link and session away, and return them. Under the session's lock, too, under which another thread may just
+        now be making the link: it is taken when it is there."""
+        session = self._session
+        with getattr(session, "_lock", None) or contextlib.nullcontext():
+            handler, self.message_handler = self.message_handler, None
+            self._session = None
+        return handler, session
+
     def _wake(self, session: Any) -> None:
         if session is not None:
             inbox = getattr(session, "_inbox", None)
@@ -412,8 +421,7 @@ class AMQPClient:
             if self._redirecting:
                 raise self._between_error()
             self._redirecting = True
-            handler, self.message_handler = self.message_handler, None
-            session, self._session = self._session, None
+            handler, session = self._take_away()
             connection = self._connection
             self._shutdown = False
             if session is None:

@@ -11,12 +11,13 @@ from typing import Any
 
 import pytest
 
-from uamqp_cffi import Message, SendClient
+from uamqp_cffi import Message, SendClient, errors
 from uamqp_cffi._core.transport.poll import Poller
 from uamqp_cffi._core.waiting import interrupts
 from uamqp_cffi._core.waiting.interrupts import enter, leave, openly, whole
 from uamqp_cffi._core.waiting.plan import Call, Plan, run
 from uamqp_cffi.async_ops.client_async import SendClientAsync
+from uamqp_cffi.async_ops.connection_async import ConnectionAsync
 from uamqp_cffi.broker import Broker
 from uamqp_cffi.connection import Connection
 from uamqp_cffi.constants import Delivery, MessageState
@@ -413,3 +414,21 @@ def test_an_interrupt_while_a_client_connects_leaves_no_socket_behind(amqp_broke
     loop.run_until_complete(client.close_async())
     loop.close()
     assert len(amqp_broker.messages("q")) == 1
+
+
+def test_an_interrupt_before_connecting_begins_is_told_to_those_who_wait(
+    amqp_broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def connect(self: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ConnectionAsync, "_connect", connect)
+    loop = asyncio.new_event_loop()
+    client = SendClientAsync(amqp_broker.url + "/q")
+    task = loop.create_task(client.send_message_async(Message("one")))
+    with pytest.raises(KeyboardInterrupt):
+        loop.run_until_complete(task)
+    with pytest.raises(errors.AMQPConnectionError, match="connecting was interrupted"):
+        loop.run_until_complete(task)
+    loop.run_until_complete(client.close_async())
+    loop.close()

@@ -482,10 +482,13 @@ class ConnectionAsync(Connection):
                 self._lose(self._explain(error))
 
     def _connect_over(self, task: asyncio.Task[None]) -> None:
-        """Who cancels all tasks there are may cancel this one before it has begun."""
-        if task.cancelled() and task is self._task:
-            with self._io:
-                self._lose(errors.AMQPConnectionError("connecting was cancelled"))
+        """Whoever cancels all tasks there are may cancel this one before it has begun, and an interrupt may end it there."""
+        if task is not self._task or (not task.cancelled() and task.exception() is None):
+            return
+        with self._io:
+            self._lose(
+                errors.AMQPConnectionError(f"connecting was {'cancelled' if task.cancelled() else 'interrupted'}")
+            )
 
     def _connected(self, sock: Any) -> None:
         if sock.attempt is not self._attempt:  # of the former peer: this was redirected meanwhile

@@ -26,13 +26,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
-from ._broker.cbs import Verdict, as_check
+from ._broker.cbs import as_check
 from ._broker.core import Core, Settings
-from ._broker.management import Answer
 from ._broker.peer import shutdown_error
 from ._broker.pipe import Pipe as Pipe
 from ._broker.queues import Queue, QueueInfo, node_name, redelivered
-from ._broker.scripts import Failure, Outcome, Refused, Script
+from ._broker.scripts import Answer, Failure, Outcome, Refused, Script, Verdict
 from ._broker.thread import BrokerThread, listen_on
 from ._core.engine import values as v
 from ._core.transport.wire import clock

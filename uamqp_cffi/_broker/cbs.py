@@ -14,44 +14,22 @@ import math
 import time
 import weakref
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any
 from urllib.parse import unquote, unquote_plus
 
 from .._core.engine import lib
 from .._core.engine import values as v
 from .._core.engine.records import Delivery
-from .management import UNREADABLE, Answer, parse, respond
-from .queues import CBS, NODES, node_name
-from .scripts import Outcome
-
-if TYPE_CHECKING:
-    from .core import Core
-    from .links import Incoming
-    from .peer import Peer
-else:
-    Core = Incoming = Peer = Any  # for who evaluates annotations; importing it here would go round in a circle
+from .core import Core, PeerPort
+from .management import UNREADABLE, parse, respond
+from .queues import CBS, NODES, IncomingLink, node_name
+from .scripts import Answer, Check, Outcome, Verdict
 
 _log = logging.getLogger("uamqp.broker")
 
 _MAX_PERMITS = 1000
 _LONGEST = 86_400_000  # milliseconds that a timer may run; nobody can sleep for years
 _SAS = "SharedAccessSignature "
-
-
-class Verdict(NamedTuple):
-    """What a token is answered with: `status` None means never; 200 to 299 that it is welcome until `expires_at`
-    (seconds since the epoch). None: until the time that a shared access signature names itself, else for ever."""
-
-    status: int | None = 202
-    description: str = "Accepted"
-    expires_at: float | None = None
-
-    @property
-    def welcome(self) -> bool:
-        return self.status is not None and 200 <= self.status <= 299
-
-
-Check = Callable[[str, str, str], Verdict]
 UNAUTHORIZED = Verdict(401, "Unauthorized")
 
 
@@ -128,7 +106,7 @@ def _below(name: str, top: str) -> bool:
 class Permits:
     """The tokens of one connection: their audiences, and until when (milliseconds on the core's clock)."""
 
-    def __init__(self, peer: Peer) -> None:
+    def __init__(self, peer: PeerPort) -> None:
         self._peer = weakref.ref(peer)  # timers outlive connections
         self._core = peer.core
         self._until: dict[str, float] = {}
@@ -174,7 +152,7 @@ class Permits:
             peer.guard(peer.expired)
 
 
-def handle(core: Core, link: Incoming, delivery: Delivery) -> Outcome:
+def handle(core: Core, link: IncomingLink, delivery: Delivery) -> Outcome:
     """Answer one put-token. The outcome of the request itself: accepted, or rejected when it cannot be read."""
     try:
         request = parse(delivery.payload)

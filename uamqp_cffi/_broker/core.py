@@ -1,6 +1,6 @@
 """What the embedded broker's connections share: queues, scripts, timers.
 
-Nothing here blocks or knows a socket, and time comes in as `Core.now`. Connections are `broker_peer.Peer`s; what one of
+Nothing here blocks or knows a socket, and time comes in as `Core.now`. Connections are `peer.Peer`s; what one of
 them sends may make another one's engine speak: those stand in `Core.dirty`, and the driver flushes them.
 """
 
@@ -11,17 +11,11 @@ import itertools
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
+from .._core.engine.engine import Engine
 from .queues import Bytes, Queue
-from .scripts import Refused, Script
-
-if TYPE_CHECKING:
-    from .cbs import Check
-    from .management import Answer
-    from .peer import Peer
-else:
-    Answer = Check = Peer = Any  # for who evaluates annotations; importing it here would go round in a circle
+from .scripts import Answer, Check, Refused, Script
 
 _log = logging.getLogger("uamqp.broker")
 
@@ -29,6 +23,29 @@ _SEND_MESSAGES = 1024
 
 Timer = list[Any]
 """When, a ticket, and what to call: None once it was, or was cancelled."""
+
+
+class PeerPort(Protocol):
+    """A connection of the broker, as what it shares with others and its links see it."""
+
+    core: Core
+    engine: Engine
+    permits: Any
+    incoming: dict[int, Any]
+    outgoing: dict[int, Any]
+    stalled: set[Any]
+    opened: bool
+    closing: bool
+    dropping: bool
+    hung: bool
+    ended: bool
+
+    def guard(self, act: Callable[..., Any], *args: Any) -> Any: ...
+    def touch(self) -> None: ...
+    def fail(self, link: Any, script: Script) -> None: ...
+    def detach(self, link: int, error: bytes, closed: bool = True) -> None: ...
+    def expired(self) -> None: ...
+    def shut(self, error: bytes) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -70,8 +87,8 @@ class Core:
         self.queues: dict[str, Queue] = {}
         self.scripts: dict[str, Script] = {}
         self.answers: dict[str, Answer] = {}
-        self.peers: dict[int, Peer] = {}
-        self.dirty: set[Peer] = set()
+        self.peers: dict[int, PeerPort] = {}
+        self.dirty: set[PeerPort] = set()
         self.arrived = False  # something came into a queue; the driver takes this back and wakes who waits
         self.connections = 0
         self._timers: list[Timer] = []

@@ -11,18 +11,13 @@ import itertools
 import logging
 from array import array
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
 
 from .._core.engine import lib
 from .._core.engine.records import Delivery, Settled
 from . import cbs, management
+from .core import PeerPort
 from .queues import CBS, ID_MASK, MANAGEMENT, Entry, Queue, node_name, property_of, redelivered
 from .scripts import ACCEPTED, FULL, LONGEST, Outcome, Refused, Script, as_outcome, encode_error
-
-if TYPE_CHECKING:
-    from .peer import Peer
-else:
-    Peer = Any  # for who evaluates annotations; importing it here would go round in a circle
 
 _log = logging.getLogger("uamqp.broker")
 
@@ -36,7 +31,7 @@ class Incoming:
 
     __slots__ = ("closed", "count", "dynamic", "held", "id", "name", "peer", "queue", "script", "seen", "session")
 
-    def __init__(self, peer: Peer, link: int, session: int, name: str | None, queue: Queue | None) -> None:
+    def __init__(self, peer: PeerPort, link: int, session: int, name: str | None, queue: Queue | None) -> None:
         self.peer = peer
         self.id = link
         self.session = session
@@ -198,7 +193,7 @@ class Outgoing:
         "unsettled",
     )
 
-    def __init__(self, peer: Peer, link: int, session: int, queue: Queue, settled: bool) -> None:
+    def __init__(self, peer: PeerPort, link: int, session: int, queue: Queue, settled: bool) -> None:
         self.peer = peer
         self.id = link
         self.session = session

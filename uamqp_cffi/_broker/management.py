@@ -9,19 +9,14 @@ from __future__ import annotations
 
 import logging
 import uuid
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from .._core.engine import lib
 from .._core.engine import values as v
 from .._core.engine.records import Delivery
-from .queues import PROPERTIES, node_name
-from .scripts import Outcome
-
-if TYPE_CHECKING:
-    from .core import Core
-    from .links import Incoming, Outgoing
-else:
-    Core = Incoming = Outgoing = Any  # for who evaluates annotations; importing it here would go round in a circle
+from .core import Core
+from .queues import PROPERTIES, IncomingLink, OutgoingLink, node_name
+from .scripts import Answer, Outcome
 
 _log = logging.getLogger("uamqp.broker")
 
@@ -30,14 +25,6 @@ _BODY = (0x75, 0x76, 0x77)
 _MAX_PARKED = 1000
 _ECHOED = (str, bytes, bool, int, float)
 _MESSAGE_ID, _REPLY_TO = 0, 4
-
-
-class Answer(NamedTuple):
-    """What an operation is answered with: `status` None means never; `body` None means the request's own."""
-
-    status: int | None = 200
-    description: str = "OK"
-    body: Any = None
 
 
 class Request(NamedTuple):
@@ -51,7 +38,7 @@ class Request(NamedTuple):
 UNREADABLE = Outcome("rejected", "amqp:decode-error", "the request cannot be read")
 
 
-def handle(core: Core, link: Incoming, delivery: Delivery) -> Outcome:
+def handle(core: Core, link: IncomingLink, delivery: Delivery) -> Outcome:
     """Answer one request. The outcome of the request itself: accepted, or rejected when it cannot be read."""
     try:
         request = parse(delivery.payload)
@@ -64,7 +51,7 @@ def handle(core: Core, link: Incoming, delivery: Delivery) -> Outcome:
     return respond(core, link, request, answer)
 
 
-def respond(core: Core, link: Incoming, request: Request, answer: Answer) -> Outcome:
+def respond(core: Core, link: IncomingLink, request: Request, answer: Answer) -> Outcome:
     """Send the answer to a request that came on `link`, with the request's body. The outcome of the request itself."""
     if answer.status is None:
         return Outcome()
@@ -84,7 +71,7 @@ def respond(core: Core, link: Incoming, request: Request, answer: Answer) -> Out
     return Outcome()
 
 
-def _receiver(link: Incoming, reply_to: Any) -> Outgoing | None:
+def _receiver(link: IncomingLink, reply_to: Any) -> OutgoingLink | None:
     """The link of the requester's on which it listens to the same node, the one whose target it gave as reply-to first,
     then one of the same session."""
     found = [out for out in link.peer.outgoing.values() if out.queue.name == link.name]

@@ -7,7 +7,7 @@ import itertools
 import logging
 import ssl
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .._core.engine import engine as eng
 from .._core.engine import lib
@@ -16,14 +16,10 @@ from .._core.engine import values as v
 from .._core.transport.filters.tls import Tls
 from .._core.transport.wire import Wire
 from .cbs import Permits
+from .core import Core, Timer
 from .links import Incoming, Outgoing
 from .queues import CBS, ID_MASK, NODES, Queue, node_name
 from .scripts import Refused, Script, encode_error
-
-if TYPE_CHECKING:
-    from .core import Core, Timer
-else:
-    Core = Timer = Any  # for who evaluates annotations; importing it here would go round in a circle
 
 _log = logging.getLogger("uamqp.broker")
 

@@ -12,17 +12,12 @@ import re
 from collections import deque
 from collections.abc import Callable, Iterable
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import Any, NamedTuple, Protocol, cast
 
 from .._core.engine import lib
 from .._core.engine import values as v
 from .._core.engine.records import Attach, Delivery, Settled
 from .scripts import ACCEPTED, FULL, Outcome
-
-if TYPE_CHECKING:
-    from .links import Incoming, Outgoing
-else:
-    Incoming = Outgoing = Any  # for who evaluates annotations; importing it here would go round in a circle
 
 FORMAT_AND_PAYLOAD = cast("Callable[[Delivery], tuple[int, bytes]]", itemgetter(3, 5))
 PAYLOAD = cast("Callable[[Delivery], bytes]", itemgetter(5))
@@ -33,6 +28,25 @@ NODES = frozenset((MANAGEMENT, CBS))  # what is no queue: requests come in, answ
 ID_MASK = 0xFFFFFFFF  # delivery-ids are 32 bits
 HEADER = 0x70
 PROPERTIES = 0x73
+
+
+class IncomingLink(Protocol):
+    """A link on which messages come in, as its node sees it."""
+
+    peer: Any
+    id: int
+    session: int
+    name: str | None
+
+
+class OutgoingLink(Protocol):
+    """A link on which messages go out, as its node sees it."""
+
+    peer: Any
+    id: int
+    session: int
+    queue: Queue
+    target: str | None
 
 
 class QueueInfo(NamedTuple):
@@ -114,16 +128,16 @@ class Queue:
 
     # links
 
-    def sender(self, link: Incoming, attach: Attach) -> dict[str, bytes]:
+    def sender(self, link: IncomingLink, attach: Attach) -> dict[str, bytes]:
         """Somebody wants to send to this node. The encoded fields of our attach that are not as usual. Raises Refused."""
         return {}
 
-    def receiver(self, link: Outgoing, attach: Attach) -> dict[str, bytes]:
+    def receiver(self, link: OutgoingLink, attach: Attach) -> dict[str, bytes]:
         """Somebody wants to receive from this node; `link.queue` may be set to another one. The encoded fields of our
         attach that are not as usual. Raises Refused."""
         return {}
 
-    def receive(self, link: Incoming, delivery: Delivery) -> Outcome:
+    def receive(self, link: IncomingLink, delivery: Delivery) -> Outcome:
         """Take in what came on a link."""
         return ACCEPTED if self.put(delivery.payload, delivery.message_format) else FULL
 
@@ -153,7 +167,7 @@ class Queue:
         else:
             self.give_back(entries)
 
-    def receiver_gone(self, link: Outgoing) -> None:
+    def receiver_gone(self, link: OutgoingLink) -> None:
         """A link that received from this node is over; what it left has been said."""
 
     # in

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from .._core.engine import lib
 from .._core.engine import values as v
@@ -159,3 +159,27 @@ def as_outcome(value: Any, script: Script) -> Outcome:
     if isinstance(value, Outcome):
         return value
     return replace(Outcome(str(value)), condition=script.condition, description=script.description, info=script.info)
+
+
+class Answer(NamedTuple):
+    """What an operation is answered with: `status` None means never; `body` None means the request's own."""
+
+    status: int | None = 200
+    description: str = "OK"
+    body: Any = None
+
+
+class Verdict(NamedTuple):
+    """What a token is answered with: `status` None means never; 200 to 299 that it is welcome until `expires_at`
+    (seconds since the epoch). None: until the time that a shared access signature names itself, else for ever."""
+
+    status: int | None = 202
+    description: str = "Accepted"
+    expires_at: float | None = None
+
+    @property
+    def welcome(self) -> bool:
+        return self.status is not None and 200 <= self.status <= 299
+
+
+Check = Callable[[str, str, str], Verdict]

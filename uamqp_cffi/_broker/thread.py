@@ -17,7 +17,7 @@ from .._core import time
 from .._core.engine.lib import NEVER
 from .._core.transport.filters.tls import TransportError
 from .._core.transport.wire import Wire, clock
-from .core import Core, Timer
+from .core import Core, PeerPort, Timer
 from .peer import Peer, accept, shutdown_error
 
 _log = logging.getLogger("uamqp.broker")
@@ -80,7 +80,7 @@ class BrokerThread(threading.Thread):
             sock.setblocking(False)
         self._selector.register(listener, selectors.EVENT_READ)
         self._selector.register(self._woken, selectors.EVENT_READ)
-        self._by_peer: dict[Peer, _Connection] = {}
+        self._by_peer: dict[PeerPort, _Connection] = {}
         self._next_tick = 0
         self._stop_at: float | None = None
 

@@ -26,9 +26,9 @@ from urllib.parse import unquote
 
 from uamqp_cffi._broker.cbs import as_check
 from uamqp_cffi._broker.links import Incoming, Outgoing
-from uamqp_cffi._broker.management import UNREADABLE, Answer, Request, parse, respond
+from uamqp_cffi._broker.management import UNREADABLE, Request, parse, respond
 from uamqp_cffi._broker.queues import Entry, Queue, modified, redelivered
-from uamqp_cffi._broker.scripts import ACCEPTED, Outcome, Refused, encode_error
+from uamqp_cffi._broker.scripts import ACCEPTED, Answer, Outcome, Refused, encode_error
 from uamqp_cffi._core.engine import decode, lib, types
 from uamqp_cffi._core.engine import values as v
 from uamqp_cffi._core.engine.records import Attach, Delivery, Settled

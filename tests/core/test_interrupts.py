@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from uamqp_cffi import Message, SendClient, errors
+from uamqp_cffi._core.transport import stream
 from uamqp_cffi._core.transport.poll import Poller
 from uamqp_cffi._core.waiting import interrupts
 from uamqp_cffi._core.waiting.interrupts import enter, leave, openly, whole
@@ -432,3 +433,26 @@ def test_an_interrupt_before_connecting_begins_is_told_to_those_who_wait(
         loop.run_until_complete(task)
     loop.run_until_complete(client.close_async())
     loop.close()
+
+
+def test_an_interrupt_while_bytes_are_brought_loses_none_of_them(
+    amqp_broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interrupted = []
+
+    def on_loop(fn: Any, *args: Any) -> Any:
+        if fn.__name__ == "_take_in" and not interrupted:
+            interrupted.append(fn)
+            raise KeyboardInterrupt
+        return interrupts.on_loop(fn, *args)
+
+    monkeypatch.setattr(stream, "on_loop", on_loop)
+    loop = asyncio.new_event_loop()
+    client = SendClientAsync(amqp_broker.url + "/q")
+    task = loop.create_task(client.send_message_async(Message("one")))
+    with pytest.raises(KeyboardInterrupt):
+        loop.run_until_complete(task)
+    loop.run_until_complete(task)
+    loop.run_until_complete(client.close_async())
+    loop.close()
+    assert len(amqp_broker.messages("q")) == 1

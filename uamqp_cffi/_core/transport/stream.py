@@ -82,8 +82,8 @@ class Stream(asyncio.Protocol):
             owner._connected(self)
 
     def data_received(self, data: bytes) -> None:
-        self._unread.append(data)
-        try:
+        try:  # around both: an interrupt may come between them
+            self._unread.append(data)
             on_loop(self._take_in)
         except KeyboardInterrupt:
             if self._unread:

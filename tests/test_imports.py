@@ -11,10 +11,15 @@ import uamqp_cffi
 
 ROOT = Path(uamqp_cffi.__file__).parent
 NAME = ROOT.name
-FILES = {".".join((NAME, *path.relative_to(ROOT).with_suffix("").parts)).removesuffix(".__init__"): path for path in ROOT.rglob("*.py")}
+FILES = {
+    ".".join((NAME, *path.relative_to(ROOT).with_suffix("").parts)).removesuffix(".__init__"): path
+    for path in ROOT.rglob("*.py")
+}
 
 CIRCLES = {  # those that are left; one that is gone is struck from here
-    frozenset({"connection", "_plumbing.connections"}),  # `Connection._conn`, a private name of uamqp's, gives the native view
+    frozenset(
+        {"connection", "_plumbing.connections"}
+    ),  # `Connection._conn`, a private name of uamqp's, gives the native view
 }
 
 LONG = {  # no further ones
@@ -92,5 +97,9 @@ def test_only_the_clients_import_the_face_of_the_compiled_module() -> None:
 
 
 def test_no_file_is_longer_than_600_lines() -> None:
-    long = {module.removeprefix(f"{NAME}.") for module, path in FILES.items() if len(path.read_text("utf-8").splitlines()) > 600}
+    long = {
+        module.removeprefix(f"{NAME}.")
+        for module, path in FILES.items()
+        if len(path.read_text("utf-8").splitlines()) > 600
+    }
     assert long - LONG == set()

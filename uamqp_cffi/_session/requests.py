@@ -462,4 +462,3 @@ def _read(
 def _field(fields: dict[Any, Any], name: bytes | str) -> Any:
     key = name.encode() if isinstance(name, str) else name
     return fields.get(key)
-

@@ -416,4 +416,3 @@ def no_wait(inbox: Inbox, deadline: float | None) -> bool:
 async def no_wait_async(inbox: Inbox, deadline: float | None) -> bool:
     """The same for `run_async`."""
     return no_wait(inbox, deadline)
-

@@ -54,7 +54,9 @@ class SessionAsync(blocking.Session):
         **kwargs: Unpack[mgmt.OptionsAndCallback],
     ) -> Any:
         """As `Session.mgmt_request`."""
-        return await self._connection._run_async(mgmt_operation.request_plan(self, message, operation, op_type, node, **kwargs))
+        return await self._connection._run_async(
+            mgmt_operation.request_plan(self, message, operation, op_type, node, **kwargs)
+        )
 
     async def destroy_async(self) -> None:
         """Close the management links and end the session. Repeatable."""

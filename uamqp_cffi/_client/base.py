@@ -85,6 +85,10 @@ class AMQPClient:
     Raises ValueError for unknown arguments, and for an address without host or path.
     """
 
+    connection_type: type[Connection] = Connection
+    session_type: type[Session] = Session
+    message_handler: Any = None
+
     def __init__(
         self,
         remote_address: str | bytes | Address,
@@ -183,9 +187,7 @@ class AMQPClient:
         )
         self._desired_capabilities = desired_capabilities
 
-        self.connection_type: type[Connection] = Connection
-        self.session_type: type[Session] = Session
-        self.message_handler: Any = None
+        self.message_handler = None
 
     def __repr__(self) -> str:
         """Where to, how it stands, and how much there is of what."""

@@ -52,6 +52,8 @@ class ReceiveClient(_LinkClient):
     When it closes, messages that nobody has read go back to the peer.
     """
 
+    receiver_type: type[receiver.MessageReceiver] = receiver.MessageReceiver
+
     _address_type = address.Source
     _open_state = MessageReceiverState.Open
 
@@ -136,7 +138,6 @@ class ReceiveClient(_LinkClient):
         self._kept: _Reception | None = None  # for keep-alive: hands out as the last call did
         self._keeping = 0  # who does so now
         self._set_up: tuple[Any, bool] = (None, False)  # callback and streaming for when it has
-        self.receiver_type: type[receiver.MessageReceiver] = receiver.MessageReceiver
         self._received_messages = Unread()
         self._message_received_callback: Callable[[Message], object] | None = None
         self._streaming_receive = False

@@ -59,6 +59,8 @@ class SendClient(_LinkClient):
     One client may be used by several threads. Callbacks run only inside its calls, and in the thread of `keep_alive_interval`.
     """
 
+    sender_type: type[sender.MessageSender] = sender.MessageSender
+
     _open_state = MessageSenderState.Open
 
     def __init__(
@@ -132,7 +134,6 @@ class SendClient(_LinkClient):
             connect_timeout=connect_timeout,
             **kwargs,
         )
-        self.sender_type: type[sender.MessageSender] = sender.MessageSender
         self._queue: list[Message] = []
         self._aside_at = _LONG_QUEUE  # length of the queue at which to take its latest messages from the collector
         self._aside = False  # some were taken

@@ -26,6 +26,12 @@ class MessageHeader:
     """The transport header: `delivery_count`, `time_to_live` (ms), `first_acquirer`, `durable`, `priority`. Attributes
     left None are sent as null. `header` wraps a native one, or a received one (its encoded list), and nothing else counts then."""
 
+    delivery_count: int | None = 0
+    time_to_live: int | None = None
+    first_acquirer: bool | None = None
+    durable: bool | None = None
+    priority: int | None = None
+
     def __init__(
         self,
         header: bytes | cHeader | None = None,
@@ -36,11 +42,11 @@ class MessageHeader:
         first_acquirer: bool | None = None,
         delivery_count: int | None = 0,
     ) -> None:
-        self.delivery_count: int | None = delivery_count
-        self.time_to_live: int | None = time_to_live
-        self.first_acquirer: bool | None = first_acquirer
-        self.durable: bool | None = durable
-        self.priority: int | None = priority
+        self.delivery_count = delivery_count
+        self.time_to_live = time_to_live
+        self.first_acquirer = first_acquirer
+        self.durable = durable
+        self.priority = priority
         if header is not None:
             fields = sections.fields_of(sections.HEADER, _list_of(sections.HEADER, header))
             fields += [None] * (5 - len(fields))

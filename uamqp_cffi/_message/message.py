@@ -195,7 +195,8 @@ class Message:
         body_type: MessageBodyType | None = None,
         footer: dict[Any, Any] | None = None,
         delivery_annotations: dict[Any, Any] | None = None,
-        durable: bool | None = None,  # keyword-only would cost every message a look into a dict
+        *,
+        durable: bool | None = None,
     ) -> None:
         self._state = _WAITING
         self.on_send_complete: Callable[[Any, Any], Any] | None = None

@@ -16,21 +16,15 @@ from uamqp_cffi import (
     ReceiveClientAsync,
     SendClient,
     SendClientAsync,
-    SendClientAsynch,  # wrong
     Session,
     SessionAsync,
     Source,
     Target,
     errors,
 )
-from uamqp_cffi.authentication import (
-    JWTTokenAsync,
-    JWTTokenAuth,
-    SASLPlain,
-    SASTokenAsync,
-    SASTokenAuht,  # wrong
-    SASTokenAuth,
-)
+from uamqp_cffi import SendClientAsynch  # wrong
+from uamqp_cffi.authentication import JWTTokenAsync, JWTTokenAuth, SASLPlain, SASTokenAsync, SASTokenAuth
+from uamqp_cffi.authentication import SASTokenAuht  # wrong
 from uamqp_cffi.broker import Broker
 from uamqp_cffi.c_uamqp import creat_link  # wrong
 from uamqp_cffi.message import MessageHeader, MessageProperties

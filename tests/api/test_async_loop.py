@@ -33,6 +33,7 @@ from uamqp_cffi import (
 )  # fmt: skip
 from uamqp_cffi._core.engine import records as r
 from uamqp_cffi._core.engine.values import composite, enc_str, enc_uint
+from uamqp_cffi._core.transport import dial_async
 from uamqp_cffi._core.transport.stream import Stream
 from uamqp_cffi.async_ops import MgmtOperationAsync, connection_async
 from uamqp_cffi.broker import Broker
@@ -1004,3 +1005,37 @@ def test_eager_tasks_hold_nothing_up_where_a_host_cannot_be_had(
         await client.close_async()
 
     run(main)
+
+
+@pytest.mark.parametrize("close", ["close", "nothing"])
+def test_a_client_closed_while_it_connects_leaves_no_socket_though_its_loop_ends_at_once(
+    monkeypatch: pytest.MonkeyPatch, close: str
+) -> None:
+    sockets: list[socket.socket] = []
+
+    async def never(loop: Any, sock: socket.socket, where: Any) -> None:
+        sockets.append(sock)
+        await asyncio.sleep(3600)
+
+    async def connecting() -> SendClientAsync:
+        client = SendClientAsync("amqp://127.0.0.1:1/q")
+        await client.open_async()
+        while not sockets:
+            await client.do_work_async()
+        return client
+
+    monkeypatch.setattr(dial_async, "_connect", never)
+    loop = asyncio.new_event_loop()
+    client = loop.run_until_complete(connecting())
+    assert sockets[0].fileno() >= 0
+    if close == "close":
+        loop.run_until_complete(client.close_async())
+        assert sockets[0].fileno() == -1
+        assert not asyncio.all_tasks(loop)
+    else:  # as asyncio.run() ends a loop
+        for task in asyncio.all_tasks(loop):
+            task.cancel()
+        loop.run_until_complete(asyncio.gather(*asyncio.all_tasks(loop), return_exceptions=True))
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        assert sockets[0].fileno() == -1
+    loop.close()

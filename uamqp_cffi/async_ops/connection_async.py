@@ -195,6 +195,7 @@ class ConnectionAsync(Connection):
     def _reset(self, hostname: str | bytes, auth: AMQPAuth) -> None:
         super()._reset(hostname, auth)
         self._task: asyncio.Task[None] | None = None  # connects
+        self._cancelled: asyncio.Task[None] | None = None  # the same when it is to end
         self._thread = 0  # that it was begun in
         self._handed = False  # the loop will flush for another thread
         self._limit: asyncio.TimerHandle | None = None  # connect_timeout
@@ -628,6 +629,7 @@ class ConnectionAsync(Connection):
         loop = self._loop
         if task is not None and loop is not None and not loop.is_closed() and task is not asyncio.current_task(loop):
             task.cancel()
+            self._cancelled = task
         for timer in (self._limit, self._timer, self._pulse):
             if timer is not None:
                 timer.cancel()
@@ -647,7 +649,16 @@ class ConnectionAsync(Connection):
         stream, self._stream = self._stream, None
         if stream is not None:  # so that nothing is left when the loop ends with this call
             yield Call(stream.gone, (_GONE_WITHIN,))
+        task, self._cancelled = self._cancelled, None
+        if task is not None and not task.done() and task.get_loop() is self._loop:
+            yield Call(self._given_up, (task,))
         return closed_here
+
+    async def _given_up(self, task: asyncio.Task[None]) -> None:
+        """Wait until the task that connected has closed its sockets."""
+        if task.get_loop() is asyncio.get_running_loop():
+            await asyncio.wait((task,), timeout=_GONE_WITHIN)
+            await asyncio.sleep(0)  # the sockets' own callbacks
 
     def _hang_up(self, sock: Any, wire: Wire | None) -> None:
         try:

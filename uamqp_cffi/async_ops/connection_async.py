@@ -462,7 +462,11 @@ class ConnectionAsync(Connection):
         loop = self._loop = asyncio.get_running_loop()
         self._thread = get_ident()
         self._limit_connecting(loop)
-        self._task = loop.create_task(stepped(self._connect))
+        try:
+            self._task = loop.create_task(stepped(self._connect))
+        except BaseException:  # of an eager task, which begins in there
+            self._lose(errors.AMQPConnectionError("connecting was interrupted"))
+            raise
         self._task.add_done_callback(self._connect_over)
 
     async def _connect(self) -> None:

@@ -17,7 +17,8 @@ from elftools.elf.elffile import ELFFile
 
 MODULE = "uamqp_cffi/_core/_uam.abi3.so"
 SDIST = {
-    "CHANGELOG.md", "LICENSE", "MANIFEST.in", "PKG-INFO", "README.md", "build_ffi.py", "compat", "csrc", "docs",
+    "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "MANIFEST.in", "PKG-INFO", "README.md", "SECURITY.md", "build_ffi.py", "compat",
+    "csrc", "docs",
     "pyproject.toml", "setup.cfg", "setup.py", "tests", "uamqp_cffi", "uamqp_cffi.egg-info",
 }  # fmt: skip
 NEEDED = {"LICENSE", "README.md", "build_ffi.py", "csrc", "docs", "pyproject.toml", "setup.py", "tests", "uamqp_cffi"}

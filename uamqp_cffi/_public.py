@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from types import FunctionType
+from types import FunctionType, GenericAlias
 from typing import Any, ForwardRef
 
 
@@ -10,8 +10,8 @@ def show_as(public: str, *values: Any) -> None:
     """Have classes and functions defined in a private module show as those of the module `public` of this package, "" being the
     package itself: in reprs, in tracebacks and in pickles. Values of other kinds are left alone."""
     for value in values:
-        if not isinstance(value, (type, FunctionType)):
-            continue
+        if isinstance(value, GenericAlias) or not isinstance(value, (type, FunctionType)):
+            continue  # in Python 3.10 the former is one of the latter
         private = value.__module__
         package = private.partition(".")[0]
         if isinstance(value, type):  # `typing.get_type_hints` looks names up in the module that a class shows

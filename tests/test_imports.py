@@ -16,11 +16,8 @@ FILES = {
     for path in ROOT.rglob("*.py")
 }
 
-CIRCLES = {  # those that are left; one that is gone is struck from here
-    frozenset(
-        {"connection", "_plumbing.connections"}
-    ),  # `Connection._conn`, a private name of uamqp's, gives the native view
-}
+# Those that are left; one that is gone is struck from here. `Connection._conn`, a private name of uamqp's, gives the native view.
+CIRCLES = {frozenset({"connection", "_plumbing.connections"})}
 
 LONG = {  # no further ones
     "_client.base",

@@ -13,9 +13,8 @@ def abi(limited: int, extension: str) -> str:
     """The ABI of an extension module that was compiled with that version of the limited API (0: none), as its file name and so the
     tag of its wheel has it: cp310-abi3, cp315-abi3t, or the one Python it is for. The headers may have been limited to the stable ABI
     although its name says that it is for one Python: cffi does that on free-threaded ones."""
-    tag = ".".join(
-        Path(extension).name.split(".")[1:2]
-    )  # pyd on Windows, so in a frozen program: nothing against the stable ABI
+    # pyd on Windows, so in a frozen program: nothing against the stable ABI
+    tag = ".".join(Path(extension).name.split(".")[1:2])
     stable_t = tag.startswith("abi3t")
     if not limited or tag.startswith(("cpython", "cp3")) or (python_tag().endswith("t") and not stable_t):
         return python_tag()

@@ -986,9 +986,8 @@ class Connection:
     def _not_connected(self, error: OSError | ValueError) -> None:
         """There is no way to the peer."""
         text = getattr(error, "strerror", None) or str(error)
-        if isinstance(error, OSError) and not text.startswith(
-            "cannot "
-        ):  # of this system, before there was any address to try
+        # "cannot ...": of this system, before there was any address to try
+        if isinstance(error, OSError) and not text.startswith("cannot "):
             text = f"cannot connect to {self.auth._dial_to!r}: {text}"
         text += self._because_of_proxy()
         failure = errors.AMQPConnectionError(text)
@@ -1359,9 +1358,8 @@ class Connection:
             self._hang_up(sock, wire)
         if self._failure is None and not self._closed:
             self._failure = errors.kept(error)
-            told = isinstance(
-                error, errors.AuthenticationException
-            )  # by what is raised, to who is waiting for just that
+            # by what is raised, to the call that waits for just that
+            told = isinstance(error, errors.AuthenticationException)
             closed = isinstance(error, errors.ConnectionClose) and not told
             level = logging.WARNING if closed else logging.INFO  # as uamqp does
             self._log.append((_logger, level, "connection %r ended: %r", (self.container_id, error)))

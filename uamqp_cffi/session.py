@@ -82,9 +82,8 @@ class SharedInbox(Inbox):
         super().__init__()
         self._session = weakref.ref(session)
         self.led: bool = False
-        self.followers: OrderedDict[Inbox, None] = (
-            OrderedDict()
-        )  # a dict's first item is far when many before it have gone
+        # a dict's first item is far when many before it have gone
+        self.followers: OrderedDict[Inbox, None] = OrderedDict()
 
     def poke(self) -> None:
         super().poke()
@@ -168,9 +167,8 @@ class Session:
         self._clients: Roster[Any] = Roster()
         self._crowded = False
         self._id = 0
-        self._engine: Any = (
-            connection._engine
-        )  # of the connection as it was when this began: a redirect gives it another
+        # of the connection as it was when this began: a redirect gives it another
+        self._engine: Any = connection._engine
         self._begun = False
         self._ended = False
         self._refused = False  # the peer ended it: no limit of ours

@@ -58,9 +58,8 @@ def test_a_run_of_messages_goes_in_one_call_and_is_settled_as_one_range(loopback
     theirs = deliveries[0].link
     pair.server.settle(theirs, deliveries[0].delivery_id, deliveries[-1].delivery_id, True, ACCEPTED)
     pair.run()
-    assert pair.take(r.Settled) == [
-        r.Settled(link, first, first + 49, lib.OUT_ACCEPTED, True, b"")
-    ]  # that code says it all
+    # that code says it all
+    assert pair.take(r.Settled) == [r.Settled(link, first, first + 49, lib.OUT_ACCEPTED, True, b"")]
 
 
 def test_the_ranges_of_one_disposition_share_their_state(loopback):

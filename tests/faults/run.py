@@ -28,9 +28,8 @@ def main() -> int:
     parser.add_argument("--at", type=int, help="only this round, or this place")
     parser.add_argument("--scenario", help="of interrupts, only this one")
     wanted = parser.parse_args()
-    signal.signal(
-        signal.SIGINT, signal.default_int_handler
-    )  # a shell starts what runs in the background with it ignored
+    # a shell starts what runs in the background with it ignored
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     print(f"seed {wanted.seed}", flush=True)
     violations = Violations()
     for kind in wanted.kinds:

@@ -373,9 +373,8 @@ class Scripted:
         self.listener.close()
         for sock in self.socks:
             with contextlib.suppress(OSError):
-                socket.socket.shutdown(
-                    sock, socket.SHUT_RDWR
-                )  # an SSLSocket's own would have its script read ciphertext
+                # an SSLSocket's own would have its script read ciphertext
+                socket.socket.shutdown(sock, socket.SHUT_RDWR)
         for thread in self.threads:
             thread.join(10)
         if self.errors:

@@ -652,9 +652,8 @@ class SendClient(_LinkClient):
             missing = "its outcome"
             fate = Delivery.UNKNOWN
             handler = self.message_handler
-            if handler is None or not handler._abandon(
-                message
-            ):  # closed by another thread, or its outcome came just now
+            # closed by another thread, or its outcome came just now?
+            if handler is None or not handler._abandon(message):
                 return
             self._out -= 1
         else:
@@ -869,9 +868,8 @@ class SendClient(_LinkClient):
         expired = [m.error for m in late if isinstance(m.error, errors.MessageTimeout)]
         if expired:
             unknown = [error for error in expired if error.delivery is Delivery.UNKNOWN]
-            raise errors.afresh(
-                (unknown or expired)[0]
-            )  # the message keeps its own, which this would tie to the call's frames
+            # the message keeps its own, which this would tie to the call's frames
+            raise errors.afresh((unknown or expired)[0])
         if any(id(message) in self._handed for message in late):  # an overridden send() has it, and is yet to tell
             raise self._timed_out(Delivery.UNKNOWN, "its outcome", limit)
 

@@ -345,9 +345,8 @@ class Link:
     def _broke(self, error: BaseException | None, refused: bool = False) -> None:
         if error is not None and (hint := self._hint(error, refused)):
             error.args = (f"{error} ({hint})",)
-        asked_for = self._far == "source" and isinstance(
-            error, errors.LinkRedirect
-        )  # Event Hubs does it to all receivers
+        # Event Hubs redirects all receivers
+        asked_for = self._far == "source" and isinstance(error, errors.LinkRedirect)
         self._logger.log(logging.INFO if asked_for else logging.WARNING, "%s %r: %r", self._kind, self.name, error)
         self._credit = 0
         self._over()

@@ -26,10 +26,10 @@ from .._core.engine.lib import NEVER, EngineError
 from .._core.transport.dial import LOOK_FOR_LIFE
 from .._core.transport.dial_async import AsyncDialer
 from .._core.transport.filters.tls import TransportError
-from .._core.transport.stream import Stream, stepped
+from .._core.transport.stream import Stream
 from .._core.transport.wire import Wire, clock
 from .._core.waiting import plan
-from .._core.waiting.interrupts import on_loop
+from .._core.waiting.interrupts import on_loop, stepped
 from .._core.waiting.keepalive import Keeper
 from .._core.waiting.plan import Call, Inbox, Plan
 from ..authentication.common import AMQPAuth
@@ -654,7 +654,7 @@ class ConnectionAsync(Connection):
         if stream is not None:  # so that nothing is left when the loop ends with this call
             yield Call(stream.gone, (_GONE_WITHIN,))
         task, self._cancelled = self._cancelled, None
-        if task is not None and not task.done() and task.get_loop() is self._loop:
+        if task is not None and not task.done():
             yield Call(self._given_up, (task,))
         return closed_here
 

@@ -124,11 +124,8 @@ def _records(base: Any, events: Iterable[tuple[int, ...]]) -> list[r.Record]:
     out: list[r.Record] = []
     add = out.append
     shared, shared_at = b"", 0  # the events of one disposition share the bytes of its state; so do their records
-    make, delivery, settled = (
-        tuple.__new__,
-        r.Delivery,
-        r.Settled,
-    )  # what the constructor of a NamedTuple does, without its own call
+    # what the constructor of a NamedTuple does, without its own call
+    make, delivery, settled = tuple.__new__, r.Delivery, r.Settled
     for kind, flags, id, first, last, code, tag_length, offset, length, tag_offset in events:
         if kind == _EV_MESSAGE:
             if flags & _ADDRESS:

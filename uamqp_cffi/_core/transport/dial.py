@@ -25,11 +25,8 @@ LOOK_FOR_LIFE = 15.0
 _IN_VAIN = 3  # repetitions without an answer
 STAGGER = 0.25
 """Seconds after which the next address of a host is tried beside those that have not answered (RFC 8305)."""
-_CONNECTING = (
-    errno.ENOTCONN,
-    getattr(errno, "WSAENOTCONN", errno.ENOTCONN),
-    errno.EINVAL,
-)  # what getpeername says of it
+# what getpeername says of a socket that is not connected yet
+_CONNECTING = (errno.ENOTCONN, getattr(errno, "WSAENOTCONN", errno.ENOTCONN), errno.EINVAL)
 
 
 Address = tuple[int, int, int, str, Any]

@@ -8,8 +8,8 @@ import os
 import socket
 from collections.abc import Callable
 
+from ..waiting.interrupts import stepped
 from .dial import STAGGER, Address, Dialer, _at_once, _resolve, tune
-from .stream import stepped
 
 
 class AsyncDialer(Dialer):
@@ -82,9 +82,8 @@ class AsyncDialer(Dialer):
             if error is None:
                 return sock
             sock.close()
-            told = (
-                OSError(error.errno, os.strerror(error.errno)) if error.errno else error
-            )  # loops have words of their own
+            # loops have words of their own
+            told = OSError(error.errno, os.strerror(error.errno)) if error.errno else error
             told.__cause__ = error.__cause__
             self._failed.append((where, told))
         return None
@@ -103,9 +102,8 @@ async def _give_up(attempts: _Attempts) -> None:
         await asyncio.wait(attempts)
     finally:
         for attempt, (sock, _) in attempts.items():
-            attempt.add_done_callback(
-                functools.partial(_close, sock)
-            )  # at once if it is done, unless cancelled once more
+            # at once if it is done, which it is unless this is cancelled once more
+            attempt.add_done_callback(functools.partial(_close, sock))
 
 
 def _close(sock: socket.socket, attempt: asyncio.Task[None]) -> None:

@@ -96,9 +96,8 @@ class Poller:
                     bits |= (READ if mask & selectors.EVENT_READ else 0) | (
                         WRITE if mask & selectors.EVENT_WRITE else 0
                     )
-            if (
-                _EVENTLET
-            ):  # of two descriptors that are ready it wakes us for both, the second time in whatever we wait for then
+            # of two descriptors that are ready eventlet wakes us for both, the second time in whatever we wait for then
+            if _EVENTLET:
                 time.sleep(0)
         if woken:
             self._awake = False

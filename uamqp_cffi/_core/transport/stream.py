@@ -8,10 +8,9 @@ from __future__ import annotations
 import asyncio
 import socket
 import weakref
-from collections.abc import Callable, Coroutine
-from typing import Any, Protocol, cast
+from typing import Protocol, cast
 
-from ..waiting.interrupts import Stepped, on_loop
+from ..waiting.interrupts import on_loop
 
 CLOSE_WITHIN = 5.0
 """Seconds that bytes handed to the transport have to leave it once it is closed."""
@@ -207,8 +206,3 @@ class Stream(asyncio.Protocol):
         """The last there is to send, of which nobody waits to hear."""
         if data and not self._owed and self._transport is not None and not self._transport.is_closing():
             self._transport.write(bytes(data))
-
-
-async def stepped(function: Callable[..., Coroutine[Any, Any, None]], *args: object) -> None:
-    """A coroutine for a task: what `function(*args)` gives, in steps that no interrupt tears."""
-    await Stepped(function(*args))

@@ -256,8 +256,17 @@ class Stepped:
             except BaseException as error:
                 self._value, self._step = error, self._work.throw
         if self._error is not None:
-            raise self._error
+            raised, self._error = self._error, None
+            try:
+                raise raised
+            finally:
+                del raised  # it holds this frame
         return self._got
+
+
+async def stepped(function: Callable[..., Coroutine[Any, Any, None]], *args: object) -> None:
+    """A coroutine for a task: what `function(*args)` gives, in steps that no interrupt tears."""
+    await Stepped(function(*args))
 
 
 def put_off() -> bool:
